@@ -1,0 +1,1 @@
+//! The daemon in the instance: takes documents, runs hooks, sends results back.

@@ -1,0 +1,1 @@
+//! Identities, fingerprints, pins and enrolment tokens.

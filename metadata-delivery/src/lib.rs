@@ -1,0 +1,1 @@
+//! Versioned documents and results, delivered over an unreliable datagram channel: sans-IO.

@@ -1,0 +1,1 @@
+//! The daemon that pushes metadata documents to agents and takes their results.
