@@ -1,0 +1,45 @@
+//! Counters and gauges of a session.
+
+use std::time::Duration;
+
+/// What a session did so far, and where it stands. Counters never go down.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Packets written.
+    pub packets_sent: u64,
+    /// Bytes written.
+    pub bytes_sent: u64,
+    /// Packets taken in, without duplicates.
+    pub packets_received: u64,
+    /// Packets that had been taken in before, or came too late to be told from those.
+    pub packets_duplicate: u64,
+    /// Packets for which there was no room, treated as if they had never come.
+    pub packets_without_room: u64,
+    /// Packets taken for lost.
+    pub packets_lost: u64,
+    /// Times the probe timer fired.
+    pub probe_timeouts: u64,
+    /// Document bytes written, including what was sent again.
+    pub data_bytes_sent: u64,
+    /// Document bytes that were sent again.
+    pub data_bytes_resent: u64,
+    /// Documents handed to the application.
+    pub documents_received: u64,
+    /// Our documents that the peer has stored.
+    pub documents_stored: u64,
+    /// Our documents that the peer has refused.
+    pub documents_refused: u64,
+    /// Our transfers given up because a newer version came or the document was withdrawn.
+    pub transfers_cancelled: u64,
+    /// Smoothed round-trip time, once measured.
+    pub rtt: Option<Duration>,
+    /// Congestion window, in bytes.
+    pub window_bytes: usize,
+    /// Bytes sent and neither acknowledged nor lost.
+    pub in_flight_bytes: usize,
+    /// Bytes of unfinished documents held for the peer.
+    pub inbound_bytes: usize,
+    /// Bytes of our documents that wait to be stored by the peer.
+    pub outbound_bytes: usize,
+}
