@@ -1,0 +1,193 @@
+//! Hooks: what runs a config, by the name of its group.
+
+pub mod capture;
+pub mod external;
+pub mod proc;
+pub mod process;
+pub mod script;
+
+use std::path::PathBuf;
+
+use rustix::process::Signal;
+use serde_json::{Map, Value};
+
+use crate::document::{Config, ConfigId, hex, sha256};
+use crate::journal::ProcessMark;
+use process::{Activity, Process};
+
+/// Name of the built-in hook.
+const SCRIPT: &str = "script";
+
+/// What a hook answers.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Response {
+    /// `deploy_stdout`.
+    pub stdout: String,
+    /// `deploy_stderr`.
+    pub stderr: String,
+    /// `deploy_status_code`: 0 is success.
+    pub status_code: i64,
+    /// Outputs by name, declared or not.
+    pub outputs: Map<String, Value>,
+    /// Why the agent, rather than the hook, calls it failed.
+    pub reason: Option<String>,
+}
+
+impl Response {
+    /// A failure that the agent found; the user reads the reason as `deploy_stderr`.
+    pub fn failed(status_code: i64, reason: impl Into<String>) -> Self {
+        let reason = reason.into();
+        Self {
+            stdout: String::new(),
+            stderr: format!("{reason}\n"),
+            status_code,
+            outputs: Map::new(),
+            reason: Some(reason),
+        }
+    }
+}
+
+/// A hook that was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Hook {
+    /// The built-in one for scripts.
+    Script,
+    /// A program in a hook directory.
+    External(PathBuf),
+}
+
+/// The hooks of this machine.
+#[derive(Debug)]
+pub struct Hooks {
+    directories: Vec<PathBuf>,
+    preferred: Option<PathBuf>,
+    script: script::Directories,
+    instance: String,
+}
+
+/// A config whose hook runs.
+#[derive(Debug)]
+pub struct Run {
+    process: Process,
+    hook: Hook,
+}
+
+impl Hooks {
+    /// `preferred` (`HEAT_CONFIG_HOOKS`) is searched first and may replace even a built-in hook; then come
+    /// the built-in ones, then `directories`. `instance` tells runs of this agent from those of others on
+    /// the same machine.
+    pub fn new(
+        directories: Vec<PathBuf>,
+        preferred: Option<PathBuf>,
+        script: script::Directories,
+        instance: String,
+    ) -> Self {
+        Self { directories, preferred, script, instance }
+    }
+
+    /// The hook of this name.
+    pub fn find(&self, name: &str) -> Option<Hook> {
+        if let Some(path) = external::find(self.preferred.as_slice(), name) {
+            return Some(Hook::External(path));
+        }
+        if name == SCRIPT {
+            return Some(Hook::Script);
+        }
+        external::find(&self.directories, name).map(Hook::External)
+    }
+
+    /// What to say when there is none.
+    pub fn no_such_hook(&self, name: &str) -> Response {
+        let places = self.preferred.iter().chain(&self.directories);
+        let places: Vec<String> = places.map(|path| path.display().to_string()).collect();
+        Response::failed(
+            1,
+            format!("no such hook: {name:?} is not built in and not in {}", places.join(", ")),
+        )
+    }
+
+    /// The value of [`proc::RUN_VARIABLE`] for a config.
+    pub fn run_name(&self, id: &ConfigId) -> String {
+        hex(&sha256(format!("{}\n{id}", self.instance).as_bytes())[..16])
+    }
+
+    /// Starts a hook.
+    ///
+    /// # Errors
+    /// What could not be started gets its failed response.
+    pub async fn start(
+        &self,
+        hook: &Hook,
+        id: &ConfigId,
+        config: &Config,
+    ) -> Result<Run, Response> {
+        let mut launch = match hook {
+            Hook::Script => script::prepare(&self.script, id, config)?,
+            Hook::External(program) => external::prepare(program, config)?,
+        };
+        launch.environment.push((proc::RUN_VARIABLE.into(), self.run_name(id).into()));
+        let program = launch.program.clone();
+        match Process::spawn(launch).await {
+            Ok(process) => Ok(Run { process, hook: hook.clone() }),
+            Err(error) => Err(match hook {
+                Hook::Script => script::not_started(&program, &error),
+                Hook::External(_) => external::not_started(&program, &error),
+            }),
+        }
+    }
+
+    /// The response of a hook that exited.
+    pub fn respond(
+        &self,
+        hook: &Hook,
+        id: &ConfigId,
+        config: &Config,
+        exit: process::Exit,
+    ) -> Response {
+        match hook {
+            Hook::Script => script::respond(&self.script, id, config, exit),
+            Hook::External(_) => external::respond(exit),
+        }
+    }
+
+    /// Starts a hook and waits for its response.
+    #[cfg(test)]
+    pub async fn run(&self, hook: &Hook, id: &ConfigId, config: &Config) -> Response {
+        let mut run = match self.start(hook, id, config).await {
+            Ok(run) => run,
+            Err(response) => return response,
+        };
+        loop {
+            if let Activity::Exited(exit) = run.next().await {
+                return self.respond(hook, id, config, exit);
+            }
+        }
+    }
+}
+
+impl Run {
+    /// Which process it is.
+    pub fn mark(&self) -> ProcessMark {
+        self.process.mark()
+    }
+
+    /// Which hook it is.
+    pub fn hook(&self) -> &Hook {
+        &self.hook
+    }
+
+    /// The end of what it has printed so far.
+    pub fn live(&self) -> String {
+        self.process.live()
+    }
+
+    /// Waits for the next thing to happen. May be dropped while waiting without losing anything.
+    pub async fn next(&mut self) -> Activity {
+        self.process.next().await
+    }
+
+    /// Signals it and what it started, as far as that stayed in its process group.
+    pub fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
+    }
+}

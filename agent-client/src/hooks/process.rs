@@ -1,0 +1,309 @@
+//! One hook as a process: its own process group, bounded output, and no waiting for what it leaves behind.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::process::{Child, ChildStderr, ChildStdout, Command};
+use tokio::time::{Instant, sleep_until};
+
+use super::capture::{Capture, HEAD_BYTES_MAX, LIVE_BYTES_MAX, TAIL_BYTES_MAX, Tail};
+use super::proc::start_ticks;
+use crate::journal::ProcessMark;
+
+/// How long output is read after the hook itself has exited: what it printed is in the pipe by then,
+/// and a process it left in the background must not be waited for.
+const DRAIN_MS_MAX: u64 = 200;
+/// Another thread that forks while we write a script holds it open for a moment: `ETXTBSY`, tried again.
+const BUSY_RETRIES_MAX: u32 = 50;
+const BUSY_RETRY_MS: u64 = 2;
+
+/// What to start.
+pub struct Launch {
+    /// The program; no arguments.
+    pub program: PathBuf,
+    /// Its working directory; `None`: the agent's.
+    pub directory: Option<PathBuf>,
+    /// Variables added to the agent's own environment; later ones win.
+    pub environment: Vec<(String, OsString)>,
+    /// What it reads; `None`: nothing.
+    pub input: Option<Vec<u8>>,
+    /// Whether its standard output is part of the live view, or a response to be parsed.
+    pub stdout_is_log: bool,
+}
+
+/// A running hook.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    mark: ProcessMark,
+    stdout: Option<ChildStdout>,
+    stderr: Option<ChildStderr>,
+    printed: Printed,
+    exit: Option<(ExitStatus, Instant)>,
+}
+
+#[derive(Debug)]
+struct Printed {
+    stdout: Capture,
+    stderr: Capture,
+    live: Tail,
+    stdout_is_log: bool,
+}
+
+/// What happened to a running hook.
+#[derive(Debug)]
+pub enum Activity {
+    /// It printed something.
+    Printed,
+    /// It ended.
+    Exited(Exit),
+}
+
+/// How a hook ended.
+#[derive(Debug)]
+pub struct Exit {
+    /// Exit status, or the negative number of the signal that ended it.
+    pub code: i64,
+    /// What it printed on standard output, bounded.
+    pub stdout: String,
+    /// What it printed on standard error, bounded.
+    pub stderr: String,
+}
+
+impl Process {
+    /// Starts it, as leader of its own process group.
+    ///
+    /// # Errors
+    /// Those of fork and exec: no such file (or interpreter), not executable, arguments too large …
+    pub async fn spawn(launch: Launch) -> io::Result<Self> {
+        let mut command = Command::new(&launch.program);
+        command
+            .envs(launch.environment)
+            .stdin(if launch.input.is_some() { Stdio::piped() } else { Stdio::null() })
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            // A hook may have been told to go on; the journal knows of it and recovery ends it.
+            .kill_on_drop(false);
+        if let Some(directory) = launch.directory {
+            command.current_dir(directory);
+        }
+        let mut retries = 0;
+        let mut child = loop {
+            match command.spawn() {
+                Err(error)
+                    if error.kind() == io::ErrorKind::ExecutableFileBusy
+                        && retries < BUSY_RETRIES_MAX =>
+                {
+                    retries += 1;
+                    tokio::time::sleep(Duration::from_millis(BUSY_RETRY_MS)).await;
+                }
+                other => break other?,
+            }
+        };
+        let pid = child.id().ok_or_else(|| io::Error::other("a child without process id"))?;
+        if let (Some(input), Some(mut stdin)) = (launch.input, child.stdin.take()) {
+            // Beside the reading: a hook that answers before it has read everything must not block us,
+            // and one that does not read at all is free to.
+            tokio::spawn(async move {
+                let _ = stdin.write_all(&input).await;
+            });
+        }
+        Ok(Self {
+            // The child is not reaped before we wait for it, so the number still is its own.
+            mark: ProcessMark { pid, start_ticks: start_ticks(pid).unwrap_or(0) },
+            stdout: child.stdout.take(),
+            stderr: child.stderr.take(),
+            child,
+            printed: Printed {
+                stdout: Capture::new(HEAD_BYTES_MAX, TAIL_BYTES_MAX),
+                stderr: Capture::new(HEAD_BYTES_MAX, TAIL_BYTES_MAX),
+                live: Tail::new(LIVE_BYTES_MAX),
+                stdout_is_log: launch.stdout_is_log,
+            },
+            exit: None,
+        })
+    }
+
+    /// Which process it is.
+    pub fn mark(&self) -> ProcessMark {
+        self.mark
+    }
+
+    /// The end of what it has printed so far.
+    pub fn live(&self) -> String {
+        self.printed.live.text()
+    }
+
+    /// Signals the whole process group. One that is gone already is fine.
+    pub fn signal(&self, signal: Signal) {
+        if let Some(group) = i32::try_from(self.mark.pid).ok().and_then(Pid::from_raw)
+            && let Err(error) = kill_process_group(group, signal)
+            && error != rustix::io::Errno::SRCH
+        {
+            tracing::warn!(pid = self.mark.pid, %error, "signalling a hook's process group failed");
+        }
+    }
+
+    /// Waits for the next thing to happen. May be dropped while waiting without losing anything.
+    pub async fn next(&mut self) -> Activity {
+        let (mut out, mut err) = ([0; 8192], [0; 8192]);
+        loop {
+            let give_up = match self.exit {
+                Some((status, _)) if self.stdout.is_none() && self.stderr.is_none() => {
+                    return self.exited(status);
+                }
+                Some((_, at)) => Some(at + Duration::from_millis(DRAIN_MS_MAX)),
+                None => None,
+            };
+            tokio::select! {
+                read = read(&mut self.stdout, &mut out) => match read {
+                    Some(n) => {
+                        self.printed.stdout.push(&out[..n]);
+                        if self.printed.stdout_is_log {
+                            self.printed.live.push(&out[..n]);
+                            return Activity::Printed;
+                        }
+                    }
+                    None => self.stdout = None,
+                },
+                read = read(&mut self.stderr, &mut err) => match read {
+                    Some(n) => {
+                        self.printed.stderr.push(&err[..n]);
+                        self.printed.live.push(&err[..n]);
+                        return Activity::Printed;
+                    }
+                    None => self.stderr = None,
+                },
+                status = self.child.wait(), if self.exit.is_none() => {
+                    // Waiting fails only if someone else has reaped the child: its status is lost.
+                    let status = status.unwrap_or_else(|_| ExitStatus::from_raw(1 << 8));
+                    self.exit = Some((status, Instant::now()));
+                }
+                () = sleep_until(give_up.unwrap_or_else(Instant::now)), if give_up.is_some() => {
+                    discard(self.stdout.take());
+                    discard(self.stderr.take());
+                }
+            }
+        }
+    }
+
+    fn exited(&mut self, status: ExitStatus) -> Activity {
+        let take =
+            |capture: &mut Capture| std::mem::replace(capture, Capture::new(0, 0)).into_text();
+        Activity::Exited(Exit {
+            code: code(status),
+            stdout: take(&mut self.printed.stdout),
+            stderr: take(&mut self.printed.stderr),
+        })
+    }
+}
+
+/// Some bytes; `None` at the end of the stream. Waits for ever if there is no stream.
+async fn read<R: AsyncRead + Unpin>(stream: &mut Option<R>, buffer: &mut [u8]) -> Option<usize> {
+    match stream {
+        Some(stream) => stream.read(buffer).await.ok().filter(|&n| n > 0),
+        None => std::future::pending().await,
+    }
+}
+
+/// Goes on reading what a background process prints, so that it is not ended by a closed pipe.
+fn discard<R: AsyncRead + Unpin + Send + 'static>(stream: Option<R>) {
+    if let Some(mut stream) = stream {
+        tokio::spawn(async move {
+            let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
+        });
+    }
+}
+
+fn code(status: ExitStatus) -> i64 {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => code.into(),
+        (None, Some(signal)) => -i64::from(signal),
+        (None, None) => 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Launch {
+        Launch {
+            program: "/bin/sh".into(),
+            directory: None,
+            environment: vec![("SCRIPT".into(), script.into())],
+            input: Some(b"eval \"$SCRIPT\"\n".to_vec()),
+            stdout_is_log: true,
+        }
+    }
+
+    async fn run(launch: Launch) -> Exit {
+        let mut process = Process::spawn(launch).await.unwrap();
+        loop {
+            if let Activity::Exited(exit) = process.next().await {
+                return exit;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn output_and_status_are_taken() {
+        let exit = run(shell("echo out; echo err >&2; exit 3")).await;
+        assert_eq!((exit.code, &*exit.stdout, &*exit.stderr), (3, "out\n", "err\n"));
+    }
+
+    #[tokio::test]
+    async fn a_signal_shows_as_a_negative_status() {
+        assert_eq!(run(shell("kill -9 $$")).await.code, -9);
+    }
+
+    #[tokio::test]
+    async fn a_background_child_that_holds_the_output_is_not_waited_for_and_lives_on() {
+        let exit = run(shell("sleep 30 & echo $!")).await;
+        let pid: u32 = exit.stdout.trim().parse().unwrap();
+        assert!(start_ticks(pid).is_some(), "the background child is alive");
+        let pid = Pid::from_raw(pid.cast_signed()).unwrap();
+        rustix::process::kill_process(pid, Signal::KILL).unwrap();
+    }
+
+    #[tokio::test]
+    async fn endless_output_is_bounded() {
+        let exit = run(shell("head -c 3000000 /dev/zero | tr '\\0' x; printf end")).await;
+        assert_eq!(exit.code, 0);
+        assert!(exit.stdout.len() < HEAD_BYTES_MAX + TAIL_BYTES_MAX + 100);
+        assert!(exit.stdout.ends_with("xend") && exit.stdout.contains("bytes left out"));
+    }
+
+    #[tokio::test]
+    async fn a_hook_that_never_reads_its_input_does_not_block() {
+        let launch = Launch { input: Some(vec![b'x'; 1 << 20]), ..shell("") };
+        let launch = Launch { program: "/bin/true".into(), ..launch };
+        assert_eq!(run(launch).await.code, 0);
+    }
+
+    #[tokio::test]
+    async fn the_live_view_is_the_end_of_both_streams() {
+        let mut process = Process::spawn(shell("echo one; echo two >&2; sleep 60")).await.unwrap();
+        while process.live().len() < 8 {
+            process.next().await;
+        }
+        let live = process.live();
+        assert!(live.contains("one\n") && live.contains("two\n"), "{live:?}");
+        process.signal(Signal::KILL);
+        while !matches!(process.next().await, Activity::Exited(Exit { code: -9, .. })) {}
+    }
+
+    #[tokio::test]
+    async fn a_missing_program_is_an_error() {
+        let launch = Launch { program: "/nonexistent/hook".into(), ..shell("") };
+        let error = Process::spawn(launch).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    }
+}

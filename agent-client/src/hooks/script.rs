@@ -1,0 +1,394 @@
+//! The built-in `script` hook: the config is a program with a `#!` line, inputs are environment variables,
+//! outputs are files.
+//!
+//! The config is written to `<working>/<id>` and run there without arguments. Each input is a variable of
+//! its name: strings as they are, null empty, anything else as JSON. `heat_outputs_path` is
+//! `<outputs>/<id>`; the script writes output *o* to `$heat_outputs_path.o`.
+//!
+//! Inputs named like variables by which the loader or the shell is told to run other code
+//! ([`is_refused_variable`]) do not get into the environment: the hook keeps the agent's own value, and a
+//! line on its standard error says so. Whoever writes the script can set such a variable in it; whoever
+//! merely supplies a value cannot.
+
+use std::ffi::OsString;
+use std::fs::{self, OpenOptions, Permissions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use certs::file::ensure_private_directory;
+use serde_json::{Map, Value};
+
+use super::Response;
+use super::capture::Capture;
+use super::proc::RUN_VARIABLE;
+use super::process::{Exit, Launch};
+use crate::document::{Config, ConfigId, plain_text};
+
+/// Bytes kept of an output file, half from either end.
+pub const OUTPUT_BYTES_MAX: usize = 256 << 10;
+const SCRIPT_MODE: u32 = 0o700;
+const OUTPUTS_VARIABLE: &str = "heat_outputs_path";
+/// What a shell reports for a program that is not executable, and for one that is not there.
+const CANNOT_EXECUTE: i64 = 126;
+const NOT_FOUND: i64 = 127;
+
+/// Where scripts and their outputs are written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Directories {
+    /// `HEAT_SCRIPT_WORKING`: scripts, and their working directory.
+    pub working: PathBuf,
+    /// `HEAT_SCRIPT_OUTPUTS`: output files.
+    pub outputs: PathBuf,
+}
+
+/// Whether an input of this name is kept out of a script's environment.
+pub fn is_refused_variable(name: &str) -> bool {
+    name.starts_with("LD_")
+        || name.starts_with("BASH_FUNC_")
+        || matches!(
+            name,
+            "PATH"
+                | "BASH_ENV"
+                | "BASHOPTS"
+                | "SHELLOPTS"
+                | "GCONV_PATH"
+                | "GLIBC_TUNABLES"
+                | "MALLOC_TRACE"
+                | RUN_VARIABLE
+        )
+}
+
+/// Writes the script and says how to start it.
+///
+/// # Errors
+/// A script that cannot run gets its failed response at once.
+pub fn prepare(
+    directories: &Directories,
+    id: &ConfigId,
+    config: &Config,
+) -> Result<Launch, Response> {
+    let text = match &config.config {
+        Value::String(text) if !text.is_empty() => text,
+        Value::String(_) | Value::Null => {
+            return Err(Response::failed(
+                CANNOT_EXECUTE,
+                "the config is empty: there is no script to run",
+            ));
+        }
+        _ => {
+            return Err(Response::failed(
+                CANNOT_EXECUTE,
+                "the config is not text: a script is expected",
+            ));
+        }
+    };
+    check_first_line(text)?;
+    let mut environment = Vec::with_capacity(config.inputs.len() + 1);
+    for input in config.inputs.iter().filter(|input| !is_refused_variable(&input.name)) {
+        let value = plain_text(&input.value);
+        if input.name.is_empty() || input.name.contains(['=', '\0']) || value.contains('\0') {
+            let reason = format!(
+                "input {:?} cannot be an environment variable: its name is empty or has \"=\", or there is a zero byte in it",
+                input.name
+            );
+            return Err(Response::failed(CANNOT_EXECUTE, reason));
+        }
+        environment.push((input.name.clone(), OsString::from(value)));
+    }
+    let outputs_path = directories.outputs.join(&*id.file_name());
+    environment.push((OUTPUTS_VARIABLE.into(), outputs_path.into()));
+
+    let program = directories.working.join(&*id.file_name());
+    let failed = |what: &str, path: &Path, error: &dyn std::fmt::Display| {
+        Response::failed(CANNOT_EXECUTE, format!("{what} {}: {error}", path.display()))
+    };
+    for directory in [&directories.working, &directories.outputs] {
+        ensure_private_directory(directory)
+            .map_err(|e| failed("preparing", directory, &with_source(&e)))?;
+    }
+    for output in &config.outputs {
+        if let Some(path) = output_path(directories, id, &output.name) {
+            remove(&path).map_err(|e| failed("removing old output", &path, &e))?;
+        }
+    }
+    write_script(&program, text).map_err(|e| failed("writing script", &program, &e))?;
+    Ok(Launch {
+        program,
+        directory: Some(directories.working.clone()),
+        environment,
+        input: None,
+        stdout_is_log: true,
+    })
+}
+
+/// What the system's refusal to start a script means to its author.
+pub fn not_started(launch_program: &Path, error: &io::Error) -> Response {
+    let program = launch_program.display();
+    match error.kind() {
+        io::ErrorKind::NotFound => Response::failed(
+            NOT_FOUND,
+            format!(
+                "the interpreter in the script's first line does not exist ({program}: {error})"
+            ),
+        ),
+        io::ErrorKind::PermissionDenied => Response::failed(
+            CANNOT_EXECUTE,
+            format!(
+                "{program}: {error}; is its file system mounted noexec? try another HEAT_SCRIPT_WORKING"
+            ),
+        ),
+        _ => Response::failed(
+            CANNOT_EXECUTE,
+            format!("the script could not be started: {program}: {error}"),
+        ),
+    }
+}
+
+/// The response of a script that ran.
+pub fn respond(directories: &Directories, id: &ConfigId, config: &Config, exit: Exit) -> Response {
+    let mut outputs = Map::new();
+    let mut stderr = String::new();
+    for input in config.inputs.iter().filter(|input| is_refused_variable(&input.name)) {
+        stderr.push_str(&format!(
+            "agent-client: input {} was not put into the environment (it would change how programs are loaded)\n",
+            input.name
+        ));
+    }
+    for output in &config.outputs {
+        let Some(path) = output_path(directories, id, &output.name) else { continue };
+        match read_output(&path) {
+            Ok(Some(text)) => {
+                outputs.insert(output.name.clone(), Value::String(text));
+            }
+            Ok(None) => {}
+            Err(error) => {
+                stderr.push_str(&format!(
+                    "agent-client: output {} is unreadable: {error}\n",
+                    output.name
+                ));
+            }
+        }
+    }
+    stderr.push_str(&exit.stderr);
+    Response { stdout: exit.stdout, stderr, status_code: exit.code, outputs, reason: None }
+}
+
+/// The system finds the interpreter by the first line; where it could not, it says nothing helpful.
+fn check_first_line(text: &str) -> Result<(), Response> {
+    let first = text.split('\n').next().unwrap_or_default();
+    let Some(interpreter) = first.strip_prefix("#!") else {
+        return Err(Response::failed(
+            CANNOT_EXECUTE,
+            "the script does not begin with \"#!\": add a first line such as #!/bin/sh",
+        ));
+    };
+    if first.ends_with('\r') {
+        return Err(Response::failed(
+            CANNOT_EXECUTE,
+            "the script's first line ends in a carriage return: save it with Unix line ends",
+        ));
+    }
+    if interpreter.trim().is_empty() {
+        return Err(Response::failed(
+            CANNOT_EXECUTE,
+            "the script's first line names no interpreter after \"#!\"",
+        ));
+    }
+    if text.contains('\0') {
+        return Err(Response::failed(CANNOT_EXECUTE, "the script has a zero byte in it"));
+    }
+    Ok(())
+}
+
+fn write_script(path: &Path, text: &str) -> io::Result<()> {
+    // A fresh file: nothing is left of a longer one, and a running copy is not written into.
+    remove(path)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(SCRIPT_MODE).open(path)?;
+    // The process's umask may have taken bits away.
+    fs::set_permissions(path, Permissions::from_mode(SCRIPT_MODE))?;
+    file.write_all(text.as_bytes())
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// `<outputs>/<id>.<name>`; none for a name that would leave the directory.
+fn output_path(directories: &Directories, id: &ConfigId, name: &str) -> Option<PathBuf> {
+    let fits = !name.contains(['/', '\0']);
+    fits.then(|| directories.outputs.join(format!("{}.{name}", id.file_name())))
+}
+
+fn read_output(path: &Path) -> io::Result<Option<String>> {
+    let metadata = match fs::metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    // Reading a pipe would wait for a writer.
+    if !metadata.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    let mut file = fs::File::open(path)?;
+    let mut capture = Capture::new(OUTPUT_BYTES_MAX / 2, OUTPUT_BYTES_MAX / 2);
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(Some(capture.into_text())),
+            n => capture.push(&buffer[..n]),
+        }
+    }
+}
+
+fn with_source(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::{Hook, Hooks};
+    use super::*;
+    use crate::document::{Document, Work};
+
+    struct Bench {
+        dir: tempfile::TempDir,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            Self { dir: tempfile::tempdir().unwrap() }
+        }
+
+        fn directories(&self) -> Directories {
+            Directories { working: self.dir.path().join("w"), outputs: self.dir.path().join("o") }
+        }
+
+        async fn run(&self, config: Value, inputs: Value, outputs: Value) -> Response {
+            let entry = json!({"id": "the-id", "group": "script", "config": config,
+                "inputs": inputs, "outputs": outputs});
+            let body = json!({"deployments": [entry]}).to_string();
+            let document = Document::parse(1, body.as_bytes()).unwrap();
+            let Work::Run(config) = &document.entries[0].work else { panic!() };
+            let hooks = Hooks::new(vec![], None, self.directories(), "test".into());
+            hooks.run(&Hook::Script, &document.entries[0].id, config).await
+        }
+
+        async fn script(&self, body: &str) -> Response {
+            self.run(json!(format!("#!/bin/sh\n{body}")), json!([]), json!([])).await
+        }
+    }
+
+    #[tokio::test]
+    async fn inputs_are_variables_and_outputs_are_files() {
+        let script = "#!/bin/sh\nprintf '%s|' \"$s\" \"$n\" \"$b\" \"$z\" \"$l\" \"$o\"; pwd\n\
+                      printf 'a result' > $heat_outputs_path.result\nexit 4\n";
+        let inputs = json!([
+            {"name": "s", "value": "a 'b'"}, {"name": "n", "value": 5}, {"name": "b", "value": true},
+            {"name": "z", "value": null}, {"name": "l", "value": [1, "x"]}, {"name": "o", "value": {"k": "ü"}},
+            {"name": "heat_outputs_path", "value": "/overridden"}]);
+        let bench = Bench::new();
+        let response =
+            bench.run(json!(script), inputs, json!([{"name": "result"}, {"name": "absent"}])).await;
+        let cwd = bench.directories().working.canonicalize().unwrap();
+        assert_eq!(
+            response.stdout,
+            format!("a 'b'|5|true||[1, \"x\"]|{{\"k\": \"\\u00fc\"}}|{}\n", cwd.display())
+        );
+        assert_eq!(response.status_code, 4);
+        assert_eq!(Value::Object(response.outputs), json!({"result": "a result"}));
+    }
+
+    #[tokio::test]
+    async fn scripts_that_cannot_run_get_a_failed_response_that_says_why() {
+        let bench = Bench::new();
+        for (config, code, why) in [
+            (json!(""), 126, "the config is empty"),
+            (json!(null), 126, "the config is empty"),
+            (json!({"a": 1}), 126, "the config is not text"),
+            (json!("echo hello\n"), 126, "does not begin with \"#!\""),
+            (json!("#!/bin/sh\r\necho hello\r\n"), 126, "carriage return"),
+            (json!("#! \n"), 126, "names no interpreter"),
+            (json!("#!/no/such/interpreter\n"), 127, "interpreter in the script's first line"),
+        ] {
+            let response = bench.run(config.clone(), json!([]), json!([])).await;
+            assert_eq!(response.status_code, code, "{config}");
+            let reason = response.reason.unwrap();
+            assert!(reason.contains(why), "{config}: {reason}");
+            assert!(response.stderr.contains(why), "the user sees it in deploy_stderr");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_shorter_script_leaves_nothing_of_a_longer_one() {
+        let bench = Bench::new();
+        bench.script(&format!("true\n{}", "echo tail\n".repeat(20))).await;
+        assert_eq!(bench.script("echo short").await.stdout, "short\n");
+    }
+
+    #[tokio::test]
+    async fn old_output_files_are_not_reported_again() {
+        let bench = Bench::new();
+        let outputs = json!([{"name": "r"}]);
+        let first = json!("#!/bin/sh\necho old > $heat_outputs_path.r\n");
+        assert_eq!(bench.run(first, json!([]), outputs.clone()).await.outputs["r"], "old\n");
+        assert!(bench.run(json!("#!/bin/sh\n"), json!([]), outputs).await.outputs.is_empty());
+    }
+
+    #[tokio::test]
+    async fn output_that_is_no_utf8_is_replaced_and_a_pipe_is_not_waited_for() {
+        let script = "#!/bin/sh\nprintf 'a\\377b' > $heat_outputs_path.r; printf '\\377'\n\
+                      mkfifo $heat_outputs_path.pipe\n";
+        let outputs = json!([{"name": "r"}, {"name": "pipe"}, {"name": "../w/the-id"}]);
+        let response = Bench::new().run(json!(script), json!([]), outputs).await;
+        assert_eq!(response.outputs["r"], "a\u{fffd}b");
+        assert_eq!(response.stdout, "\u{fffd}");
+        assert!(response.stderr.contains("output pipe is unreadable: it is not a regular file"));
+        assert_eq!(response.outputs.len(), 1, "and no output leaves its directory");
+    }
+
+    #[tokio::test]
+    async fn a_huge_output_is_bounded() {
+        let script = "#!/bin/sh\nhead -c 2000000 /dev/zero | tr '\\0' x > $heat_outputs_path.r\n";
+        let response = Bench::new().run(json!(script), json!([]), json!([{"name": "r"}])).await;
+        let text = response.outputs["r"].as_str().unwrap();
+        assert!(text.len() < OUTPUT_BYTES_MAX + 100 && text.contains("bytes left out"));
+    }
+
+    #[tokio::test]
+    async fn loader_variables_do_not_reach_the_script_and_that_is_said() {
+        let names = ["LD_PRELOAD", "LD_LIBRARY_PATH", "PATH", "BASH_ENV", "GLIBC_TUNABLES"];
+        let inputs: Vec<Value> =
+            names.iter().map(|n| json!({"name": n, "value": "/evil"})).collect();
+        let response = Bench::new().run(json!("#!/bin/sh\nenv\n"), json!(inputs), json!([])).await;
+        assert!(!response.stdout.contains("/evil"), "{}", response.stdout);
+        assert_eq!(response.status_code, 0);
+        for name in names {
+            assert!(response.stderr.contains(&format!("input {name} was not put")), "{name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_input_that_cannot_be_a_variable_fails_the_deployment() {
+        for input in [json!({"name": "a=b", "value": ""}), json!({"name": "a", "value": "x\u{0}y"})]
+        {
+            let response = Bench::new().run(json!("#!/bin/sh\n"), json!([input]), json!([])).await;
+            assert_eq!(response.status_code, 126, "{:?}", response.reason);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_input_too_large_for_the_system_fails_the_deployment() {
+        let inputs = json!([{"name": "a", "value": "x".repeat(3 << 20)}]);
+        let response = Bench::new().run(json!("#!/bin/sh\n"), inputs, json!([])).await;
+        assert!(response.reason.unwrap().contains("Argument list too long"));
+    }
+}

@@ -1,0 +1,483 @@
+//! Where every config stands: the journal's state machine, without its file.
+//!
+//! ```text
+//! (new) ─ received ─▶ Received ─ started ─▶ Started ─ finished ─▶ Finished ─ signalled ─▶ Signalled
+//!                        └──────── finished (not run) ───────────────▲
+//! ```
+//!
+//! `spawned` adds the process to Started; `done` (written by compaction) leads straight to Signalled.
+//! Anything else is refused, so no path leads from Started, or anything after it, back to a run.
+
+use std::collections::BTreeMap;
+
+use metadata_delivery::message::{DeploymentResult, DeploymentState, ResultStatus};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::document::ConfigId;
+
+/// One fact about one config. Times are wall clock, in milliseconds since 1970.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "record", rename_all = "snake_case")]
+pub enum Record {
+    /// A document asked for it.
+    Received(Received),
+    /// Its hook is about to be started: written, and durable, before the process exists.
+    Started {
+        /// Which config.
+        id: ConfigId,
+        /// When.
+        at_unix_ms: u64,
+        /// Kernel boot id: after a reboot no process of ours is left.
+        boot_id: String,
+    },
+    /// Its process exists. Not forced to disk: should power fail, the process is gone too.
+    Spawned {
+        /// Which config.
+        id: ConfigId,
+        /// The process.
+        process: ProcessMark,
+    },
+    /// It ended, well or badly, or was never run.
+    Finished {
+        /// Which config.
+        id: ConfigId,
+        /// How.
+        ending: Ending,
+        /// What the server gets to know.
+        result: Box<DeploymentResult>,
+    },
+    /// The server has stored the result.
+    Signalled {
+        /// Which config.
+        id: ConfigId,
+    },
+    /// The short form of a signalled config, after compaction.
+    Done {
+        /// Which config.
+        id: ConfigId,
+        /// What is left of it.
+        #[serde(flatten)]
+        done: Done,
+    },
+}
+
+/// What is known of a config before it runs: enough to report it should the document be gone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Received {
+    /// Which config.
+    pub id: ConfigId,
+    /// Its name.
+    pub name: String,
+    /// Its group.
+    pub group: String,
+    /// Its action.
+    pub action: String,
+    /// The document that brought it.
+    pub document_version: u64,
+    /// When.
+    pub at_unix_ms: u64,
+}
+
+/// A process, told apart from a later one with the same number by its start time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessMark {
+    /// Process id, and id of the process group that it leads.
+    pub pid: u32,
+    /// Field 22 of `/proc/PID/stat`: clock ticks from boot to its start.
+    pub start_ticks: u64,
+}
+
+/// How a config ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ending {
+    /// COMPLETE.
+    Complete,
+    /// FAILED, by its hook or because it could not be run.
+    Failed,
+    /// FAILED, because the agent or the machine stopped while its hook ran.
+    Interrupted,
+}
+
+/// What is kept of a config once the server has its result.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {
+    /// How it ended.
+    pub ending: Ending,
+    /// The document that brought it.
+    pub document_version: u64,
+    /// When it ended.
+    pub at_unix_ms: u64,
+    /// Exit status of the hook; negative for a signal.
+    pub status_code: i64,
+    /// Why the agent called it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// Where one config stands.
+#[derive(Debug, Clone, PartialEq)]
+pub enum State {
+    /// Known, not run.
+    Received(Received),
+    /// Its hook runs, or ran when the agent stopped.
+    Started {
+        /// What it is.
+        received: Received,
+        /// When its hook was started.
+        at_unix_ms: u64,
+        /// During which boot.
+        boot_id: String,
+        /// As which process, if that was written.
+        process: Option<ProcessMark>,
+    },
+    /// Ended; the server does not have its result yet.
+    Finished {
+        /// How.
+        ending: Ending,
+        /// The result to be sent.
+        result: Box<DeploymentResult>,
+    },
+    /// Ended, and the server has its result.
+    Signalled(Done),
+}
+
+impl State {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Received(_) => "received",
+            Self::Started { .. } => "started",
+            Self::Finished { .. } => "finished",
+            Self::Signalled(_) => "signalled",
+        }
+    }
+
+    /// The state as users and servers see it, and since when.
+    pub fn shown(&self) -> (DeploymentState, u64) {
+        let ended = |ending: &Ending| match ending {
+            Ending::Complete => DeploymentState::Complete,
+            Ending::Failed => DeploymentState::Failed,
+            Ending::Interrupted => DeploymentState::Interrupted,
+        };
+        match self {
+            Self::Received(received) => (DeploymentState::Received, received.at_unix_ms),
+            Self::Started { at_unix_ms, .. } => (DeploymentState::Running, *at_unix_ms),
+            Self::Finished { ending, result } => (ended(ending), result.finished_unix_ms),
+            Self::Signalled(done) => (ended(&done.ending), done.at_unix_ms),
+        }
+    }
+}
+
+impl Record {
+    /// The config it is about.
+    pub fn id(&self) -> &ConfigId {
+        match self {
+            Self::Received(received) => &received.id,
+            Self::Started { id, .. }
+            | Self::Spawned { id, .. }
+            | Self::Finished { id, .. }
+            | Self::Signalled { id }
+            | Self::Done { id, .. } => id,
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Received(_) => "received",
+            Self::Started { .. } => "started",
+            Self::Spawned { .. } => "spawned",
+            Self::Finished { .. } => "finished",
+            Self::Signalled { .. } => "signalled",
+            Self::Done { .. } => "done",
+        }
+    }
+}
+
+/// A record that does not follow from the state: a broken journal, or a fault of ours.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[error("config {id} is {state}, which \"{record}\" cannot follow")]
+pub struct IllegalTransition {
+    /// Which config.
+    pub id: ConfigId,
+    /// Where it stands.
+    pub state: &'static str,
+    /// What was to be recorded.
+    pub record: &'static str,
+}
+
+/// Where all configs stand.
+#[derive(Debug, Default)]
+pub struct States(BTreeMap<ConfigId, State>);
+
+impl States {
+    /// Where one config stands; `None`: never heard of.
+    pub fn get(&self, id: &ConfigId) -> Option<&State> {
+        self.0.get(id)
+    }
+
+    /// All configs, by id.
+    pub fn iter(&self) -> impl Iterator<Item = (&ConfigId, &State)> {
+        self.0.iter()
+    }
+
+    /// Takes in a record.
+    ///
+    /// # Errors
+    /// The record does not follow from the config's state; nothing is changed.
+    pub fn apply(&mut self, record: &Record) -> Result<(), IllegalTransition> {
+        let id = record.id();
+        let next = match (self.0.get(id), record) {
+            (None, Record::Received(received)) => State::Received(received.clone()),
+            (None, Record::Done { done, .. }) => State::Signalled(done.clone()),
+            (Some(State::Received(received)), Record::Started { at_unix_ms, boot_id, .. }) => {
+                State::Started {
+                    received: received.clone(),
+                    at_unix_ms: *at_unix_ms,
+                    boot_id: boot_id.clone(),
+                    process: None,
+                }
+            }
+            (
+                Some(State::Started { received, at_unix_ms, boot_id, process: None }),
+                Record::Spawned { process, .. },
+            ) => State::Started {
+                received: received.clone(),
+                at_unix_ms: *at_unix_ms,
+                boot_id: boot_id.clone(),
+                process: Some(*process),
+            },
+            (
+                Some(State::Received(_) | State::Started { .. }),
+                Record::Finished { ending, result, .. },
+            ) => State::Finished { ending: *ending, result: result.clone() },
+            (Some(State::Finished { ending, result }), Record::Signalled { .. }) => {
+                State::Signalled(Done {
+                    ending: *ending,
+                    document_version: result.document_version,
+                    at_unix_ms: result.finished_unix_ms,
+                    status_code: result.deploy_status_code,
+                    reason: result.reason.clone(),
+                })
+            }
+            (state, _) => {
+                return Err(IllegalTransition {
+                    id: id.clone(),
+                    state: state.map_or("unknown", State::name),
+                    record: record.name(),
+                });
+            }
+        };
+        self.0.insert(id.clone(), next);
+        Ok(())
+    }
+
+    /// Forgets all but the newest `keep_max` signalled configs that `current` does not name.
+    pub fn forget(&mut self, current: impl Fn(&ConfigId) -> bool, keep_max: usize) {
+        let mut old: Vec<(u64, ConfigId)> = self
+            .0
+            .iter()
+            .filter_map(|(id, state)| match state {
+                State::Signalled(done) if !current(id) => Some((done.at_unix_ms, id.clone())),
+                _ => None,
+            })
+            .collect();
+        old.sort_unstable();
+        let surplus = old.len().saturating_sub(keep_max);
+        for (_, id) in &old[..surplus] {
+            self.0.remove(id);
+        }
+    }
+
+    /// The shortest records that lead to these states.
+    pub fn records(&self) -> impl Iterator<Item = Record> {
+        self.0.iter().flat_map(|(id, state)| {
+            let id = id.clone();
+            match state {
+                State::Received(received) => vec![Record::Received(received.clone())],
+                State::Started { received, at_unix_ms, boot_id, process } => {
+                    let mut records = vec![
+                        Record::Received(received.clone()),
+                        Record::Started {
+                            id: id.clone(),
+                            at_unix_ms: *at_unix_ms,
+                            boot_id: boot_id.clone(),
+                        },
+                    ];
+                    records.extend(process.map(|process| Record::Spawned { id, process }));
+                    records
+                }
+                State::Finished { ending, result } => vec![
+                    Record::Received(Received {
+                        id: id.clone(),
+                        name: result.name.clone(),
+                        group: result.group.clone(),
+                        action: result.action.clone(),
+                        document_version: result.document_version,
+                        at_unix_ms: result.started_unix_ms,
+                    }),
+                    Record::Finished { id, ending: *ending, result: result.clone() },
+                ],
+                State::Signalled(done) => vec![Record::Done { id, done: done.clone() }],
+            }
+        })
+    }
+}
+
+impl From<ResultStatus> for Ending {
+    fn from(status: ResultStatus) -> Self {
+        match status {
+            ResultStatus::Complete => Self::Complete,
+            ResultStatus::Failed => Self::Failed,
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use serde_json::Map;
+
+    use super::*;
+
+    pub(crate) fn id(text: &str) -> ConfigId {
+        ConfigId::new(text).unwrap()
+    }
+
+    pub(crate) fn received(text: &str) -> Record {
+        Record::Received(Received {
+            id: id(text),
+            name: "n".into(),
+            group: "script".into(),
+            action: "CREATE".into(),
+            document_version: 1,
+            at_unix_ms: 10,
+        })
+    }
+
+    pub(crate) fn started(text: &str) -> Record {
+        Record::Started { id: id(text), at_unix_ms: 20, boot_id: "boot".into() }
+    }
+
+    pub(crate) fn spawned(text: &str) -> Record {
+        Record::Spawned { id: id(text), process: ProcessMark { pid: 7, start_ticks: 8 } }
+    }
+
+    pub(crate) fn finished(text: &str) -> Record {
+        Record::Finished {
+            id: id(text),
+            ending: Ending::Complete,
+            result: Box::new(DeploymentResult {
+                config_id: text.into(),
+                name: "n".into(),
+                group: "script".into(),
+                action: "CREATE".into(),
+                document_version: 1,
+                status: ResultStatus::Complete,
+                deploy_stdout: "out".into(),
+                deploy_stderr: String::new(),
+                deploy_status_code: 0,
+                outputs: Map::new(),
+                reason: None,
+                started_unix_ms: 20,
+                finished_unix_ms: 30,
+            }),
+        }
+    }
+
+    pub(crate) fn signalled(text: &str) -> Record {
+        Record::Signalled { id: id(text) }
+    }
+
+    fn done(text: &str) -> Record {
+        let done = Done {
+            ending: Ending::Complete,
+            document_version: 1,
+            at_unix_ms: 30,
+            status_code: 0,
+            reason: None,
+        };
+        Record::Done { id: id(text), done }
+    }
+
+    #[test]
+    fn every_transition_is_as_drawn() {
+        let paths: [&[fn(&str) -> Record]; 6] = [
+            &[],
+            &[received],
+            &[received, started],
+            &[received, started, spawned],
+            &[received, finished],
+            &[received, finished, signalled],
+        ];
+        let records: [fn(&str) -> Record; 6] =
+            [received, started, spawned, finished, signalled, done];
+        let mut table = String::new();
+        for path in paths {
+            for record in records {
+                let mut states = States::default();
+                for step in path {
+                    states.apply(&step("a")).unwrap();
+                }
+                let from = match states.get(&id("a")) {
+                    Some(State::Started { process: Some(_), .. }) => "started+process",
+                    state => state.map_or("(new)", State::name),
+                };
+                let record = record("a");
+                let to = match states.apply(&record) {
+                    Ok(()) => states.get(&id("a")).unwrap().name(),
+                    Err(_) => "refused",
+                };
+                table.push_str(&format!("{from:<16} {:<10} {to}\n", record.name()));
+            }
+        }
+        insta::assert_snapshot!(table);
+    }
+
+    #[test]
+    fn a_refused_record_changes_nothing_and_says_why() {
+        let mut states = States::default();
+        states.apply(&received("a")).unwrap();
+        let error = states.apply(&signalled("a")).unwrap_err();
+        assert_eq!(error.to_string(), "config a is received, which \"signalled\" cannot follow");
+        assert!(matches!(states.get(&id("a")), Some(State::Received(_))));
+    }
+
+    #[test]
+    fn the_shortest_records_lead_to_the_same_states() {
+        let mut states = States::default();
+        let paths: [(&str, &[fn(&str) -> Record]); 5] = [
+            ("a", &[received]),
+            ("b", &[received, started]),
+            ("c", &[received, started, spawned]),
+            ("d", &[received, started, spawned, finished]),
+            ("e", &[received, started, spawned, finished, signalled]),
+        ];
+        for (name, path) in paths {
+            for step in path {
+                states.apply(&step(name)).unwrap();
+            }
+        }
+        let mut again = States::default();
+        for record in states.records() {
+            again.apply(&record).unwrap();
+        }
+        assert_eq!(again.0, states.0);
+    }
+
+    #[test]
+    fn only_signalled_configs_of_no_current_document_are_forgotten_oldest_first() {
+        let mut states = States::default();
+        for name in ["a", "b", "c", "d"] {
+            states.apply(&received(name)).unwrap();
+        }
+        for (name, at) in [("a", 30), ("b", 20), ("c", 10)] {
+            let Record::Finished { id, ending, mut result } = finished(name) else { panic!() };
+            result.finished_unix_ms = at;
+            states.apply(&Record::Finished { id, ending, result }).unwrap();
+            states.apply(&signalled(name)).unwrap();
+        }
+        states.forget(|id| id.as_str() == "c", 1);
+        let left: Vec<&str> = states.iter().map(|(id, _)| id.as_str()).collect();
+        assert_eq!(left, ["a", "c", "d"]);
+    }
+}

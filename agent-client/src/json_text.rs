@@ -1,0 +1,96 @@
+//! JSON as Python's `json.dumps` writes it.
+//!
+//! Scripts were written against agents that put lists and objects into the environment with Python's
+//! defaults: `", "` and `": "` between items, everything outside ASCII as `\uXXXX`, keys in document
+//! order. A script may compare such a text, so it is kept to the letter.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+use serde_json::Value;
+use serde_json::ser::{Formatter, Serializer};
+
+/// `value` in Python's default JSON style.
+pub(crate) fn json_text(value: &Value) -> String {
+    let mut out = Vec::new();
+    let mut serializer = Serializer::with_formatter(&mut out, PythonStyle);
+    // Writing a `Value` into memory has no way to fail: its keys are strings, its numbers finite.
+    match value.serialize(&mut serializer) {
+        Ok(()) => String::from_utf8_lossy(&out).into_owned(),
+        Err(_) => value.to_string(),
+    }
+}
+
+struct PythonStyle;
+
+impl Formatter for PythonStyle {
+    fn begin_array_value<W: ?Sized + Write>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
+        if first { Ok(()) } else { out.write_all(b", ") }
+    }
+
+    fn begin_object_key<W: ?Sized + Write>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
+        if first { Ok(()) } else { out.write_all(b", ") }
+    }
+
+    fn begin_object_value<W: ?Sized + Write>(&mut self, out: &mut W) -> io::Result<()> {
+        out.write_all(b": ")
+    }
+
+    fn write_string_fragment<W: ?Sized + Write>(
+        &mut self,
+        out: &mut W,
+        fragment: &str,
+    ) -> io::Result<()> {
+        let mut units = [0; 2];
+        for c in fragment.chars() {
+            if matches!(c, ' '..='~') {
+                write!(out, "{c}")?;
+            } else {
+                for unit in c.encode_utf16(&mut units) {
+                    write!(out, "\\u{unit:04x}")?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn write_f64<W: ?Sized + Write>(&mut self, out: &mut W, value: f64) -> io::Result<()> {
+        // Both use the shortest digits. Python takes the exponent form below 1e-4 and from 1e16 on, with
+        // a sign and two digits at least.
+        if value == 0.0 || (1e-4..1e16).contains(&value.abs()) {
+            return write!(out, "{}", Value::from(value));
+        }
+        let text = format!("{value:e}");
+        let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+        let (sign, exponent) = match exponent.strip_prefix('-') {
+            Some(exponent) => ('-', exponent),
+            None => ('+', exponent),
+        };
+        write!(out, "{digits}e{sign}{exponent:0>2}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::json_text;
+
+    #[test]
+    fn text_equals_what_python_prints() {
+        // Right-hand sides are the output of python3 -c 'import json; print(json.dumps(…))'.
+        assert_eq!(
+            json_text(&json!({"b": [1, 2.5, true, null], "a": {}})),
+            r#"{"b": [1, 2.5, true, null], "a": {}}"#
+        );
+        assert_eq!(
+            json_text(&json!(["ü", "😀", "\"\n\u{1}\u{7f}"])),
+            "[\"\\u00fc\", \"\\ud83d\\ude00\", \"\\\"\\n\\u0001\\u007f\"]"
+        );
+        assert_eq!(
+            json_text(&json!([1e16, 1e-5, 5.0, 0.0001, 1.5e300])),
+            "[1e+16, 1e-05, 5.0, 0.0001, 1.5e+300]"
+        );
+        assert_eq!(json_text(&json!([])), "[]");
+    }
+}
