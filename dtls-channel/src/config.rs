@@ -1,0 +1,186 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::crypto::{CipherSuite, Credentials, Group};
+use crate::error::PeerRefused;
+use crate::record::REPLAY_WINDOW_RECORDS_MAX;
+
+/// The smallest datagram size that may be set, in bytes of UDP payload.
+pub const MTU_MIN: usize = 228;
+/// The largest datagram size that may be set: what one UDP datagram over IPv4 can carry.
+pub const MTU_MAX: usize = 65_507;
+/// Datagram size unless set: fits the IPv6 minimum MTU of 1,280 bytes behind a tunnel header.
+pub const MTU_DEFAULT: usize = 1_200;
+
+/// Decides whether a peer is one we want to talk to.
+///
+/// Called once per handshake, when the peer has proved that it holds the certificate's key and
+/// before any application byte is accepted or sent.
+pub trait PeerVerifier: Send + Sync {
+    /// Judges the peer's certificate, in DER.
+    ///
+    /// # Errors
+    /// The text ends up in [`CloseReason::PeerRefused`](crate::CloseReason::PeerRefused); the peer
+    /// learns only that its certificate is bad.
+    fn verify(&self, certificate_der: &[u8]) -> Result<(), PeerRefused>;
+}
+
+/// Takes lines in the format of `SSLKEYLOGFILE`, with which Wireshark decrypts a capture.
+///
+/// Whoever reads them reads the traffic: off unless asked for.
+pub trait KeyLog: Send + Sync {
+    /// Takes one line, without a line end.
+    fn log(&self, line: &str);
+}
+
+/// How long to wait for a peer during a handshake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timers {
+    /// Until a flight is first sent again.
+    pub first_resend: Duration,
+    /// The resend interval doubles up to this.
+    pub resend_cap: Duration,
+    /// A handshake that takes longer is given up.
+    pub give_up: Duration,
+    /// How long a handshake that the peer seems to have refused is still given a chance: alerts are
+    /// unauthenticated before keys exist, so anybody can forge one.
+    pub alert_grace: Duration,
+}
+
+impl Default for Timers {
+    /// 400 ms doubling to 4 s, 60 s in all: reaches 99.9 % at 30 % loss, which the values of
+    /// [`rfc6347`](Self::rfc6347) do not.
+    fn default() -> Self {
+        Self {
+            first_resend: Duration::from_millis(400),
+            resend_cap: Duration::from_secs(4),
+            give_up: Duration::from_secs(60),
+            alert_grace: Duration::from_secs(1),
+        }
+    }
+}
+
+impl Timers {
+    /// RFC 6347 §4.2.4.1's recommendation: 1 s doubling to 60 s, here with two minutes in all.
+    #[must_use]
+    pub fn rfc6347() -> Self {
+        Self {
+            first_resend: Duration::from_secs(1),
+            resend_cap: Duration::from_secs(60),
+            give_up: Duration::from_secs(120),
+            ..Self::default()
+        }
+    }
+}
+
+/// How associations of one kind behave. Made once and shared.
+#[derive(Clone)]
+pub struct Config {
+    pub(crate) credentials: Credentials,
+    pub(crate) verifier: Arc<dyn PeerVerifier>,
+    pub(crate) suites: Vec<CipherSuite>,
+    pub(crate) groups: Vec<Group>,
+    pub(crate) mtu: usize,
+    pub(crate) timers: Timers,
+    pub(crate) require_ems: bool,
+    pub(crate) require_renegotiation_info: bool,
+    pub(crate) replay_window: u16,
+    pub(crate) key_log: Option<Arc<dyn KeyLog>>,
+}
+
+impl Config {
+    /// The defaults: all suites and groups of the profile, extended master secret required.
+    #[must_use]
+    pub fn new(credentials: Credentials, verifier: Arc<dyn PeerVerifier>) -> Self {
+        Self {
+            credentials,
+            verifier,
+            suites: CipherSuite::ALL.into(),
+            groups: Group::ALL.into(),
+            mtu: MTU_DEFAULT,
+            timers: Timers::default(),
+            require_ems: true,
+            require_renegotiation_info: true,
+            replay_window: 64,
+            key_log: None,
+        }
+    }
+
+    /// Offers or accepts only these suites, best first. An empty list leaves nothing to agree on.
+    #[must_use]
+    pub fn with_suites(mut self, suites: &[CipherSuite]) -> Self {
+        self.suites = suites.into();
+        self
+    }
+
+    /// Offers or accepts only these groups, best first. An empty list leaves nothing to agree on.
+    #[must_use]
+    pub fn with_groups(mut self, groups: &[Group]) -> Self {
+        self.groups = groups.into();
+        self
+    }
+
+    /// The largest datagram to send, in bytes of UDP payload; brought into
+    /// [`MTU_MIN`]`..=`[`MTU_MAX`].
+    #[must_use]
+    pub fn with_mtu(mut self, bytes: usize) -> Self {
+        self.mtu = bytes.clamp(MTU_MIN, MTU_MAX);
+        self
+    }
+
+    /// Other waiting times.
+    #[must_use]
+    pub fn with_timers(mut self, timers: Timers) -> Self {
+        self.timers = timers;
+        self
+    }
+
+    /// Admits a peer without the extended master secret (RFC 7627), which is required by default.
+    #[must_use]
+    pub fn admitting_peers_without_ems(mut self) -> Self {
+        self.require_ems = false;
+        self
+    }
+
+    /// As a client, admits a server without `renegotiation_info` (RFC 5746), such as MatrixSSL's.
+    #[must_use]
+    pub fn admitting_servers_without_renegotiation_info(mut self) -> Self {
+        self.require_renegotiation_info = false;
+        self
+    }
+
+    /// Width of the replay window in records: rounded up to 64, at most
+    /// [`REPLAY_WINDOW_RECORDS_MAX`].
+    #[must_use]
+    pub fn with_replay_window(mut self, records: u16) -> Self {
+        self.replay_window = records.min(REPLAY_WINDOW_RECORDS_MAX);
+        self
+    }
+
+    /// Hands every association's secrets to `log`.
+    #[must_use]
+    pub fn with_key_log(mut self, log: Arc<dyn KeyLog>) -> Self {
+        self.key_log = Some(log);
+        self
+    }
+
+    /// The certificate we present, in DER.
+    #[must_use]
+    pub fn certificate(&self) -> &[u8] {
+        self.credentials.certificate()
+    }
+}
+
+impl std::fmt::Debug for Config {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Config")
+            .field("credentials", &self.credentials)
+            .field("suites", &self.suites)
+            .field("groups", &self.groups)
+            .field("mtu", &self.mtu)
+            .field("timers", &self.timers)
+            .field("require_ems", &self.require_ems)
+            .field("key_log", &self.key_log.is_some())
+            .finish_non_exhaustive()
+    }
+}

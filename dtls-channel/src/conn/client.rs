@@ -1,0 +1,344 @@
+//! The client's side of the handshake.
+//!
+//! ```text
+//! ClientHello            ->            flight 1
+//!                        <-  HelloVerifyRequest (optional)
+//! ClientHello + cookie   ->            flight 3
+//!                        <-  ServerHello, Certificate, ServerKeyExchange,
+//!                            CertificateRequest, ServerHelloDone
+//! Certificate, ClientKeyExchange, CertificateVerify, [CCS], Finished  ->   flight 5
+//!                        <-  [CCS], Finished
+//! ```
+
+use std::time::Instant;
+
+use super::flight::Item;
+use super::handshake::{Core, Next, Summary};
+use crate::crypto::{
+    CERTIFICATE_BYTES_MAX, CipherSuite, Group, KeyShare, MasterSecret, NoRandom, VERIFY_DATA_LEN,
+    random, same, verify,
+};
+use crate::error::{Fault, Mismatch, PeerFault};
+use crate::handshake::messages::client_hello::ClientOffer;
+use crate::handshake::messages::{
+    Certificate, CertificateRequest, ClientKeyExchange, HelloVerifyRequest, ServerHello,
+    ServerKeyExchange, Signed,
+};
+use crate::handshake::{Fragment, Message};
+use crate::outbox::Sink;
+use crate::record::{ReadKeys, WriteKeys};
+use crate::wire::HandshakeType;
+use crate::wire::ids::VERSION_1_2;
+
+/// A server may change its cookie secret between our hellos, but not for ever.
+const HELLOS_MAX: u16 = 16;
+
+/// What the client waits for, with what it needs then.
+#[derive(Debug)]
+pub(super) enum State {
+    AwaitServerHello(AwaitServerHello),
+    AwaitCertificate(AwaitCertificate),
+    AwaitServerKeyExchange(AwaitServerKeyExchange),
+    AwaitCertificateRequest(AwaitCertificateRequest),
+    AwaitServerHelloDone(AwaitServerHelloDone),
+    AwaitFinished(AwaitFinished),
+}
+
+#[derive(Debug)]
+pub(super) struct AwaitServerHello {
+    offer: ClientOffer,
+    cookie: Vec<u8>,
+    hellos: u16,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Agreed {
+    suite: CipherSuite,
+    ems: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct AwaitCertificate {
+    agreed: Agreed,
+}
+
+#[derive(Debug)]
+pub(super) struct AwaitServerKeyExchange {
+    agreed: Agreed,
+    certificate: Vec<u8>,
+}
+
+#[derive(Debug)]
+pub(super) struct AwaitCertificateRequest {
+    agreed: Agreed,
+    certificate: Vec<u8>,
+    group: Group,
+    point: Vec<u8>,
+}
+
+#[derive(Debug)]
+pub(super) struct AwaitServerHelloDone(AwaitCertificateRequest);
+
+#[derive(Debug)]
+pub(super) struct AwaitFinished {
+    master: MasterSecret,
+    certificate: Vec<u8>,
+    group: Group,
+    ems: bool,
+    expected: [u8; VERIFY_DATA_LEN],
+}
+
+/// Sends the first hello.
+pub(super) fn start(now: Instant, core: &mut Core, sink: &mut Sink) -> Result<State, NoRandom> {
+    core.client_random = random()?;
+    let offer = ClientOffer {
+        random: core.client_random,
+        suites: core.config.suites.clone(),
+        groups: core.config.groups.clone(),
+    };
+    send_hello(now, core, &offer, &[], sink);
+    Ok(State::AwaitServerHello(AwaitServerHello { offer, cookie: Vec::new(), hellos: 1 }))
+}
+
+fn send_hello(now: Instant, core: &mut Core, offer: &ClientOffer, cookie: &[u8], sink: &mut Sink) {
+    // Neither the first hello nor the request counts (RFC 6347 §4.2.1).
+    core.transcript.clear();
+    let hello = core.say(HandshakeType::CLIENT_HELLO, |w| offer.write(cookie, w));
+    core.start_flight(now, vec![Item::Plain(hello)], sink);
+}
+
+impl State {
+    /// Servers number their first messages differently after stateless exchanges: until there is a
+    /// ServerHello, that message or a HelloVerifyRequest says where the numbers begin.
+    pub(super) fn rebase_to(&self, fragment: &Fragment<'_>) -> Option<u16> {
+        let Self::AwaitServerHello(waiting) = self else { return None };
+        let opens = matches!(
+            fragment.kind,
+            HandshakeType::SERVER_HELLO | HandshakeType::HELLO_VERIFY_REQUEST
+        );
+        (opens && fragment.message_seq <= waiting.hellos).then_some(fragment.message_seq)
+    }
+
+    pub(super) fn step(
+        self,
+        now: Instant,
+        core: &mut Core,
+        message: &Message,
+        sink: &mut Sink,
+    ) -> Result<Next<Self>, Fault> {
+        let (kind, expected) = (message.kind, self.expects());
+        let next = match (self, kind) {
+            // RFC 5246 §7.4.1.1: ignored while a handshake is going on, and not in the transcript.
+            (state, HandshakeType::HELLO_REQUEST) => return Ok(Next::State(state)),
+            (Self::AwaitServerHello(s), HandshakeType::HELLO_VERIFY_REQUEST) => {
+                s.verify_request(now, core, message, sink)
+            }
+            (Self::AwaitServerHello(s), HandshakeType::SERVER_HELLO) => s.hello(core, message),
+            (Self::AwaitCertificate(s), HandshakeType::CERTIFICATE) => s.certificate(core, message),
+            (Self::AwaitServerKeyExchange(s), HandshakeType::SERVER_KEY_EXCHANGE) => {
+                s.key_exchange(core, message)
+            }
+            (Self::AwaitCertificateRequest(s), HandshakeType::CERTIFICATE_REQUEST) => {
+                s.request(core, message)
+            }
+            (Self::AwaitCertificateRequest(_), HandshakeType::SERVER_HELLO_DONE) => {
+                Err(Mismatch::NoCertificateRequest.into())
+            }
+            (Self::AwaitServerHelloDone(s), HandshakeType::SERVER_HELLO_DONE) => {
+                s.done(now, core, message, sink)
+            }
+            (Self::AwaitFinished(s), HandshakeType::FINISHED) => {
+                return s.finished(message).map(Next::Done);
+            }
+            _ => Err(Fault::unexpected(kind, expected)),
+        };
+        next.map(Next::State)
+    }
+
+    fn expects(&self) -> &'static str {
+        match self {
+            Self::AwaitServerHello(_) => "ServerHello",
+            Self::AwaitCertificate(_) => "Certificate",
+            Self::AwaitServerKeyExchange(_) => "ServerKeyExchange",
+            Self::AwaitCertificateRequest(_) => "CertificateRequest",
+            Self::AwaitServerHelloDone(_) => "ServerHelloDone",
+            Self::AwaitFinished(_) => "Finished",
+        }
+    }
+}
+
+impl AwaitServerHello {
+    fn verify_request(
+        mut self,
+        now: Instant,
+        core: &mut Core,
+        message: &Message,
+        sink: &mut Sink,
+    ) -> Result<State, Fault> {
+        let request = HelloVerifyRequest::read(message.body())?;
+        // A repeated request is no news, and one too many is nobody we should serve.
+        if request.cookie != self.cookie && self.hellos < HELLOS_MAX {
+            self.hellos += 1;
+            self.cookie = request.cookie.to_vec();
+            send_hello(now, core, &self.offer, &self.cookie, sink);
+        }
+        Ok(State::AwaitServerHello(self))
+    }
+
+    fn hello(self, core: &mut Core, message: &Message) -> Result<State, Fault> {
+        let hello = ServerHello::read(message.body())?;
+        if hello.version != VERSION_1_2 {
+            return Err(Mismatch::Version(hello.version).into());
+        }
+        if let Some(number) = hello.unsolicited {
+            return Err(PeerFault::UnsolicitedExtension(number).into());
+        }
+        let suite = CipherSuite::from_iana(hello.suite)
+            .filter(|suite| self.offer.suites.contains(suite))
+            .ok_or_else(|| PeerFault::NotOffered(format!("suite {:#06x}", hello.suite)))?;
+        if !hello.ems && core.config.require_ems {
+            return Err(Mismatch::ExtendedMasterSecret.into());
+        }
+        if !hello.renegotiation_info && core.config.require_renegotiation_info {
+            return Err(Mismatch::RenegotiationInfo.into());
+        }
+        core.server_random = hello.random;
+        core.hear(message);
+        let agreed = Agreed { suite, ems: hello.ems };
+        Ok(State::AwaitCertificate(AwaitCertificate { agreed }))
+    }
+}
+
+impl AwaitCertificate {
+    fn certificate(self, core: &mut Core, message: &Message) -> Result<State, Fault> {
+        let certificate = peer_certificate(message)?;
+        core.hear(message);
+        Ok(State::AwaitServerKeyExchange(AwaitServerKeyExchange {
+            agreed: self.agreed,
+            certificate,
+        }))
+    }
+}
+
+/// The certificate of either side's peer.
+pub(super) fn peer_certificate(message: &Message) -> Result<Vec<u8>, Fault> {
+    let leaf = Certificate::read(message.body())?.leaf.ok_or(PeerFault::NoCertificate)?;
+    if leaf.len() > CERTIFICATE_BYTES_MAX {
+        let text = format!("{} bytes, more than {CERTIFICATE_BYTES_MAX}", leaf.len());
+        return Err(PeerFault::BadCertificate(text).into());
+    }
+    Ok(leaf.to_vec())
+}
+
+/// Checks a signature of either side's peer.
+pub(super) fn check_signature(
+    certificate: &[u8],
+    signed: &Signed<'_>,
+    message: &[u8],
+    what: &'static str,
+) -> Result<(), Fault> {
+    use crate::crypto::VerifyError;
+
+    verify(certificate, signed.scheme, message, signed.signature).map_err(|error| {
+        match error {
+            VerifyError::Signature => PeerFault::BadSignature(what),
+            VerifyError::Certificate | VerifyError::KeyMismatch => {
+                PeerFault::BadCertificate(error.to_string())
+            }
+        }
+        .into()
+    })
+}
+
+impl AwaitServerKeyExchange {
+    fn key_exchange(self, core: &mut Core, message: &Message) -> Result<State, Fault> {
+        let exchange = ServerKeyExchange::read(message.body())?;
+        let group = Group::from_wire(exchange.group)
+            .filter(|group| core.config.groups.contains(group))
+            .ok_or_else(|| PeerFault::NotOffered(format!("group {}", exchange.group.0)))?;
+        // RFC 8422 §5.4: signed over both randoms and the parameters.
+        let content = [&core.client_random[..], &core.server_random, exchange.parameters].concat();
+        check_signature(&self.certificate, &exchange.signed, &content, "ServerKeyExchange")?;
+        core.check_peer(&self.certificate)?;
+        core.hear(message);
+        Ok(State::AwaitCertificateRequest(AwaitCertificateRequest {
+            agreed: self.agreed,
+            certificate: self.certificate,
+            group,
+            point: exchange.point.to_vec(),
+        }))
+    }
+}
+
+impl AwaitCertificateRequest {
+    fn request(self, core: &mut Core, message: &Message) -> Result<State, Fault> {
+        let request = CertificateRequest::read(message.body())?;
+        if !request.verifies(core.config.credentials.signer().scheme()) {
+            return Err(Mismatch::SignatureScheme.into());
+        }
+        core.hear(message);
+        Ok(State::AwaitServerHelloDone(AwaitServerHelloDone(self)))
+    }
+}
+
+impl AwaitServerHelloDone {
+    fn done(
+        self,
+        now: Instant,
+        core: &mut Core,
+        message: &Message,
+        sink: &mut Sink,
+    ) -> Result<State, Fault> {
+        if !message.body().is_empty() {
+            return Err(PeerFault::Malformed("ServerHelloDone").into());
+        }
+        core.hear(message);
+        let AwaitCertificateRequest { agreed: Agreed { suite, ems }, certificate, group, point } =
+            self.0;
+        let share = KeyShare::generate(group)?;
+        let credentials = core.config.credentials.clone();
+        let own_certificate = core.say(HandshakeType::CERTIFICATE, |w| {
+            Certificate { leaf: Some(credentials.certificate()) }.write(w);
+        });
+        let key_exchange = core.say(HandshakeType::CLIENT_KEY_EXCHANGE, |w| {
+            ClientKeyExchange { point: share.public() }.write(w);
+        });
+        let premaster = share.agree(&point).ok_or(PeerFault::BadPoint)?;
+        let (master, keys) = core.derive_keys(suite, &premaster, ems);
+        let signature = credentials.signer().sign(&core.transcript)?;
+        let scheme = credentials.signer().scheme();
+        let verify = core.say(HandshakeType::CERTIFICATE_VERIFY, |w| {
+            Signed { scheme, signature: &signature }.write(w);
+        });
+        let verify_data = master.verify_data(true, &core.transcript);
+        let finished = core.say(HandshakeType::FINISHED, |w| w.extend_from_slice(&verify_data));
+        let expected = master.verify_data(false, &core.transcript);
+        core.incoming.forget_unfinished();
+        core.write = Some(WriteKeys::new(keys.client));
+        core.read = Some(ReadKeys::new(keys.server, core.config.replay_window));
+        let items = vec![
+            Item::Plain(own_certificate),
+            Item::Plain(key_exchange),
+            Item::Plain(verify),
+            Item::ChangeCipherSpec,
+            Item::Sealed(finished),
+        ];
+        core.start_flight(now, items, sink);
+        Ok(State::AwaitFinished(AwaitFinished { master, certificate, group, ems, expected }))
+    }
+}
+
+impl AwaitFinished {
+    fn finished(self, message: &Message) -> Result<Summary, Fault> {
+        if !same(message.body(), &self.expected) {
+            return Err(PeerFault::BadFinished.into());
+        }
+        Ok(Summary {
+            master: self.master,
+            peer_certificate: self.certificate,
+            group: self.group,
+            ems: self.ems,
+            last_flight: None,
+        })
+    }
+}

@@ -1,0 +1,167 @@
+use crate::event::Path;
+use crate::handshake::{HEADER_LEN as MESSAGE_HEADER_LEN, Message, write_fragment};
+use crate::outbox::Sink;
+use crate::record::{HEADER_LEN as RECORD_HEADER_LEN, WriteKeys, plaintext};
+use crate::wire::ids::{VERSION_1_0, VERSION_1_2};
+use crate::wire::{ContentType, HandshakeType};
+
+/// No fragment shorter than this is made while the message has more.
+const FRAGMENT_BYTES_MIN: usize = 32;
+
+/// One piece of a flight.
+#[derive(Debug, Clone)]
+pub(super) enum Item {
+    /// Epoch 0.
+    Plain(Message),
+    /// RFC 5246 §7.1; marks the change to epoch 1 for peers that look at it.
+    ChangeCipherSpec,
+    /// Epoch 1.
+    Sealed(Message),
+}
+
+/// The messages that go out together and are repeated together (RFC 6347 §4.2.4).
+#[derive(Debug, Clone, Default)]
+pub(super) struct Flight {
+    items: Vec<Item>,
+}
+
+impl Flight {
+    pub(super) fn new(items: Vec<Item>) -> Self {
+        Self { items }
+    }
+
+    /// Sends everything, packed into as few datagrams of at most `mtu` bytes as it takes. Records
+    /// get fresh sequence numbers each time, messages keep theirs.
+    pub(super) fn send(
+        &self,
+        path: Path,
+        mtu: usize,
+        sequence0: &mut u64,
+        keys: Option<&mut WriteKeys>,
+        sink: &mut Sink,
+    ) {
+        let mut packer =
+            Packer { path, mtu, datagram: Vec::with_capacity(mtu), sequence0, keys, sink };
+        for item in &self.items {
+            match item {
+                Item::Plain(message) => packer.message(message, false),
+                Item::Sealed(message) => packer.message(message, true),
+                Item::ChangeCipherSpec => packer.change_cipher_spec(),
+            }
+        }
+        packer.flush();
+    }
+}
+
+struct Packer<'a> {
+    path: Path,
+    mtu: usize,
+    datagram: Vec<u8>,
+    sequence0: &'a mut u64,
+    keys: Option<&'a mut WriteKeys>,
+    sink: &'a mut Sink,
+}
+
+impl Packer<'_> {
+    fn flush(&mut self) {
+        if !self.datagram.is_empty() {
+            self.sink.datagram(self.path, |out| out.extend_from_slice(&self.datagram));
+            self.datagram.clear();
+        }
+    }
+
+    fn change_cipher_spec(&mut self) {
+        if self.datagram.len() + RECORD_HEADER_LEN + 1 > self.mtu {
+            self.flush();
+        }
+        let kind = ContentType::CHANGE_CIPHER_SPEC;
+        plaintext(&mut self.datagram, kind, VERSION_1_2, self.sequence0, &[1]);
+    }
+
+    fn message(&mut self, message: &Message, sealed: bool) {
+        let overhead = match &self.keys {
+            Some(keys) if sealed => keys.overhead(),
+            _ => RECORD_HEADER_LEN,
+        } + MESSAGE_HEADER_LEN;
+        let length = message.body().len();
+        // Several servers do not take a ClientHello in pieces, whatever the MTU.
+        let whole = message.kind == HandshakeType::CLIENT_HELLO;
+        let mut offset = 0;
+        loop {
+            let left = length - offset;
+            let room = self.mtu.saturating_sub(self.datagram.len() + overhead);
+            let wanted = if whole { left } else { left.min(FRAGMENT_BYTES_MIN) };
+            if room < wanted && !self.datagram.is_empty() {
+                self.flush();
+                continue;
+            }
+            let piece = if whole { left } else { left.min(room.max(FRAGMENT_BYTES_MIN)) };
+            self.fragment(message, offset, piece, sealed);
+            offset += piece;
+            if offset == length {
+                return;
+            }
+        }
+    }
+
+    fn fragment(&mut self, message: &Message, offset: usize, length: usize, sealed: bool) {
+        let mut body = Vec::with_capacity(MESSAGE_HEADER_LEN + length);
+        write_fragment(&mut body, message, offset, length);
+        match &mut self.keys {
+            Some(keys) if sealed => {
+                // A handshake never comes near the key's limit.
+                keys.seal(ContentType::HANDSHAKE, &body, &mut self.datagram);
+            }
+            _ => {
+                // RFC 6347 §4.2.1: what a server that negotiates down can read.
+                let hello = message.kind == HandshakeType::CLIENT_HELLO;
+                let version = if hello { VERSION_1_0 } else { VERSION_1_2 };
+                let kind = ContentType::HANDSHAKE;
+                plaintext(&mut self.datagram, kind, version, self.sequence0, &body);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::SocketAddr;
+
+    #[test]
+    fn a_flight_fills_datagrams_up_to_the_mtu_and_reassembles() {
+        use crate::handshake::{Reassembler, fragments};
+        use crate::record::Records;
+
+        let lengths = [90usize, 0, 700, 33, 1];
+        let items = (0u16..).zip(lengths).map(|(seq, n)| {
+            Item::Plain(Message::build(HandshakeType::CERTIFICATE, seq, |w| {
+                w.extend((0..n).map(|i| i as u8));
+            }))
+        });
+        let flight = Flight::new(items.collect());
+        for mtu in [228, 256, 400, 1_200] {
+            let mut sink = Sink::default();
+            let mut sequence = 0;
+            let path = SocketAddr::from(([127, 0, 0, 1], 1)).into();
+            flight.send(path, mtu, &mut sequence, None, &mut sink);
+            let mut incoming = Reassembler::default();
+            while let Some((transmit, bytes)) = sink.outbox.front() {
+                let size = transmit.segment_size.unwrap_or(bytes.len());
+                assert!(size <= mtu);
+                for datagram in bytes.to_vec().chunks_mut(size) {
+                    for record in Records::new(datagram) {
+                        for fragment in fragments(record.body) {
+                            incoming.take(&fragment.unwrap());
+                        }
+                    }
+                }
+                sink.outbox.pop();
+            }
+            for length in lengths {
+                assert_eq!(incoming.next_message().unwrap().body().len(), length, "mtu {mtu}");
+            }
+            assert!(mtu < 1_200 || sink.stats.datagrams_out == 1);
+        }
+    }
+}

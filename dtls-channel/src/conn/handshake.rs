@@ -1,0 +1,556 @@
+//! What both roles' handshakes share: records in, flights out, timers.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::flight::{Flight, Item};
+use super::open::{FATAL, LastFlight, Open};
+use super::{client, server};
+use crate::config::Config;
+use crate::crypto::{
+    CipherSuite, Exporter, Group, MasterSecret, NoRandom, PremasterSecret, Randoms, TrafficKey,
+};
+use crate::error::{CloseReason, Fault, PeerFault};
+use crate::event::{Established, Path, TimerKind};
+use crate::handshake::{Fragment, Message, Reassembler, Taken, fragments};
+use crate::outbox::Sink;
+use crate::record::{ReadKeys, Record, Records, WriteKeys, plaintext};
+use crate::stats::DropCause;
+use crate::wire::ids::{VERSION_1_0, VERSION_1_2};
+use crate::wire::{AlertDescription, ContentType, HandshakeType};
+
+/// Bytes of protected records that may wait for the keys or for Finished.
+pub const EARLY_BYTES_MAX: usize = 8 * 1024;
+/// How many of them.
+const EARLY_RECORDS_MAX: usize = 8;
+/// A repeated flight of the peer makes us repeat ours at most this often, as a share of the first
+/// resend interval.
+const ANSWER_INTERVAL_SHARE: u32 = 4;
+
+/// What handling a record led to.
+pub(super) enum Outcome {
+    Continue,
+    Opened(Box<Opened>),
+    Closed(CloseReason),
+}
+
+/// A finished handshake.
+pub(super) struct Opened {
+    pub(super) open: Open,
+    pub(super) established: Established,
+    /// Messages that came before the peer's Finished: (sequence, content).
+    pub(super) early: Vec<(u64, Bytes)>,
+}
+
+/// What a role's step leads to.
+pub(super) enum Next<S> {
+    /// Another state, which waits for another message.
+    State(S),
+    /// The handshake is complete; the role says how it ended.
+    Done(Summary),
+}
+
+/// What the roles know when they are done.
+pub(super) struct Summary {
+    pub(super) master: MasterSecret,
+    pub(super) peer_certificate: Vec<u8>,
+    pub(super) group: Group,
+    pub(super) ems: bool,
+    /// Present if our flight was the last one.
+    pub(super) last_flight: Option<Flight>,
+}
+
+#[derive(Debug)]
+enum Role {
+    Client(client::State),
+    Server(server::State),
+    /// Only while a step runs, and after a fault.
+    Moving,
+}
+
+#[derive(Debug)]
+pub(super) struct Handshake {
+    core: Core,
+    role: Role,
+}
+
+/// A handshake's common part, which the roles' states work with.
+pub(super) struct Core {
+    pub(super) config: Arc<Config>,
+    pub(super) path: Path,
+    /// Every message so far, as if unfragmented, without the cookie exchange (RFC 6347 §4.2.6).
+    /// Kept whole because ring signs and verifies messages, not hashes.
+    pub(super) transcript: Vec<u8>,
+    pub(super) incoming: Reassembler,
+    pub(super) client_random: [u8; 32],
+    pub(super) server_random: [u8; 32],
+    pub(super) write: Option<WriteKeys>,
+    /// Present exactly while the peer's Finished is awaited.
+    pub(super) read: Option<ReadKeys>,
+    next_message_seq: u16,
+    sequence0: u64,
+    flight: Flight,
+    /// The last message of the peer's flight that ours answers; its repetition asks for ours.
+    answers: Option<u16>,
+    sent_at: Instant,
+    resend_at: Instant,
+    interval: Duration,
+    give_up_at: Instant,
+    refused: Option<(Instant, AlertDescription)>,
+    peer_repeats: bool,
+    early: Early,
+}
+
+/// Protected records that came too early.
+#[derive(Default)]
+struct Early {
+    records: Vec<Vec<u8>>,
+    messages: Vec<(u64, Bytes)>,
+    bytes: usize,
+}
+
+impl Early {
+    fn has_room(&mut self, length: usize) -> bool {
+        let count = self.records.len() + self.messages.len();
+        let fits = count < EARLY_RECORDS_MAX && self.bytes + length <= EARLY_BYTES_MAX;
+        if fits {
+            self.bytes += length;
+        }
+        fits
+    }
+}
+
+impl Core {
+    fn new(now: Instant, path: Path, config: Arc<Config>, incoming: Reassembler) -> Self {
+        let timers = config.timers;
+        Self {
+            path,
+            transcript: Vec::with_capacity(2_048),
+            incoming,
+            client_random: [0; 32],
+            server_random: [0; 32],
+            write: None,
+            read: None,
+            next_message_seq: 0,
+            sequence0: 0,
+            flight: Flight::default(),
+            answers: None,
+            sent_at: now,
+            resend_at: now + timers.first_resend,
+            interval: timers.first_resend,
+            give_up_at: now + timers.give_up,
+            refused: None,
+            peer_repeats: false,
+            early: Early::default(),
+            config,
+        }
+    }
+
+    /// Our next message, not yet in the transcript.
+    pub(super) fn message(
+        &mut self,
+        kind: HandshakeType,
+        body: impl FnOnce(&mut Vec<u8>),
+    ) -> Message {
+        let message = Message::build(kind, self.next_message_seq, body);
+        self.next_message_seq += 1;
+        message
+    }
+
+    /// Our next message, added to the transcript.
+    pub(super) fn say(&mut self, kind: HandshakeType, body: impl FnOnce(&mut Vec<u8>)) -> Message {
+        let message = self.message(kind, body);
+        self.hear(&message);
+        message
+    }
+
+    /// Adds a message to the transcript.
+    pub(super) fn hear(&mut self, message: &Message) {
+        self.transcript.extend_from_slice(message.bytes());
+    }
+
+    pub(super) fn randoms(&self) -> Randoms {
+        Randoms { client: self.client_random, server: self.server_random }
+    }
+
+    /// Sends a new flight and starts its timer afresh.
+    pub(super) fn start_flight(&mut self, now: Instant, items: Vec<Item>, sink: &mut Sink) {
+        self.flight = Flight::new(items);
+        self.answers = self.incoming.next_seq().checked_sub(1);
+        self.interval = self.config.timers.first_resend;
+        self.refused = None;
+        self.send_flight(now, sink);
+    }
+
+    fn send_flight(&mut self, now: Instant, sink: &mut Sink) {
+        self.sent_at = now;
+        self.resend_at = now + self.interval;
+        let (mtu, keys) = (self.config.mtu, self.write.as_mut());
+        self.flight.send(self.path, mtu, &mut self.sequence0, keys, sink);
+    }
+
+    /// Sends the flight that ends the handshake; it has no timer (RFC 6347 §4.2.4).
+    pub(super) fn send_last(&mut self, flight: &Flight, sink: &mut Sink) {
+        let (mtu, keys) = (self.config.mtu, self.write.as_mut());
+        flight.send(self.path, mtu, &mut self.sequence0, keys, sink);
+    }
+
+    /// Derives both directions' keys and hands the secrets to the key log.
+    pub(super) fn derive_keys(
+        &mut self,
+        suite: CipherSuite,
+        premaster: &PremasterSecret,
+        ems: bool,
+    ) -> (MasterSecret, KeyPair) {
+        let randoms = self.randoms();
+        let master = if ems {
+            MasterSecret::extended(suite, premaster, &self.transcript)
+        } else {
+            MasterSecret::classic(suite, premaster, &randoms)
+        };
+        if let Some(log) = &self.config.key_log {
+            log.log(&key_log_line(&self.client_random, &master));
+        }
+        let (client, server) = master.traffic_keys(&randoms);
+        (master, KeyPair { client, server })
+    }
+
+    /// The pin check, once the peer has proved that it holds the key.
+    pub(super) fn check_peer(&self, certificate: &[u8]) -> Result<(), Fault> {
+        self.config.verifier.verify(certificate).map_err(Fault::Refused)
+    }
+
+    fn alert(&mut self, what: AlertDescription, sink: &mut Sink) {
+        let body = [FATAL, what.0];
+        match &mut self.write {
+            Some(keys) if self.read.is_some() => {
+                sink.datagram(self.path, |out| keys.seal(ContentType::ALERT, &body, out));
+            }
+            _ => {
+                let sequence = &mut self.sequence0;
+                sink.datagram(self.path, |out| {
+                    plaintext(out, ContentType::ALERT, VERSION_1_2, sequence, &body);
+                });
+            }
+        }
+    }
+}
+
+/// Both directions' traffic keys.
+pub(super) struct KeyPair {
+    pub(super) client: TrafficKey,
+    pub(super) server: TrafficKey,
+}
+
+impl Handshake {
+    pub(super) fn client(
+        now: Instant,
+        path: Path,
+        config: Arc<Config>,
+        sink: &mut Sink,
+    ) -> Result<Self, NoRandom> {
+        sink.stats.handshakes_started += 1;
+        let mut core = Core::new(now, path, config, Reassembler::default());
+        let state = client::start(now, &mut core, sink)?;
+        Ok(Self { core, role: Role::Client(state) })
+    }
+
+    pub(super) fn server(
+        now: Instant,
+        path: Path,
+        config: Arc<Config>,
+        hello: Message,
+        record_sequence: u64,
+        sink: &mut Sink,
+    ) -> (Self, Outcome) {
+        sink.stats.handshakes_started += 1;
+        let incoming = Reassembler::starting_at(hello.message_seq.saturating_add(1));
+        let mut core = Core::new(now, path, config, incoming);
+        // RFC 6347 §4.2.1: ServerHello takes up the numbers of the hello that had the cookie.
+        core.sequence0 = record_sequence;
+        core.next_message_seq = hello.message_seq;
+        let mut this = Self { core, role: Role::Moving };
+        let outcome = match server::start(now, &mut this.core, &hello, sink) {
+            Ok(state) => {
+                this.role = Role::Server(state);
+                Outcome::Continue
+            }
+            Err(fault) => this.fail(fault, sink),
+        };
+        (this, outcome)
+    }
+
+    pub(super) fn began_with(&self, client_random: &[u8; 32]) -> bool {
+        !matches!(self.role, Role::Client(_)) && self.core.client_random == *client_random
+    }
+
+    pub(super) fn next_timeout(&self) -> Option<(Instant, TimerKind)> {
+        let refused = self.core.refused.map(|(at, _)| (at, TimerKind::AlertGrace));
+        [
+            (self.core.resend_at, TimerKind::FlightResend),
+            (self.core.give_up_at, TimerKind::HandshakeGiveUp),
+        ]
+        .into_iter()
+        .chain(refused)
+        .min_by_key(|(at, _)| *at)
+    }
+
+    pub(super) fn handle_timeout(&mut self, now: Instant, sink: &mut Sink) -> Outcome {
+        let core = &mut self.core;
+        if let Some((at, what)) = core.refused
+            && at <= now
+        {
+            return Outcome::Closed(CloseReason::PeerAlert(what));
+        }
+        if core.give_up_at <= now {
+            return Outcome::Closed(CloseReason::TimedOut);
+        }
+        if core.resend_at <= now {
+            core.interval = (core.interval * 2).min(core.config.timers.resend_cap);
+            sink.stats.flights_resent += 1;
+            core.send_flight(now, sink);
+        }
+        Outcome::Continue
+    }
+
+    /// A repeated flight of the peer is answered once per datagram, not once per record.
+    pub(super) fn end_of_datagram(&mut self, now: Instant, sink: &mut Sink) {
+        let core = &mut self.core;
+        let pause = core.config.timers.first_resend / ANSWER_INTERVAL_SHARE;
+        if std::mem::take(&mut core.peer_repeats) && now >= core.sent_at + pause {
+            sink.stats.flights_resent += 1;
+            core.send_flight(now, sink);
+        }
+    }
+
+    pub(super) fn say_goodbye(&mut self, sink: &mut Sink) {
+        self.core.alert(AlertDescription::USER_CANCELED, sink);
+    }
+
+    pub(super) fn handle_record(
+        &mut self,
+        now: Instant,
+        record: Record<'_>,
+        sink: &mut Sink,
+    ) -> Result<Outcome, DropCause> {
+        match record.epoch {
+            0 => self.handle_plain(now, record, sink),
+            1 if self.core.read.is_some() => self.handle_sealed(now, record, sink),
+            1 => self.keep_for_later(&record),
+            _ => Err(DropCause::WrongEpoch),
+        }
+    }
+
+    fn handle_plain(
+        &mut self,
+        now: Instant,
+        record: Record<'_>,
+        sink: &mut Sink,
+    ) -> Result<Outcome, DropCause> {
+        if record.version != VERSION_1_2 && record.version != VERSION_1_0 {
+            return Err(DropCause::WrongVersion);
+        }
+        match record.content_type {
+            ContentType::HANDSHAKE => {
+                let repetitions_only = self.core.read.is_some();
+                for fragment in fragments(record.body) {
+                    let fragment = fragment.map_err(|_| DropCause::BadFragment)?;
+                    self.take_fragment(&fragment, repetitions_only)?;
+                }
+                Ok(self.process(now, sink))
+            }
+            // The change of epoch is read off the records themselves.
+            ContentType::CHANGE_CIPHER_SPEC => Ok(Outcome::Continue),
+            ContentType::ALERT => self.note_alert(now, record.body),
+            _ => Err(DropCause::UnexpectedRecord),
+        }
+    }
+
+    /// Anybody can forge an alert here, so it only shortens the wait for something better.
+    fn note_alert(&mut self, now: Instant, body: &[u8]) -> Result<Outcome, DropCause> {
+        let &[level, what] = body else { return Err(DropCause::UnexpectedRecord) };
+        let what = AlertDescription(what);
+        if level == FATAL || what == AlertDescription::CLOSE_NOTIFY {
+            let at = now + self.core.config.timers.alert_grace;
+            self.core.refused.get_or_insert((at, what));
+        }
+        Ok(Outcome::Continue)
+    }
+
+    /// Takes one fragment; `repetitions_only` once the peer's next message must be protected.
+    fn take_fragment(
+        &mut self,
+        fragment: &Fragment<'_>,
+        repetitions_only: bool,
+    ) -> Result<(), DropCause> {
+        // Finished is never unprotected; a forged one must not take the real one's place.
+        if repetitions_only && fragment.message_seq >= self.core.incoming.next_seq() {
+            return Err(DropCause::Unprotected);
+        }
+        if let Role::Client(state) = &self.role
+            && let Some(seq) = state.rebase_to(fragment)
+        {
+            self.core.incoming.rebase(seq);
+        }
+        match self.core.incoming.take(fragment) {
+            Taken::Kept => Ok(()),
+            Taken::Repeated(_, seq) => {
+                self.core.peer_repeats |= self.core.answers == Some(seq);
+                Ok(())
+            }
+            Taken::Dropped(cause) => Err(cause),
+        }
+    }
+
+    fn keep_for_later(&mut self, record: &Record<'_>) -> Result<Outcome, DropCause> {
+        if !self.core.early.has_room(record.body.len()) {
+            return Err(DropCause::EarlyFull);
+        }
+        self.core.early.records.push(record.to_bytes());
+        Ok(Outcome::Continue)
+    }
+
+    fn handle_sealed(
+        &mut self,
+        now: Instant,
+        record: Record<'_>,
+        sink: &mut Sink,
+    ) -> Result<Outcome, DropCause> {
+        let Some(read) = &mut self.core.read else { return Err(DropCause::WrongEpoch) };
+        let opened = read.open(record)?;
+        match opened.content_type {
+            ContentType::HANDSHAKE => {
+                for fragment in fragments(opened.content) {
+                    let fragment = fragment.map_err(|_| DropCause::BadFragment)?;
+                    self.take_fragment(&fragment, false)?;
+                }
+                Ok(self.process(now, sink))
+            }
+            ContentType::APPLICATION_DATA => {
+                if !self.core.early.has_room(opened.content.len()) {
+                    return Err(DropCause::EarlyFull);
+                }
+                let kept = sink.keep(opened.content);
+                self.core.early.messages.push((opened.sequence, kept));
+                Ok(Outcome::Continue)
+            }
+            ContentType::ALERT => match opened.content {
+                &[_, what] if AlertDescription(what) == AlertDescription::CLOSE_NOTIFY => {
+                    Ok(Outcome::Closed(CloseReason::CloseNotify))
+                }
+                &[FATAL, what] => {
+                    Ok(Outcome::Closed(CloseReason::PeerAlert(AlertDescription(what))))
+                }
+                _ => Ok(Outcome::Continue),
+            },
+            _ => Err(DropCause::UnexpectedRecord),
+        }
+    }
+
+    /// Steps through every message that is complete.
+    fn process(&mut self, now: Instant, sink: &mut Sink) -> Outcome {
+        while let Some(message) = self.core.incoming.next_message() {
+            self.core.refused = None;
+            let core = &mut self.core;
+            let next = match std::mem::replace(&mut self.role, Role::Moving) {
+                Role::Client(state) => {
+                    state.step(now, core, &message, sink).map(|next| match next {
+                        Next::State(state) => Next::State(Role::Client(state)),
+                        Next::Done(summary) => Next::Done(summary),
+                    })
+                }
+                Role::Server(state) => {
+                    state.step(now, core, &message, sink).map(|next| match next {
+                        Next::State(state) => Next::State(Role::Server(state)),
+                        Next::Done(summary) => Next::Done(summary),
+                    })
+                }
+                Role::Moving => return Outcome::Continue,
+            };
+            match next {
+                Err(fault) => return self.fail(fault, sink),
+                Ok(Next::State(role)) => self.role = role,
+                Ok(Next::Done(summary)) => return self.complete(now, summary),
+            }
+            if self.core.read.is_some() && !self.core.early.records.is_empty() {
+                if let Some(outcome) = self.replay_early(now, sink) {
+                    return outcome;
+                }
+            }
+        }
+        Outcome::Continue
+    }
+
+    /// The records that waited for keys.
+    fn replay_early(&mut self, now: Instant, sink: &mut Sink) -> Option<Outcome> {
+        self.core.early.bytes = 0;
+        for mut kept in std::mem::take(&mut self.core.early.records) {
+            for record in Records::new(&mut kept) {
+                match self.handle_sealed(now, record, sink) {
+                    Ok(Outcome::Continue) => {}
+                    Ok(outcome) => return Some(outcome),
+                    Err(cause) => sink.stats.drops.count(cause),
+                }
+            }
+        }
+        None
+    }
+
+    fn fail(&mut self, fault: Fault, sink: &mut Sink) -> Outcome {
+        self.core.alert(fault.alert(), sink);
+        Outcome::Closed(fault.into())
+    }
+
+    fn complete(&mut self, now: Instant, summary: Summary) -> Outcome {
+        let core = &mut self.core;
+        let (Some(write), Some(read)) = (core.write.take(), core.read.take()) else {
+            // Both roles set both before they wait for Finished.
+            return Outcome::Closed(CloseReason::PeerFault(PeerFault::BadFinished));
+        };
+        let last_flight = summary.last_flight.map(|flight| LastFlight {
+            flight,
+            sequence0: core.sequence0,
+            answers: core.incoming.next_seq().saturating_sub(1),
+            sent_at: now,
+        });
+        let established = Established {
+            peer_certificate: summary.peer_certificate,
+            suite: summary.master.suite(),
+            exporter: Exporter::new(summary.master, core.randoms()),
+            remote: core.path.remote,
+            incoming: last_flight.is_some(),
+            group: summary.group,
+            extended_master_secret: summary.ems,
+        };
+        let open = Open::new(write, read, core.config.mtu, last_flight);
+        let early = std::mem::take(&mut core.early.messages);
+        Outcome::Opened(Box::new(Opened { open, established, early }))
+    }
+}
+
+/// `CLIENT_RANDOM`, the line that every tool reads for TLS 1.2.
+fn key_log_line(client_random: &[u8; 32], master: &MasterSecret) -> String {
+    use std::fmt::Write;
+
+    let mut line = String::from("CLIENT_RANDOM ");
+    for (bytes, end) in [(&client_random[..], " "), (&master.as_bytes()[..], "")] {
+        for byte in bytes {
+            // Writing to a String cannot fail.
+            let _ = write!(line, "{byte:02x}");
+        }
+        line.push_str(end);
+    }
+    line
+}
+
+impl std::fmt::Debug for Core {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Core")
+            .field("path", &self.path)
+            .field("next_in", &self.incoming.next_seq())
+            .field("next_out", &self.next_message_seq)
+            .finish_non_exhaustive()
+    }
+}

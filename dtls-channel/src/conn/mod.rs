@@ -1,0 +1,226 @@
+//! One association with one peer: handshake, then records. Owns no socket, clock or task.
+//!
+//! After any `&mut` call, drain the [`Sink`](crate::Sink) and read
+//! [`next_timeout`](Connection::next_timeout).
+
+mod client;
+mod flight;
+mod handshake;
+mod open;
+mod server;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+pub use handshake::EARLY_BYTES_MAX;
+use handshake::{Handshake, Outcome};
+use open::Open;
+
+use crate::config::Config;
+use crate::crypto::NoRandom;
+use crate::error::{CloseReason, SendError};
+use crate::event::{AssociationId, Event, Path, Phase, TimerKind};
+use crate::handshake::Message;
+use crate::outbox::Sink;
+use crate::record::Records;
+use crate::stats::DropCause;
+
+/// One DTLS 1.2 association.
+///
+/// Memory: about 300 bytes when open; during the handshake at most
+/// [`ASSOCIATION_REASSEMBLY_BYTES_MAX`](crate::ASSOCIATION_REASSEMBLY_BYTES_MAX) and
+/// [`EARLY_BYTES_MAX`] on top of the messages themselves.
+#[derive(Debug)]
+pub struct Connection {
+    id: AssociationId,
+    path: Path,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Handshake(Box<Handshake>),
+    Open(Open),
+    Closed,
+}
+
+impl Connection {
+    /// Begins a handshake as client; the first flight goes to `sink` at once.
+    ///
+    /// # Errors
+    /// Only if the system's random generator fails.
+    pub fn client(
+        now: Instant,
+        id: AssociationId,
+        path: Path,
+        config: Arc<Config>,
+        sink: &mut Sink,
+    ) -> Result<Self, NoRandom> {
+        let handshake = Handshake::client(now, path, config, sink)?;
+        Ok(Self { id, path, state: State::Handshake(Box::new(handshake)) })
+    }
+
+    /// Begins a handshake as server with a hello whose cookie was good.
+    pub(crate) fn server(
+        now: Instant,
+        id: AssociationId,
+        path: Path,
+        config: Arc<Config>,
+        hello: Message,
+        record_sequence: u64,
+        sink: &mut Sink,
+    ) -> Self {
+        let (handshake, outcome) =
+            Handshake::server(now, path, config, hello, record_sequence, sink);
+        let mut this = Self { id, path, state: State::Handshake(Box::new(handshake)) };
+        this.settle(outcome, sink);
+        this
+    }
+
+    /// Between which addresses it runs.
+    #[must_use]
+    pub fn path(&self) -> Path {
+        self.path
+    }
+
+    /// How far it is.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        match &self.state {
+            State::Handshake(_) => Phase::Handshaking,
+            State::Open(_) => Phase::Open,
+            State::Closed => Phase::Closed,
+        }
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is due, and what for. An open association
+    /// has no timer.
+    #[must_use]
+    pub fn next_timeout(&self) -> Option<(Instant, TimerKind)> {
+        match &self.state {
+            State::Handshake(handshake) => handshake.next_timeout(),
+            State::Open(_) | State::Closed => None,
+        }
+    }
+
+    /// Takes a datagram from the peer, decrypting it in place. True if any record of it was used;
+    /// what was not is counted in the sink's [`Drops`](crate::Drops).
+    pub fn handle_datagram(&mut self, now: Instant, datagram: &mut [u8], sink: &mut Sink) -> bool {
+        let mut used = false;
+        let mut records = Records::new(datagram);
+        for record in records.by_ref() {
+            let outcome = match &mut self.state {
+                State::Handshake(handshake) => handshake.handle_record(now, record, sink),
+                State::Open(open) => open.handle_record(now, self.path, record, self.id, sink),
+                State::Closed => Err(DropCause::Closed),
+            };
+            match outcome {
+                Ok(outcome) => {
+                    used = true;
+                    self.settle(outcome, sink);
+                }
+                Err(cause) => sink.stats.drops.count(cause),
+            }
+        }
+        if records.has_rest() {
+            sink.stats.drops.count(DropCause::Malformed);
+        }
+        if let State::Handshake(handshake) = &mut self.state {
+            handshake.end_of_datagram(now, sink);
+        }
+        used
+    }
+
+    /// Does what is due: resends the flight or gives up.
+    pub fn handle_timeout(&mut self, now: Instant, sink: &mut Sink) {
+        if let State::Handshake(handshake) = &mut self.state {
+            let outcome = handshake.handle_timeout(now, sink);
+            self.settle(outcome, sink);
+        }
+    }
+
+    fn settle(&mut self, outcome: Outcome, sink: &mut Sink) {
+        match outcome {
+            Outcome::Continue => {}
+            Outcome::Opened(opened) => {
+                sink.stats.handshakes_completed += 1;
+                self.state = State::Open(opened.open);
+                sink.event(self.id, Event::Established(Box::new(opened.established)));
+                for (sequence, data) in opened.early {
+                    sink.event(self.id, Event::Message { sequence, data });
+                }
+            }
+            Outcome::Closed(reason) => self.end(reason, sink),
+        }
+    }
+
+    /// Seals `message` into one record and returns its sequence number.
+    ///
+    /// # Errors
+    /// See [`SendError`]; nothing was sent.
+    pub fn send(&mut self, message: &[u8], sink: &mut Sink) -> Result<u64, SendError> {
+        match &mut self.state {
+            State::Handshake(_) => Err(SendError::NotOpen),
+            State::Closed => Err(SendError::Closed),
+            State::Open(open) => {
+                let sent = open.send(self.path, message, sink);
+                if sent == Err(SendError::KeysExhausted) {
+                    open.say_goodbye(self.path, sink);
+                    self.end(CloseReason::KeysExhausted, sink);
+                }
+                sent
+            }
+        }
+    }
+
+    /// The sequence number that the next message will have; `None` unless open.
+    #[must_use]
+    pub fn next_sequence(&self) -> Option<u64> {
+        match &self.state {
+            State::Open(open) => Some(open.next_sequence()),
+            State::Handshake(_) | State::Closed => None,
+        }
+    }
+
+    /// The longest message that fits one datagram, in bytes; 0 unless open.
+    #[must_use]
+    pub fn message_size_max(&self) -> usize {
+        match &self.state {
+            State::Open(open) => open.message_size_max(),
+            State::Handshake(_) | State::Closed => 0,
+        }
+    }
+
+    /// Ends the association: the peer is told, once, and unacknowledged.
+    pub fn close(&mut self, reason: CloseReason, sink: &mut Sink) {
+        match &mut self.state {
+            State::Closed => return,
+            State::Open(open) => open.say_goodbye(self.path, sink),
+            State::Handshake(handshake) => handshake.say_goodbye(sink),
+        }
+        self.end(reason, sink);
+    }
+
+    /// Ends the association without a word to the peer.
+    pub(crate) fn abandon(&mut self, reason: CloseReason, sink: &mut Sink) {
+        if !matches!(self.state, State::Closed) {
+            self.end(reason, sink);
+        }
+    }
+
+    fn end(&mut self, reason: CloseReason, sink: &mut Sink) {
+        if matches!(self.state, State::Handshake(_)) {
+            sink.stats.handshakes_failed += 1;
+        }
+        self.state = State::Closed;
+        sink.event(self.id, Event::Closed(reason));
+    }
+
+    /// True if this is a server's handshake that began with a hello of this random.
+    pub(crate) fn began_with(&self, client_random: &[u8; 32]) -> bool {
+        match &self.state {
+            State::Handshake(handshake) => handshake.began_with(client_random),
+            State::Open(_) | State::Closed => false,
+        }
+    }
+}

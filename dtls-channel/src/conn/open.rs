@@ -1,0 +1,162 @@
+use std::time::{Duration, Instant};
+
+use super::flight::Flight;
+use super::handshake::Outcome;
+use crate::error::{CloseReason, SendError};
+use crate::event::{AssociationId, Path};
+use crate::handshake::fragments;
+use crate::outbox::Sink;
+use crate::record::{ReadKeys, Record, WriteKeys};
+use crate::stats::DropCause;
+use crate::wire::{AlertDescription, ContentType, HandshakeType};
+
+/// Alert levels (RFC 5246 §7.2).
+pub(super) const WARNING: u8 = 1;
+pub(super) const FATAL: u8 = 2;
+/// Kept of each key for alerts.
+const RECORDS_RESERVED: u64 = 16;
+/// The last flight is repeated no more often than this.
+const LAST_FLIGHT_RESEND_MIN: Duration = Duration::from_millis(50);
+
+/// An association after its handshake: keys, window, numbers, and nothing else once the peer has
+/// shown that it has our last flight.
+#[derive(Debug)]
+pub(super) struct Open {
+    write: WriteKeys,
+    read: ReadKeys,
+    mtu: u32,
+    refused_renegotiation: bool,
+    last_flight: Option<Box<LastFlight>>,
+}
+
+/// The flight that ended the handshake, for a peer that did not get it (RFC 6347 §4.2.4).
+#[derive(Debug)]
+pub(super) struct LastFlight {
+    pub(super) flight: Flight,
+    pub(super) sequence0: u64,
+    /// The peer's Finished, whose repetition asks for it.
+    pub(super) answers: u16,
+    pub(super) sent_at: Instant,
+}
+
+impl Open {
+    pub(super) fn new(
+        write: WriteKeys,
+        read: ReadKeys,
+        mtu: usize,
+        last_flight: Option<LastFlight>,
+    ) -> Self {
+        Self {
+            write,
+            read,
+            mtu: mtu as u32,
+            refused_renegotiation: false,
+            last_flight: last_flight.map(Box::new),
+        }
+    }
+
+    pub(super) fn next_sequence(&self) -> u64 {
+        self.write.next_sequence()
+    }
+
+    pub(super) fn message_size_max(&self) -> usize {
+        (self.mtu as usize).saturating_sub(self.write.overhead())
+    }
+
+    pub(super) fn send(
+        &mut self,
+        path: Path,
+        message: &[u8],
+        sink: &mut Sink,
+    ) -> Result<u64, SendError> {
+        let limit = self.message_size_max();
+        if message.len() > limit {
+            return Err(SendError::TooLarge { length: message.len(), limit });
+        }
+        if self.write.remaining() <= RECORDS_RESERVED {
+            return Err(SendError::KeysExhausted);
+        }
+        let kind = ContentType::APPLICATION_DATA;
+        sink.datagram(path, |out| self.write.seal(kind, message, out))
+            .ok_or(SendError::KeysExhausted)
+    }
+
+    pub(super) fn say_goodbye(&mut self, path: Path, sink: &mut Sink) {
+        self.alert(path, WARNING, AlertDescription::CLOSE_NOTIFY, sink);
+    }
+
+    fn alert(&mut self, path: Path, level: u8, what: AlertDescription, sink: &mut Sink) {
+        sink.datagram(path, |out| self.write.seal(ContentType::ALERT, &[level, what.0], out));
+    }
+
+    pub(super) fn handle_record(
+        &mut self,
+        now: Instant,
+        path: Path,
+        record: Record<'_>,
+        id: AssociationId,
+        sink: &mut Sink,
+    ) -> Result<Outcome, DropCause> {
+        if record.epoch == 0 {
+            return Err(DropCause::Unprotected);
+        }
+        let opened = self.read.open(record)?;
+        match opened.content_type {
+            ContentType::APPLICATION_DATA => {
+                // Only a peer that has our Finished sends data.
+                self.last_flight = None;
+                if !opened.content.is_empty() {
+                    sink.message(id, opened.sequence, opened.content);
+                }
+                Ok(Outcome::Continue)
+            }
+            ContentType::ALERT => {
+                let &[level, what] = opened.content else {
+                    return Err(DropCause::UnexpectedRecord);
+                };
+                let what = AlertDescription(what);
+                if what == AlertDescription::CLOSE_NOTIFY {
+                    self.say_goodbye(path, sink);
+                    return Ok(Outcome::Closed(CloseReason::CloseNotify));
+                }
+                if level == FATAL {
+                    return Ok(Outcome::Closed(CloseReason::PeerAlert(what)));
+                }
+                Ok(Outcome::Continue)
+            }
+            ContentType::HANDSHAKE => {
+                let Some(Ok(fragment)) = fragments(opened.content).next() else {
+                    return Err(DropCause::BadFragment);
+                };
+                match fragment.kind {
+                    HandshakeType::FINISHED => {
+                        self.repeat_last_flight(now, path, fragment.message_seq, sink);
+                    }
+                    HandshakeType::CLIENT_HELLO | HandshakeType::HELLO_REQUEST => {
+                        self.refuse_renegotiation(path, sink);
+                    }
+                    _ => return Err(DropCause::StaleMessage),
+                }
+                Ok(Outcome::Continue)
+            }
+            _ => Err(DropCause::UnexpectedRecord),
+        }
+    }
+
+    fn repeat_last_flight(&mut self, now: Instant, path: Path, finished_seq: u16, sink: &mut Sink) {
+        let Some(last) = &mut self.last_flight else { return };
+        if last.answers == finished_seq && now >= last.sent_at + LAST_FLIGHT_RESEND_MIN {
+            last.sent_at = now;
+            sink.stats.flights_resent += 1;
+            let (sequence0, keys) = (&mut last.sequence0, Some(&mut self.write));
+            last.flight.send(path, self.mtu as usize, sequence0, keys, sink);
+        }
+    }
+
+    /// There is no renegotiation (RFC 5746 §4.5 allows the warning); said once.
+    fn refuse_renegotiation(&mut self, path: Path, sink: &mut Sink) {
+        if !std::mem::replace(&mut self.refused_renegotiation, true) {
+            self.alert(path, WARNING, AlertDescription::NO_RENEGOTIATION, sink);
+        }
+    }
+}

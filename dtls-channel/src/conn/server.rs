@@ -1,0 +1,217 @@
+//! The server's side of the handshake, from a hello whose cookie was good. The picture is in
+//! [`client`](super::client).
+
+use std::time::Instant;
+
+use super::client::{check_signature, peer_certificate};
+use super::flight::{Flight, Item};
+use super::handshake::{Core, Next, Summary};
+use crate::crypto::{CipherSuite, Group, KeyShare, MasterSecret, TrafficKey, random, same};
+use crate::error::{Fault, Mismatch, PeerFault};
+use crate::handshake::Message;
+use crate::handshake::messages::{
+    Certificate, CertificateRequest, ClientHello, ClientKeyExchange, ServerHello,
+    ServerKeyExchange, Signed,
+};
+use crate::outbox::Sink;
+use crate::record::{ReadKeys, WriteKeys};
+use crate::wire::HandshakeType;
+use crate::wire::ids::VERSION_1_2;
+
+/// What the server waits for, with what it needs then.
+#[derive(Debug)]
+pub(super) enum State {
+    AwaitCertificate(AwaitCertificate),
+    AwaitClientKeyExchange(AwaitClientKeyExchange),
+    AwaitCertificateVerify(AwaitCertificateVerify),
+    AwaitFinished(AwaitFinished),
+}
+
+#[derive(Debug)]
+pub(super) struct AwaitCertificate {
+    suite: CipherSuite,
+    ems: bool,
+    share: KeyShare,
+}
+
+#[derive(Debug)]
+pub(super) struct AwaitClientKeyExchange {
+    before: AwaitCertificate,
+    certificate: Vec<u8>,
+}
+
+#[derive(Debug)]
+pub(super) struct AwaitCertificateVerify {
+    ems: bool,
+    group: Group,
+    certificate: Vec<u8>,
+    master: MasterSecret,
+    read: TrafficKey,
+    write: TrafficKey,
+}
+
+#[derive(Debug)]
+pub(super) struct AwaitFinished {
+    ems: bool,
+    group: Group,
+    certificate: Vec<u8>,
+    master: MasterSecret,
+}
+
+/// Answers the hello with flight 4.
+pub(super) fn start(
+    now: Instant,
+    core: &mut Core,
+    message: &Message,
+    sink: &mut Sink,
+) -> Result<State, Fault> {
+    let hello = ClientHello::read(message.body())?;
+    core.client_random = hello.random;
+    // DTLS versions count downwards; a client of a later one takes 1.2.
+    if hello.version >> 8 != VERSION_1_2 >> 8 || hello.version > VERSION_1_2 {
+        return Err(Mismatch::Version(hello.version).into());
+    }
+    let config = core.config.clone();
+    let suite = hello.choose_suite(&config.suites).ok_or(Mismatch::Suite)?;
+    let group = hello.choose_group(&config.groups).ok_or(Mismatch::Group)?;
+    let scheme = config.credentials.signer().scheme();
+    if !hello.verifies(scheme) {
+        return Err(Mismatch::SignatureScheme.into());
+    }
+    if !hello.offers_ems && config.require_ems {
+        return Err(Mismatch::ExtendedMasterSecret.into());
+    }
+    core.server_random = random()?;
+    core.hear(message);
+    let answer = ServerHello {
+        ems: hello.offers_ems,
+        renegotiation_info: hello.offers_renegotiation_info,
+        point_formats: hello.offers_point_formats,
+        ..ServerHello::new(core.server_random, suite)
+    };
+    let share = KeyShare::generate(group)?;
+    let mut parameters = Vec::new();
+    ServerKeyExchange::write_parameters(group.wire(), share.public(), &mut parameters);
+    let content = [&core.client_random[..], &core.server_random, &parameters].concat();
+    let signature = config.credentials.signer().sign(&content)?;
+    let items = vec![
+        core.say(HandshakeType::SERVER_HELLO, |w| answer.write(w)),
+        core.say(HandshakeType::CERTIFICATE, |w| {
+            Certificate { leaf: Some(config.credentials.certificate()) }.write(w);
+        }),
+        core.say(HandshakeType::SERVER_KEY_EXCHANGE, |w| {
+            w.extend_from_slice(&parameters);
+            Signed { scheme, signature: &signature }.write(w);
+        }),
+        core.say(HandshakeType::CERTIFICATE_REQUEST, CertificateRequest::write),
+        core.say(HandshakeType::SERVER_HELLO_DONE, |_| {}),
+    ];
+    core.start_flight(now, items.into_iter().map(Item::Plain).collect(), sink);
+    Ok(State::AwaitCertificate(AwaitCertificate { suite, ems: hello.offers_ems, share }))
+}
+
+impl State {
+    pub(super) fn step(
+        self,
+        _now: Instant,
+        core: &mut Core,
+        message: &Message,
+        sink: &mut Sink,
+    ) -> Result<Next<Self>, Fault> {
+        let (kind, expected) = (message.kind, self.expects());
+        let next = match (self, kind) {
+            (Self::AwaitCertificate(s), HandshakeType::CERTIFICATE) => s.certificate(core, message),
+            (Self::AwaitClientKeyExchange(s), HandshakeType::CLIENT_KEY_EXCHANGE) => {
+                s.key_exchange(core, message)
+            }
+            (Self::AwaitCertificateVerify(s), HandshakeType::CERTIFICATE_VERIFY) => {
+                s.verify(core, message)
+            }
+            (Self::AwaitFinished(s), HandshakeType::FINISHED) => {
+                return s.finished(core, message, sink).map(Next::Done);
+            }
+            _ => Err(Fault::unexpected(kind, expected)),
+        };
+        next.map(Next::State)
+    }
+
+    fn expects(&self) -> &'static str {
+        match self {
+            Self::AwaitCertificate(_) => "Certificate",
+            Self::AwaitClientKeyExchange(_) => "ClientKeyExchange",
+            Self::AwaitCertificateVerify(_) => "CertificateVerify",
+            Self::AwaitFinished(_) => "Finished",
+        }
+    }
+}
+
+impl AwaitCertificate {
+    fn certificate(self, core: &mut Core, message: &Message) -> Result<State, Fault> {
+        let certificate = peer_certificate(message)?;
+        core.hear(message);
+        Ok(State::AwaitClientKeyExchange(AwaitClientKeyExchange { before: self, certificate }))
+    }
+}
+
+impl AwaitClientKeyExchange {
+    fn key_exchange(self, core: &mut Core, message: &Message) -> Result<State, Fault> {
+        let exchange = ClientKeyExchange::read(message.body())?;
+        core.hear(message);
+        let AwaitCertificate { suite, ems, share } = self.before;
+        let group = share.group();
+        let premaster = share.agree(exchange.point).ok_or(PeerFault::BadPoint)?;
+        let (master, keys) = core.derive_keys(suite, &premaster, ems);
+        Ok(State::AwaitCertificateVerify(AwaitCertificateVerify {
+            ems,
+            group,
+            certificate: self.certificate,
+            master,
+            read: keys.client,
+            write: keys.server,
+        }))
+    }
+}
+
+impl AwaitCertificateVerify {
+    fn verify(self, core: &mut Core, message: &Message) -> Result<State, Fault> {
+        let signed = Signed::read(message.body())?;
+        check_signature(&self.certificate, &signed, &core.transcript, "CertificateVerify")?;
+        core.check_peer(&self.certificate)?;
+        core.hear(message);
+        core.incoming.forget_unfinished();
+        core.read = Some(ReadKeys::new(self.read, core.config.replay_window));
+        core.write = Some(WriteKeys::new(self.write));
+        Ok(State::AwaitFinished(AwaitFinished {
+            ems: self.ems,
+            group: self.group,
+            certificate: self.certificate,
+            master: self.master,
+        }))
+    }
+}
+
+impl AwaitFinished {
+    fn finished(
+        self,
+        core: &mut Core,
+        message: &Message,
+        sink: &mut Sink,
+    ) -> Result<Summary, Fault> {
+        let expected = self.master.verify_data(true, &core.transcript);
+        if !same(message.body(), &expected) {
+            return Err(PeerFault::BadFinished.into());
+        }
+        core.hear(message);
+        let verify_data = self.master.verify_data(false, &core.transcript);
+        let finished = core.say(HandshakeType::FINISHED, |w| w.extend_from_slice(&verify_data));
+        let flight = Flight::new(vec![Item::ChangeCipherSpec, Item::Sealed(finished)]);
+        core.send_last(&flight, sink);
+        Ok(Summary {
+            master: self.master,
+            peer_certificate: self.certificate,
+            group: self.group,
+            ems: self.ems,
+            last_flight: Some(flight),
+        })
+    }
+}

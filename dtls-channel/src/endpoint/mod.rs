@@ -1,0 +1,508 @@
+//! Many associations behind one socket: demultiplexing, stateless cookies, limits, timers.
+//!
+//! Owns no socket and no clock. Before a client has shown with a cookie that it receives at its
+//! address, nothing is remembered of it and the answer is never longer than the question.
+
+mod cookie;
+mod gather;
+mod hello;
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use slab::Slab;
+
+use self::cookie::CookieJar;
+use self::gather::Gathering;
+use self::hello::{FirstRecord, HelloPeek};
+use crate::config::Config;
+use crate::conn::Connection;
+use crate::crypto::NoRandom;
+use crate::error::{CloseReason, ConnectError, SendError};
+use crate::event::{AssociationId, Event, Path, Phase};
+use crate::handshake::Message;
+use crate::outbox::{Outbox, Sink};
+use crate::stats::{DropCause, Stats};
+
+/// What an [`Endpoint`] serves and how much of it.
+#[derive(Debug, Clone)]
+pub struct EndpointConfig {
+    /// How incoming associations behave; `None` refuses them all.
+    pub server: Option<Arc<Config>>,
+    /// Associations that may exist at a time, half-open ones included.
+    pub associations_max: usize,
+    /// Incoming associations that may be in their handshake; beyond that the oldest is evicted.
+    pub half_open_max: usize,
+}
+
+impl Default for EndpointConfig {
+    /// Serves nobody; 262,144 associations, 4,096 of them half-open (about 40 MiB at worst).
+    fn default() -> Self {
+        Self { server: None, associations_max: 1 << 18, half_open_max: 4_096 }
+    }
+}
+
+/// All associations of one socket.
+#[derive(Debug)]
+pub struct Endpoint {
+    config: EndpointConfig,
+    slots: Slab<Slot>,
+    by_address: HashMap<SocketAddr, Peers>,
+    /// Incoming and not yet open, oldest first; entries that moved on are skipped.
+    half_open: VecDeque<AssociationId>,
+    half_open_count: usize,
+    deadlines: BTreeSet<(Instant, u32)>,
+    generation: u32,
+    cookies: CookieJar,
+    sink: Sink,
+}
+
+#[derive(Debug)]
+struct Slot {
+    generation: u32,
+    path: Path,
+    deadline: Option<Instant>,
+    /// Counted in `half_open_count`.
+    half_open: bool,
+    state: SlotState,
+}
+
+#[derive(Debug)]
+enum SlotState {
+    /// A hello with a good cookie that came in pieces.
+    Gathering(Box<Gathering>),
+    Association(Connection),
+}
+
+/// The associations with one address: at most one that is open, and one that may take its place.
+#[derive(Debug, Clone, Copy, Default)]
+struct Peers {
+    open: Option<u32>,
+    pending: Option<u32>,
+}
+
+impl Endpoint {
+    /// An endpoint without associations.
+    ///
+    /// # Errors
+    /// Only if the system's random generator fails.
+    pub fn new(now: Instant, config: EndpointConfig) -> Result<Self, NoRandom> {
+        Ok(Self {
+            config,
+            slots: Slab::new(),
+            by_address: HashMap::new(),
+            half_open: VecDeque::new(),
+            half_open_count: 0,
+            deadlines: BTreeSet::new(),
+            generation: 0,
+            cookies: CookieJar::new(now)?,
+            sink: Sink::default(),
+        })
+    }
+
+    /// Counters since the beginning.
+    #[must_use]
+    pub fn stats(&self) -> &Stats {
+        &self.sink.stats
+    }
+
+    /// How many associations exist, half-open ones included.
+    #[must_use]
+    pub fn associations(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// How many incoming associations are in their handshake.
+    #[must_use]
+    pub fn half_open(&self) -> usize {
+        self.half_open_count
+    }
+
+    /// Datagrams that wait to be sent.
+    pub fn outbox(&mut self) -> &mut Outbox {
+        &mut self.sink.outbox
+    }
+
+    /// The oldest event not yet taken.
+    pub fn poll_event(&mut self) -> Option<(AssociationId, Event)> {
+        self.sink.poll_event()
+    }
+
+    /// True if [`poll_event`](Self::poll_event) has something.
+    #[must_use]
+    pub fn has_events(&self) -> bool {
+        self.sink.has_events()
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is due.
+    #[must_use]
+    pub fn next_timeout(&self) -> Option<Instant> {
+        self.deadlines.first().map(|(at, _)| *at)
+    }
+
+    /// Begins an association with a server.
+    ///
+    /// # Errors
+    /// If there is no room, no such address, or no randomness.
+    pub fn connect(
+        &mut self,
+        now: Instant,
+        remote: SocketAddr,
+        config: Arc<Config>,
+    ) -> Result<AssociationId, ConnectError> {
+        if remote.port() == 0 || remote.ip().is_unspecified() || remote.ip().is_multicast() {
+            return Err(ConnectError::BadAddress(remote));
+        }
+        if self.slots.len() >= self.config.associations_max {
+            return Err(ConnectError::NoRoom(self.config.associations_max));
+        }
+        let id = self.next_id();
+        let conn = Connection::client(now, id, remote.into(), config, &mut self.sink)?;
+        self.insert_pending(remote.into(), id, SlotState::Association(conn), false);
+        self.settle(id.index);
+        Ok(id)
+    }
+
+    /// Seals `message` into one record of its own datagram and returns the record's number.
+    ///
+    /// # Errors
+    /// See [`SendError`]; nothing was sent.
+    pub fn send(&mut self, id: AssociationId, message: &[u8]) -> Result<u64, SendError> {
+        let Some((conn, sink)) = self.lookup(id) else { return Err(SendError::Closed) };
+        let sent = conn.send(message, sink);
+        if sent == Err(SendError::KeysExhausted) {
+            self.settle(id.index);
+        }
+        sent
+    }
+
+    /// The number that the association's next message will have; `None` unless it is open.
+    #[must_use]
+    pub fn next_sequence(&self, id: AssociationId) -> Option<u64> {
+        self.connection(id)?.next_sequence()
+    }
+
+    /// The longest message that fits one datagram, in bytes; 0 unless the association is open.
+    #[must_use]
+    pub fn message_size_max(&self, id: AssociationId) -> usize {
+        self.connection(id).map_or(0, Connection::message_size_max)
+    }
+
+    /// The peer's address, while the association exists.
+    #[must_use]
+    pub fn remote(&self, id: AssociationId) -> Option<SocketAddr> {
+        self.connection(id).map(|conn| conn.path().remote)
+    }
+
+    /// Ends an association; the peer is told once. Its `Closed` event follows.
+    pub fn close(&mut self, id: AssociationId) {
+        if let Some((conn, sink)) = self.lookup(id) {
+            conn.close(CloseReason::Local, sink);
+            self.settle(id.index);
+        }
+    }
+
+    /// Ends every association.
+    pub fn close_all(&mut self) {
+        let all: Vec<u32> = self.slots.iter().map(|(index, _)| index as u32).collect();
+        for index in all {
+            if let Some(slot) = self.slots.get_mut(index as usize) {
+                match &mut slot.state {
+                    SlotState::Association(conn) => conn.close(CloseReason::Local, &mut self.sink),
+                    SlotState::Gathering(gathering) => gathering.abandon(),
+                }
+                self.settle(index);
+            }
+        }
+    }
+
+    /// Takes a datagram from the network, decrypting it in place.
+    pub fn handle_datagram(&mut self, now: Instant, path: Path, datagram: &mut [u8]) {
+        self.sink.stats.datagrams_in += 1;
+        self.sink.stats.bytes_in += datagram.len() as u64;
+        let peers = self.by_address.get(&path.remote).copied().unwrap_or_default();
+        match hello::peek(datagram) {
+            FirstRecord::None => self.drop_one(DropCause::Malformed),
+            FirstRecord::Hello(hello) => self.handle_hello(now, path, peers, &hello, datagram),
+            FirstRecord::Plain => match peers.pending.or(peers.open) {
+                Some(index) => drop(self.deliver(now, index, datagram)),
+                None => self.drop_one(DropCause::Unknown),
+            },
+            FirstRecord::Protected => match (peers.open, peers.pending) {
+                (Some(open), Some(pending)) => {
+                    // Rare: opening destroys what it cannot authenticate.
+                    let mut copy = datagram.to_vec();
+                    if !self.deliver(now, open, datagram) {
+                        self.deliver(now, pending, &mut copy);
+                    }
+                }
+                (Some(index), None) | (None, Some(index)) => {
+                    self.deliver(now, index, datagram);
+                }
+                (None, None) => self.drop_one(DropCause::Unknown),
+            },
+        }
+    }
+
+    /// Does everything that is due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some((at, index)) = self.deadlines.first().copied() {
+            if at > now {
+                return;
+            }
+            let Some(slot) = self.slots.get_mut(index as usize) else {
+                self.deadlines.pop_first();
+                continue;
+            };
+            match &mut slot.state {
+                SlotState::Association(conn) => conn.handle_timeout(now, &mut self.sink),
+                SlotState::Gathering(gathering) => gathering.abandon(),
+            }
+            self.settle(index);
+        }
+    }
+
+    fn drop_one(&mut self, cause: DropCause) {
+        self.sink.stats.drops.count(cause);
+    }
+
+    fn handle_hello(
+        &mut self,
+        now: Instant,
+        path: Path,
+        peers: Peers,
+        hello: &HelloPeek,
+        datagram: &mut [u8],
+    ) {
+        // More of a hello that is being put together, or a repetition of one that was answered.
+        if let Some(index) = peers.pending
+            && let Some(slot) = self.slots.get_mut(index as usize)
+        {
+            match &mut slot.state {
+                SlotState::Gathering(gathering) if gathering.continues(hello) => {
+                    return self.gather(now, index, datagram);
+                }
+                SlotState::Association(conn)
+                    if hello.prefix.as_ref().is_some_and(|p| conn.began_with(&p.random)) =>
+                {
+                    self.deliver(now, index, datagram);
+                    return;
+                }
+                _ => {}
+            }
+        }
+        let Some(config) = self.config.server.clone() else {
+            return self.drop_one(DropCause::NotServing);
+        };
+        let Some(prefix) = &hello.prefix else {
+            // A later piece of a hello whose first piece we have not verified.
+            return self.drop_one(DropCause::Unknown);
+        };
+        if !self.cookies.verify(now, path.remote, prefix, hello.offer(datagram)) {
+            if !prefix.cookie.is_empty() {
+                self.drop_one(DropCause::BadCookie);
+            }
+            let cookie = self.cookies.make(now, path.remote, prefix, hello.offer(datagram));
+            let sink = &mut self.sink;
+            sink.stats.cookies_sent += 1;
+            sink.datagram(path, |out| hello.write_verify_request(&cookie, out));
+            return;
+        }
+        if !self.make_room() {
+            return self.drop_one(DropCause::NoRoom);
+        }
+        let id = self.next_id();
+        if hello.is_whole() {
+            let sequence = hello.record_sequence;
+            match hello.message(datagram) {
+                Some(message) => self.admit(now, id, path, config, message, sequence),
+                None => self.drop_one(DropCause::Malformed),
+            }
+        } else {
+            let deadline = now + config.timers.give_up;
+            let gathering = Gathering::new(hello, deadline);
+            self.insert_pending(path, id, SlotState::Gathering(Box::new(gathering)), true);
+            self.gather(now, id.index, datagram);
+        }
+    }
+
+    fn gather(&mut self, now: Instant, index: u32, datagram: &mut [u8]) {
+        let Some(slot) = self.slots.get_mut(index as usize) else { return };
+        let SlotState::Gathering(gathering) = &mut slot.state else { return };
+        let message = gathering.take(datagram, &mut self.sink);
+        let (path, sequence) = (slot.path, gathering.record_sequence());
+        let Some(message) = message else { return self.settle(index) };
+        let Some(config) = self.config.server.clone() else { return };
+        // The whole is there now, so the part of the cookie that covers the offer can be checked.
+        let good = hello::prefix_and_offer(message.body()).is_some_and(|(prefix, offer)| {
+            self.cookies.verify(now, path.remote, &prefix, Some(offer))
+        });
+        self.remove(index);
+        if good {
+            let id = self.next_id();
+            self.admit(now, id, path, config, message, sequence);
+        } else {
+            self.drop_one(DropCause::BadCookie);
+        }
+    }
+
+    fn admit(
+        &mut self,
+        now: Instant,
+        id: AssociationId,
+        path: Path,
+        config: Arc<Config>,
+        hello: Message,
+        record_sequence: u64,
+    ) {
+        let sink = &mut self.sink;
+        let conn = Connection::server(now, id, path, config, hello, record_sequence, sink);
+        self.insert_pending(path, id, SlotState::Association(conn), true);
+        self.settle(id.index);
+    }
+
+    /// Evicts the oldest half-open association where the cap asks for it.
+    fn make_room(&mut self) -> bool {
+        while self.half_open_count >= self.config.half_open_max {
+            let Some(oldest) = self.half_open.pop_front() else { return false };
+            if let Some(slot) = self.slots.get_mut(oldest.index())
+                && slot.generation == oldest.generation
+                && slot.half_open
+            {
+                self.sink.stats.half_open_evicted += 1;
+                match &mut slot.state {
+                    SlotState::Association(conn) => {
+                        conn.abandon(CloseReason::Evicted, &mut self.sink);
+                    }
+                    SlotState::Gathering(gathering) => gathering.abandon(),
+                }
+                self.settle(oldest.index);
+            }
+        }
+        self.slots.len() < self.config.associations_max
+    }
+
+    /// Gives a datagram to an association; true if it used any record of it.
+    fn deliver(&mut self, now: Instant, index: u32, datagram: &mut [u8]) -> bool {
+        let Some(slot) = self.slots.get_mut(index as usize) else { return false };
+        let SlotState::Association(conn) = &mut slot.state else {
+            self.sink.stats.drops.count(DropCause::Unknown);
+            return false;
+        };
+        let used = conn.handle_datagram(now, datagram, &mut self.sink);
+        self.settle(index);
+        used
+    }
+
+    /// The id that [`insert_pending`](Self::insert_pending) will use.
+    fn next_id(&mut self) -> AssociationId {
+        self.generation = self.generation.wrapping_add(1);
+        AssociationId { index: self.slots.vacant_key() as u32, generation: self.generation }
+    }
+
+    fn insert_pending(&mut self, path: Path, id: AssociationId, state: SlotState, half_open: bool) {
+        let slot = Slot { generation: id.generation, path, deadline: None, half_open, state };
+        let index = self.slots.insert(slot) as u32;
+        debug_assert_eq!(index, id.index);
+        if half_open {
+            self.half_open_count += 1;
+            self.half_open.push_back(id);
+            self.trim_half_open();
+        }
+        let before = self.by_address.entry(path.remote).or_default().pending.replace(index);
+        if let Some(before) = before {
+            self.discard(before, CloseReason::Superseded);
+        }
+    }
+
+    /// Keeps the queue from growing with entries that have moved on.
+    fn trim_half_open(&mut self) {
+        if self.half_open.len() > 2 * self.config.half_open_max.max(16) {
+            let slots = &self.slots;
+            self.half_open.retain(|id| {
+                slots.get(id.index()).is_some_and(|s| s.generation == id.generation && s.half_open)
+            });
+        }
+    }
+
+    fn discard(&mut self, index: u32, reason: CloseReason) {
+        if let Some(slot) = self.slots.get_mut(index as usize) {
+            if let SlotState::Association(conn) = &mut slot.state {
+                conn.abandon(reason, &mut self.sink);
+            }
+            self.remove(index);
+        }
+    }
+
+    /// Brings the tables in line with what became of a slot.
+    fn settle(&mut self, index: u32) {
+        let Some(slot) = self.slots.get_mut(index as usize) else { return };
+        let (phase, next) = match &slot.state {
+            SlotState::Association(conn) => (conn.phase(), conn.next_timeout().map(|(at, _)| at)),
+            SlotState::Gathering(gathering) => (gathering.phase(), Some(gathering.deadline())),
+        };
+        match phase {
+            Phase::Closed => self.remove(index),
+            Phase::Handshaking | Phase::Open => {
+                if slot.deadline != next {
+                    let old = std::mem::replace(&mut slot.deadline, next);
+                    old.map(|at| self.deadlines.remove(&(at, index)));
+                    next.map(|at| self.deadlines.insert((at, index)));
+                }
+                if phase == Phase::Open {
+                    self.promote(index);
+                }
+            }
+        }
+    }
+
+    /// A pending association has opened: it takes the place of the one before it.
+    fn promote(&mut self, index: u32) {
+        let Some(slot) = self.slots.get_mut(index as usize) else { return };
+        if std::mem::take(&mut slot.half_open) {
+            self.half_open_count -= 1;
+        }
+        let Some(peers) = self.by_address.get_mut(&slot.path.remote) else { return };
+        if peers.pending == Some(index) {
+            peers.pending = None;
+            if let Some(before) = peers.open.replace(index) {
+                self.discard(before, CloseReason::Superseded);
+            }
+        }
+    }
+
+    fn remove(&mut self, index: u32) {
+        let Some(slot) = self.slots.try_remove(index as usize) else { return };
+        if let Some(at) = slot.deadline {
+            self.deadlines.remove(&(at, index));
+        }
+        if slot.half_open {
+            self.half_open_count -= 1;
+        }
+        if let Some(peers) = self.by_address.get_mut(&slot.path.remote) {
+            peers.open.take_if(|i| *i == index);
+            peers.pending.take_if(|i| *i == index);
+            if peers.open.is_none() && peers.pending.is_none() {
+                self.by_address.remove(&slot.path.remote);
+            }
+        }
+    }
+
+    fn connection(&self, id: AssociationId) -> Option<&Connection> {
+        let slot = self.slots.get(id.index()).filter(|s| s.generation == id.generation)?;
+        match &slot.state {
+            SlotState::Association(conn) => Some(conn),
+            SlotState::Gathering(_) => None,
+        }
+    }
+
+    fn lookup(&mut self, id: AssociationId) -> Option<(&mut Connection, &mut Sink)> {
+        let slot = self.slots.get_mut(id.index()).filter(|s| s.generation == id.generation)?;
+        match &mut slot.state {
+            SlotState::Association(conn) => Some((conn, &mut self.sink)),
+            SlotState::Gathering(_) => None,
+        }
+    }
+}

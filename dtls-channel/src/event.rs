@@ -1,0 +1,102 @@
+use std::net::{IpAddr, SocketAddr};
+
+use bytes::Bytes;
+
+use crate::crypto::{CipherSuite, Exporter, Group};
+use crate::error::CloseReason;
+
+/// Names one association of an [`Endpoint`](crate::Endpoint); never given out twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct AssociationId {
+    pub(crate) index: u32,
+    pub(crate) generation: u32,
+}
+
+impl AssociationId {
+    /// A small number that no two associations have at the same time, fit to index a table.
+    #[must_use]
+    pub fn index(self) -> usize {
+        self.index as usize
+    }
+}
+
+impl std::fmt::Display for AssociationId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", self.index, self.generation)
+    }
+}
+
+/// Between which addresses datagrams travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Path {
+    /// The peer's address.
+    pub remote: SocketAddr,
+    /// Our own address, where the socket has several and the kernel told: answers must leave from
+    /// the address that was asked.
+    pub local: Option<IpAddr>,
+}
+
+impl From<SocketAddr> for Path {
+    fn from(remote: SocketAddr) -> Self {
+        Self { remote, local: None }
+    }
+}
+
+/// Something that happened to an association.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// Both sides have proved their keys and agree on the handshake.
+    Established(Box<Established>),
+    /// A message from the peer, authenticated and never delivered twice; order is not kept.
+    Message {
+        /// The record's sequence number.
+        sequence: u64,
+        /// What the peer sent.
+        data: Bytes,
+    },
+    /// The association has ended; its id means nothing any more.
+    Closed(CloseReason),
+}
+
+/// What was agreed when an association opened.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Established {
+    /// The peer's certificate, in DER. Its key's possession is proved, nothing else.
+    pub peer_certificate: Vec<u8>,
+    /// Derives keys bound to this association; use it, then drop it.
+    pub exporter: Exporter,
+    /// The peer's address.
+    pub remote: SocketAddr,
+    /// True if the peer connected to us.
+    pub incoming: bool,
+    /// The cipher suite.
+    pub suite: CipherSuite,
+    /// The key exchange group.
+    pub group: Group,
+    /// True unless a setting admitted a peer without the extended master secret.
+    pub extended_master_secret: bool,
+}
+
+/// How far an association is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Keys are being agreed on.
+    Handshaking,
+    /// Messages can flow.
+    Open,
+    /// Over.
+    Closed,
+}
+
+/// What an association waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TimerKind {
+    /// The flight is sent again.
+    FlightResend,
+    /// The handshake is given up.
+    HandshakeGiveUp,
+    /// The peer's unauthenticated alert is believed.
+    AlertGrace,
+}

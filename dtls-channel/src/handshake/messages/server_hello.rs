@@ -1,0 +1,161 @@
+use super::client_hello::write_extension;
+use super::extensions;
+use crate::crypto::CipherSuite;
+use crate::wire::ids::{VERSION_1_0, VERSION_1_2, extension};
+use crate::wire::{Malformed, Reader, Write};
+
+/// HelloVerifyRequest (RFC 6347 §4.2.1).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HelloVerifyRequest<'a> {
+    pub(crate) cookie: &'a [u8],
+}
+
+impl<'a> HelloVerifyRequest<'a> {
+    pub(crate) fn read(body: &'a [u8]) -> Result<Self, Malformed> {
+        let mut r = Reader::new(body, "HelloVerifyRequest");
+        // The version in it says nothing about the version to come.
+        r.u16()?;
+        let cookie = r.vec8()?;
+        r.finish()?;
+        Ok(Self { cookie })
+    }
+
+    /// RFC 6347 §4.2.1: version 1.0 whatever follows, so that a client does not take it as a choice.
+    pub(crate) fn write(&self, out: &mut Vec<u8>) {
+        out.u16(VERSION_1_0);
+        out.vec8(|w| w.bytes(self.cookie));
+    }
+}
+
+/// ServerHello (RFC 5246 §7.4.1.3), reduced to what the profile can contain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ServerHello {
+    pub(crate) version: u16,
+    pub(crate) random: [u8; 32],
+    /// The suite's number, whether or not the profile has it.
+    pub(crate) suite: u16,
+    pub(crate) ems: bool,
+    pub(crate) renegotiation_info: bool,
+    pub(crate) point_formats: bool,
+    /// An extension that our hello does not offer.
+    pub(crate) unsolicited: Option<u16>,
+}
+
+impl ServerHello {
+    pub(crate) fn new(random: [u8; 32], suite: CipherSuite) -> Self {
+        Self {
+            version: VERSION_1_2,
+            random,
+            suite: suite.iana(),
+            ems: false,
+            renegotiation_info: false,
+            point_formats: false,
+            unsolicited: None,
+        }
+    }
+
+    pub(crate) fn read(body: &[u8]) -> Result<Self, Malformed> {
+        let mut r = Reader::new(body, "ServerHello");
+        let version = r.u16()?;
+        let random = r.array()?;
+        let session_id = r.vec8()?;
+        let suite = r.u16()?;
+        if session_id.len() > 32 || r.u8()? != 0 {
+            return Err(r.fault());
+        }
+        let mut this = Self {
+            version,
+            random,
+            suite,
+            ems: false,
+            renegotiation_info: false,
+            point_formats: false,
+            unsolicited: None,
+        };
+        extensions(&mut r, |number, body| {
+            let mut e = Reader::new(body, "ServerHello extension");
+            match number {
+                extension::EXTENDED_MASTER_SECRET => this.ems = true,
+                extension::RENEGOTIATION_INFO => {
+                    if !e.vec8()?.is_empty() {
+                        return Err(e.fault());
+                    }
+                    this.renegotiation_info = true;
+                }
+                extension::EC_POINT_FORMATS => {
+                    this.point_formats = true;
+                    if !e.vec8()?.contains(&0) {
+                        return Err(e.fault());
+                    }
+                }
+                // Some servers echo this one though it is the client's alone (RFC 8422 §5.1).
+                extension::SUPPORTED_GROUPS => return Ok(()),
+                other => {
+                    this.unsolicited = Some(other);
+                    return Ok(());
+                }
+            }
+            e.finish()
+        })?;
+        r.finish()?;
+        Ok(this)
+    }
+
+    pub(crate) fn write(&self, out: &mut Vec<u8>) {
+        out.u16(self.version);
+        out.bytes(&self.random);
+        out.vec8(|_| {});
+        out.u16(self.suite);
+        out.u8(0);
+        if self.ems || self.renegotiation_info || self.point_formats {
+            out.vec16(|w| {
+                if self.ems {
+                    write_extension(w, extension::EXTENDED_MASTER_SECRET, |_| {});
+                }
+                if self.renegotiation_info {
+                    write_extension(w, extension::RENEGOTIATION_INFO, |w| w.u8(0));
+                }
+                if self.point_formats {
+                    write_extension(w, extension::EC_POINT_FORMATS, |w| w.vec8(|w| w.u8(0)));
+                }
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hellos_of_the_server_read_back_and_truncations_are_malformed() {
+        let hello = ServerHello {
+            ems: true,
+            renegotiation_info: true,
+            point_formats: true,
+            ..ServerHello::new([7; 32], CipherSuite::Aes256GcmSha384)
+        };
+        let mut bytes = Vec::new();
+        hello.write(&mut bytes);
+        assert_eq!(bytes[..2], [0xfe, 0xfd]);
+        assert_eq!(bytes[34..38], [0, 0xc0, 0x2c, 0]);
+        assert_eq!(ServerHello::read(&bytes), Ok(hello));
+        for cut in 0..bytes.len() {
+            assert_eq!(ServerHello::read(&bytes[..cut]).is_ok(), cut == 38, "cut at {cut}");
+        }
+        let request = HelloVerifyRequest { cookie: b"abc" };
+        let mut bytes = Vec::new();
+        request.write(&mut bytes);
+        assert_eq!(bytes, [0xfe, 0xff, 3, b'a', b'b', b'c']);
+        assert_eq!(HelloVerifyRequest::read(&bytes), Ok(request));
+        assert!((0..bytes.len()).all(|cut| HelloVerifyRequest::read(&bytes[..cut]).is_err()));
+    }
+
+    #[test]
+    fn an_extension_we_never_offer_is_reported() {
+        let mut bytes = Vec::new();
+        ServerHello::new([7; 32], CipherSuite::Aes128GcmSha256).write(&mut bytes);
+        bytes.vec16(|w| write_extension(w, 14, |w| w.u8(0)));
+        assert_eq!(ServerHello::read(&bytes).unwrap().unsolicited, Some(14));
+    }
+}

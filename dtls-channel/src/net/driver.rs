@@ -1,0 +1,263 @@
+use std::io::{self, IoSliceMut};
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::time::Instant;
+
+use quinn_udp::{RecvMeta, UdpSockRef, UdpSocketState};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::Interest;
+
+use crate::config::Config;
+use crate::endpoint::{Endpoint, EndpointConfig};
+use crate::error::{ConnectError, SendError};
+use crate::event::{AssociationId, Event, Path};
+use crate::stats::Stats;
+
+/// Datagram runs taken from the kernel in one call.
+const RECEIVE_RUNS_MAX: usize = 16;
+/// Room for one run: the kernel joins at most 64 KiB.
+const RUN_BYTES: usize = 64 * 1024;
+/// Receive calls before the application gets its turn.
+const RECEIVE_ROUNDS_MAX: usize = 4;
+/// What we ask of the kernel's buffers; it gives what it may.
+const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
+
+/// An [`Endpoint`] with its socket, driven by one task: no task, timer or lock per association.
+///
+/// Call [`wait`](Self::wait) in a loop and drain [`poll_event`](Self::poll_event) after it.
+#[derive(Debug)]
+pub struct Driver {
+    socket: tokio::net::UdpSocket,
+    state: UdpSocketState,
+    endpoint: Endpoint,
+    buffers: Vec<u8>,
+    send_errors: u64,
+}
+
+impl Driver {
+    /// Binds a UDP socket; port 0 takes a free one. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// What the system says of the address, or a failure of its random generator.
+    pub fn bind(address: SocketAddr, config: EndpointConfig) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        Self::from_socket(socket.into(), config)
+    }
+
+    /// Takes a bound socket.
+    ///
+    /// # Errors
+    /// As [`bind`](Self::bind).
+    #[expect(clippy::disallowed_methods, reason = "the driver is where the clock is read")]
+    pub fn from_socket(socket: UdpSocket, config: EndpointConfig) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
+        // Best effort: bursts are lost with small buffers, nothing else.
+        let _ = state.set_send_buffer_size(UdpSockRef::from(&socket), SOCKET_BUFFER_BYTES);
+        let _ = state.set_recv_buffer_size(UdpSockRef::from(&socket), SOCKET_BUFFER_BYTES);
+        Ok(Self {
+            socket: tokio::net::UdpSocket::from_std(socket)?,
+            state,
+            endpoint: Endpoint::new(Instant::now(), config).map_err(io::Error::other)?,
+            buffers: vec![0; RECEIVE_RUNS_MAX * RUN_BYTES],
+            send_errors: 0,
+        })
+    }
+
+    /// The address the socket is bound to.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    /// The endpoint, for its counters.
+    #[must_use]
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// The endpoint's counters.
+    #[must_use]
+    pub fn stats(&self) -> &Stats {
+        self.endpoint.stats()
+    }
+
+    /// Datagram runs that the kernel refused to send, for reasons other than a full buffer.
+    #[must_use]
+    pub fn send_errors(&self) -> u64 {
+        self.send_errors
+    }
+
+    /// See [`Endpoint::connect`]; the first flight leaves with the next [`flush`](Self::flush) or
+    /// [`wait`](Self::wait).
+    ///
+    /// # Errors
+    /// See [`ConnectError`].
+    pub fn connect(
+        &mut self,
+        now: Instant,
+        remote: SocketAddr,
+        config: Arc<Config>,
+    ) -> Result<AssociationId, ConnectError> {
+        self.endpoint.connect(now, remote, config)
+    }
+
+    /// See [`Endpoint::send`]; records leave, batched, with the next [`flush`](Self::flush) or
+    /// [`wait`](Self::wait).
+    ///
+    /// # Errors
+    /// See [`SendError`].
+    pub fn send(
+        &mut self,
+        _now: Instant,
+        id: AssociationId,
+        message: &[u8],
+    ) -> Result<u64, SendError> {
+        self.endpoint.send(id, message)
+    }
+
+    /// See [`Endpoint::next_sequence`].
+    #[must_use]
+    pub fn next_sequence(&self, id: AssociationId) -> Option<u64> {
+        self.endpoint.next_sequence(id)
+    }
+
+    /// See [`Endpoint::message_size_max`].
+    #[must_use]
+    pub fn message_size_max(&self, id: AssociationId) -> usize {
+        self.endpoint.message_size_max(id)
+    }
+
+    /// See [`Endpoint::close`].
+    pub fn close(&mut self, _now: Instant, id: AssociationId) {
+        self.endpoint.close(id);
+    }
+
+    /// Closes all associations; [`flush`](Self::flush) sends what they say.
+    pub fn shutdown(&mut self, _now: Instant) {
+        self.endpoint.close_all();
+    }
+
+    /// The oldest event not yet taken.
+    pub fn poll_event(&mut self) -> Option<(AssociationId, Event)> {
+        self.endpoint.poll_event()
+    }
+
+    /// Sends what waits, as far as the kernel takes it at once; the rest leaves in
+    /// [`wait`](Self::wait).
+    pub fn flush(&mut self) {
+        while let Some((transmit, bytes)) = self.endpoint.outbox().front() {
+            let segment = transmit.segment_size.unwrap_or(bytes.len());
+            let (destination, src_ip) = (transmit.destination, transmit.source);
+            let run = segment * self.state.max_gso_segments().max(1);
+            let (socket, state) = (&self.socket, &self.state);
+            let mut sent = Ok(());
+            for contents in bytes.chunks(run) {
+                let segment_size = (contents.len() > segment).then_some(segment);
+                let transmit =
+                    quinn_udp::Transmit { destination, ecn: None, contents, segment_size, src_ip };
+                sent = socket.try_io(Interest::WRITABLE, || {
+                    state.try_send(UdpSockRef::from(socket), &transmit)
+                });
+                if sent.is_err() {
+                    break;
+                }
+            }
+            match sent {
+                Ok(()) => {}
+                // A run that was cut short is sent again whole: duplicates are the lesser evil,
+                // and the peer drops them.
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) => {
+                    self.send_errors += 1;
+                    tracing::debug!(%destination, %error, "datagrams not sent");
+                }
+            }
+            self.endpoint.outbox().pop();
+        }
+    }
+
+    /// Sends what waits, then sleeps until datagrams came in, a timer ran off or `until` passed,
+    /// and handles what there is. Returns at once if events are waiting. Cancel safe.
+    ///
+    /// # Errors
+    /// What the system says of the socket.
+    #[expect(clippy::disallowed_methods, reason = "the driver is where the clock is read")]
+    pub async fn wait(&mut self, until: Option<Instant>) -> io::Result<()> {
+        loop {
+            self.flush();
+            if self.endpoint.has_events() {
+                return Ok(());
+            }
+            let timeout = self.endpoint.next_timeout();
+            let wake = [timeout, until].into_iter().flatten().min();
+            let interest = if self.endpoint.outbox().is_empty() {
+                Interest::READABLE
+            } else {
+                Interest::READABLE | Interest::WRITABLE
+            };
+            let ready = self.socket.ready(interest);
+            let ready = match wake {
+                None => Some(ready.await?),
+                Some(at) => match tokio::time::timeout_at(at.into(), ready).await {
+                    Ok(ready) => Some(ready?),
+                    Err(_) => None,
+                },
+            };
+            let received = match ready {
+                Some(ready) if ready.is_readable() => self.receive()?,
+                _ => false,
+            };
+            let now = Instant::now();
+            let due = timeout.is_some_and(|at| at <= now);
+            if due {
+                self.endpoint.handle_timeout(now);
+            }
+            if received || due || until.is_some_and(|at| at <= now) {
+                self.flush();
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes what the kernel has, up to a bound; true if there was anything.
+    #[expect(clippy::disallowed_methods, reason = "the driver is where the clock is read")]
+    fn receive(&mut self) -> io::Result<bool> {
+        let mut any = false;
+        for _ in 0..RECEIVE_ROUNDS_MAX {
+            let mut metas = [RecvMeta::default(); RECEIVE_RUNS_MAX];
+            let mut runs = self.buffers.chunks_exact_mut(RUN_BYTES);
+            let mut slices: [IoSliceMut<'_>; RECEIVE_RUNS_MAX] =
+                std::array::from_fn(|_| IoSliceMut::new(runs.next().unwrap_or_default()));
+            let (socket, state) = (&self.socket, &self.state);
+            let count = socket.try_io(Interest::READABLE, || {
+                state.recv(UdpSockRef::from(socket), &mut slices, &mut metas)
+            });
+            let count = match count {
+                Ok(count) => count,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                // An ICMP error for something sent earlier; not about what comes in.
+                Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => continue,
+                Err(e) => return Err(e),
+            };
+            any = true;
+            let now = Instant::now();
+            for (meta, run) in
+                metas.iter().zip(self.buffers.chunks_exact_mut(RUN_BYTES)).take(count)
+            {
+                let path = Path { remote: meta.addr, local: meta.dst_ip };
+                for datagram in run[..meta.len].chunks_mut(meta.stride.max(1)) {
+                    self.endpoint.handle_datagram(now, path, datagram);
+                }
+            }
+            if count < RECEIVE_RUNS_MAX {
+                break;
+            }
+        }
+        Ok(any)
+    }
+}

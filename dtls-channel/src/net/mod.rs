@@ -1,0 +1,5 @@
+//! The only place with sockets and a clock: an [`Endpoint`](crate::Endpoint) on a UDP socket.
+
+mod driver;
+
+pub use driver::Driver;

@@ -1,0 +1,260 @@
+use std::collections::BinaryHeap;
+use std::time::{Duration, Instant};
+
+use super::Rng;
+
+/// How a [`Link`] treats datagrams. Probabilities are 0.0 to 1.0.
+#[derive(Debug, Clone)]
+pub struct LinkConfig {
+    /// One-way propagation delay.
+    pub delay: Duration,
+    /// Extra delay, uniform in `0..=jitter`; more than the gap between datagrams reorders them.
+    pub jitter: Duration,
+    /// Probability that a datagram is lost.
+    pub loss: f64,
+    /// Probability that a datagram arrives twice.
+    pub duplicate: f64,
+    /// Probability that a datagram is held back by `reorder_by`.
+    pub reorder: f64,
+    /// How long a reordered datagram is held back.
+    pub reorder_by: Duration,
+    /// Largest datagram carried, in bytes of UDP payload; larger ones vanish, as on a path with a
+    /// small MTU and no ICMP.
+    pub mtu: usize,
+    /// Bottleneck rate in bytes per second; `None` is infinitely fast.
+    pub rate_bytes_per_s: Option<u64>,
+    /// Bytes that may wait for the bottleneck before the tail is dropped.
+    pub queue_bytes: usize,
+}
+
+impl Default for LinkConfig {
+    /// 20 ms, lossless, in order, 1,472 bytes, no bottleneck.
+    fn default() -> Self {
+        Self {
+            delay: Duration::from_millis(20),
+            jitter: Duration::ZERO,
+            loss: 0.0,
+            duplicate: 0.0,
+            reorder: 0.0,
+            reorder_by: Duration::from_millis(15),
+            mtu: 1_472,
+            rate_bytes_per_s: None,
+            queue_bytes: 125_000,
+        }
+    }
+}
+
+/// What happened to the datagrams pushed into a [`Link`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LinkStats {
+    /// Datagrams pushed.
+    pub pushed: u64,
+    /// Bytes pushed.
+    pub pushed_bytes: u64,
+    /// Datagrams lost at random.
+    pub lost: u64,
+    /// Datagrams dropped because the bottleneck queue was full.
+    pub overflowed: u64,
+    /// Datagrams dropped because they exceeded the MTU.
+    pub oversized: u64,
+    /// Extra copies made.
+    pub duplicated: u64,
+    /// Datagrams held back.
+    pub reordered: u64,
+}
+
+/// One direction of a network path on a virtual clock: loss, delay, duplication, reordering, MTU
+/// and a bottleneck, all decided by a seed.
+#[derive(Debug)]
+pub struct Link {
+    config: LinkConfig,
+    rng: Rng,
+    in_flight: BinaryHeap<Flying>,
+    order: u64,
+    bottleneck_free_at: Option<Instant>,
+    stats: LinkStats,
+}
+
+#[derive(Debug)]
+struct Flying {
+    due: Instant,
+    order: u64,
+    datagram: Vec<u8>,
+}
+
+impl Link {
+    /// A link whose whole behaviour follows from `seed`.
+    #[must_use]
+    pub fn new(seed: u64, config: LinkConfig) -> Self {
+        Self {
+            config,
+            rng: Rng::new(seed),
+            in_flight: BinaryHeap::new(),
+            order: 0,
+            bottleneck_free_at: None,
+            stats: LinkStats::default(),
+        }
+    }
+
+    /// Replaces the behaviour for datagrams pushed from now on.
+    pub fn reconfigure(&mut self, config: LinkConfig) {
+        self.config = config;
+    }
+
+    /// What happened so far.
+    #[must_use]
+    pub fn stats(&self) -> LinkStats {
+        self.stats
+    }
+
+    /// Sends one datagram into the link.
+    pub fn push(&mut self, now: Instant, datagram: Vec<u8>) {
+        self.stats.pushed += 1;
+        self.stats.pushed_bytes += datagram.len() as u64;
+        if datagram.len() > self.config.mtu {
+            self.stats.oversized += 1;
+            return;
+        }
+        let Some(leaves_at) = self.pass_bottleneck(now, datagram.len()) else {
+            self.stats.overflowed += 1;
+            return;
+        };
+        if self.rng.chance(self.config.loss) {
+            self.stats.lost += 1;
+            return;
+        }
+        if self.rng.chance(self.config.duplicate) {
+            self.stats.duplicated += 1;
+            self.launch(leaves_at, datagram.clone());
+        }
+        self.launch(leaves_at, datagram);
+    }
+
+    fn pass_bottleneck(&mut self, now: Instant, length: usize) -> Option<Instant> {
+        let Some(rate) = self.config.rate_bytes_per_s else { return Some(now) };
+        let starts_at = self.bottleneck_free_at.map_or(now, |free| free.max(now));
+        let queued = (starts_at - now).as_secs_f64() * rate as f64;
+        if queued as usize + length > self.config.queue_bytes {
+            return None;
+        }
+        let done = starts_at + Duration::from_secs_f64(length as f64 / rate as f64);
+        self.bottleneck_free_at = Some(done);
+        Some(done)
+    }
+
+    fn launch(&mut self, leaves_at: Instant, datagram: Vec<u8>) {
+        let jitter_us = self.rng.below(self.config.jitter.as_micros() as u64 + 1);
+        let mut due = leaves_at + self.config.delay + Duration::from_micros(jitter_us);
+        if self.rng.chance(self.config.reorder) {
+            self.stats.reordered += 1;
+            due += self.config.reorder_by;
+        }
+        self.order += 1;
+        self.in_flight.push(Flying { due, order: self.order, datagram });
+    }
+
+    /// When the next datagram arrives.
+    #[must_use]
+    pub fn next_due(&self) -> Option<Instant> {
+        self.in_flight.peek().map(|f| f.due)
+    }
+
+    /// Takes the next datagram that has arrived by `now`.
+    pub fn pop(&mut self, now: Instant) -> Option<Vec<u8>> {
+        if self.next_due()? > now {
+            return None;
+        }
+        self.in_flight.pop().map(|f| f.datagram)
+    }
+
+    /// Forgets everything in flight, as when a path changes.
+    pub fn clear(&mut self) {
+        self.in_flight.clear();
+    }
+}
+
+// Reversed, so that the heap's maximum is what arrives first.
+impl Ord for Flying {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (other.due, other.order).cmp(&(self.due, self.order))
+    }
+}
+impl PartialOrd for Flying {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl PartialEq for Flying {
+    fn eq(&self, other: &Self) -> bool {
+        (self.due, self.order) == (other.due, other.order)
+    }
+}
+impl Eq for Flying {}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a virtual clock starts somewhere")]
+mod tests {
+    use super::*;
+
+    fn drain(link: &mut Link) -> Vec<(Instant, Vec<u8>)> {
+        let mut got = Vec::new();
+        while let Some(due) = link.next_due() {
+            while let Some(datagram) = link.pop(due) {
+                got.push((due, datagram));
+            }
+        }
+        got
+    }
+
+    #[test]
+    fn a_plain_link_delivers_in_order_after_its_delay() {
+        let t0 = Instant::now();
+        let mut link = Link::new(1, LinkConfig::default());
+        for i in 0..10u8 {
+            link.push(t0, vec![i]);
+        }
+        let got = drain(&mut link);
+        assert_eq!(got.iter().map(|(_, d)| d[0]).collect::<Vec<_>>(), (0..10).collect::<Vec<_>>());
+        assert!(got.iter().all(|(at, _)| *at == t0 + Duration::from_millis(20)));
+    }
+
+    #[test]
+    fn loss_duplication_reordering_and_mtu_happen_and_are_counted() {
+        let t0 = Instant::now();
+        let config = LinkConfig {
+            loss: 0.3,
+            duplicate: 0.2,
+            reorder: 0.2,
+            mtu: 100,
+            ..LinkConfig::default()
+        };
+        let mut link = Link::new(2, config);
+        for i in 0..1_000u64 {
+            link.push(t0 + Duration::from_millis(i), i.to_be_bytes().to_vec());
+        }
+        link.push(t0, vec![0; 101]);
+        let stats = link.stats();
+        let got = drain(&mut link);
+        assert!((250..350).contains(&stats.lost), "{stats:?}");
+        assert_eq!(stats.oversized, 1);
+        assert_eq!(got.len() as u64, 1_000 - stats.lost + stats.duplicated);
+        assert!(got.windows(2).any(|w| w[0].1 > w[1].1), "nothing was reordered");
+    }
+
+    #[test]
+    fn a_bottleneck_spaces_datagrams_and_drops_what_does_not_fit_its_queue() {
+        let t0 = Instant::now();
+        let config = LinkConfig {
+            rate_bytes_per_s: Some(1_000_000),
+            queue_bytes: 10_000,
+            ..LinkConfig::default()
+        };
+        let mut link = Link::new(3, config);
+        for _ in 0..20 {
+            link.push(t0, vec![0; 1_000]);
+        }
+        assert_eq!(link.stats().overflowed, 10);
+        let got = drain(&mut link);
+        assert_eq!(got[9].0 - got[0].0, Duration::from_millis(9));
+    }
+}

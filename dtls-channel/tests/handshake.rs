@@ -1,0 +1,229 @@
+//! Handshakes between our own client and server on a virtual network.
+
+mod common;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::{config, config_with, identity};
+use dtls_channel::testing::{LinkConfig, Net, Side};
+use dtls_channel::{
+    CipherSuite, CloseReason, Config, Event, Group, Mismatch, PeerRefused, PeerVerifier, Timers,
+};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+fn net(seed: u64, link: &LinkConfig, server: Config, client: Config) -> Net {
+    let mut net = Net::new(seed, link, Arc::new(server));
+    net.keep_transcript();
+    net.connect(Arc::new(client));
+    net
+}
+
+fn close_reason(net: &Net, side: Side) -> Option<&CloseReason> {
+    net.events.iter().find_map(|(_, s, _, event)| match event {
+        Event::Closed(reason) if *s == side => Some(reason),
+        _ => None,
+    })
+}
+
+#[test]
+fn every_suite_and_group_opens_and_carries_messages_both_ways() {
+    for suite in CipherSuite::ALL {
+        for group in Group::ALL {
+            let client = config().with_suites(&[suite]).with_groups(&[group]);
+            let mut net = net(1, &LinkConfig::default(), config(), client);
+            assert!(net.run_until(MINUTE, |n| n.both_open()), "{}", net.transcript());
+            let (mut exported, mut ids) = (Vec::new(), Vec::new());
+            for (_, side, id, event) in net.events.drain(..) {
+                let Event::Established(e) = event else { panic!("{event:?}") };
+                assert_eq!((e.suite, e.group, e.extended_master_secret), (suite, group, true));
+                assert_eq!(e.incoming, side == Side::Server);
+                let mut key = [0; 40];
+                e.exporter.export("EXPORTER-test", b"context", &mut key);
+                exported.push(key);
+                ids.push((side, id));
+            }
+            assert_eq!(exported[0], exported[1]);
+            for (side, id) in ids {
+                let endpoint = match side {
+                    Side::Client => &mut net.client,
+                    Side::Server => &mut net.server,
+                };
+                let number = endpoint.next_sequence(id).unwrap();
+                assert_eq!(endpoint.send(id, format!("{side:?}").as_bytes()), Ok(number));
+            }
+            assert!(net.run_until(MINUTE, |n| n.events.len() == 2));
+            for (_, side, _, event) in &net.events {
+                let Event::Message { data, .. } = event else { panic!("{event:?}") };
+                assert_ne!(data.as_ref(), format!("{side:?}").as_bytes());
+            }
+        }
+    }
+}
+
+#[test]
+fn p384_and_ed25519_certificates_work_on_either_side() {
+    for algorithm in [&rcgen::PKCS_ECDSA_P384_SHA384, &rcgen::PKCS_ED25519] {
+        let other =
+            || Config::new(identity(algorithm), Arc::new(dtls_channel::testing::AcceptAnyone));
+        for (server, client) in [(config(), other()), (other(), config()), (other(), other())] {
+            let mut net = net(1, &LinkConfig::default(), server, client);
+            assert!(net.run_until(MINUTE, |n| n.both_open()), "{}", net.transcript());
+        }
+    }
+}
+
+#[test]
+fn a_handshake_takes_three_round_trips_and_six_datagrams() {
+    let mut net = net(1, &LinkConfig::default(), config(), config());
+    assert!(net.run_until(MINUTE, |n| n.both_open()));
+    assert_eq!(net.elapsed(), Duration::from_millis(120));
+    // Sizes of signatures vary, numbers and order do not.
+    insta::assert_snapshot!(net.transcript());
+}
+
+#[test]
+fn small_datagrams_are_never_exceeded_and_the_handshake_opens() {
+    for mtu in [228, 256, 512] {
+        let link = LinkConfig { mtu: mtu.max(240), ..LinkConfig::default() };
+        let mut net = net(1, &link, config().with_mtu(mtu), config().with_mtu(mtu));
+        assert!(net.run_until(MINUTE, |n| n.both_open()), "{}", net.transcript());
+        assert_eq!(net.up.stats().oversized + net.down.stats().oversized, 0);
+    }
+}
+
+#[test]
+fn the_loss_of_any_one_or_two_datagrams_only_costs_time() {
+    // A link that loses chosen datagrams: run with masks over the first eight each way.
+    for mask in 0u32..256 {
+        if mask.count_ones() > 2 {
+            continue;
+        }
+        let mut net = Net::new(1, &LinkConfig::default(), Arc::new(config()));
+        net.connect(Arc::new(config()));
+        let mut seen = 0;
+        let opened = net.run_until(MINUTE, |n| {
+            // Before each step, decide the fate of what was just sent.
+            let pushed = n.up.stats().pushed + n.down.stats().pushed;
+            for nth in seen..pushed {
+                if nth < 8 && mask >> nth & 1 == 1 {
+                    // The one datagram in flight is the newest of the direction that sent last.
+                    n.up.clear();
+                    n.down.clear();
+                }
+            }
+            seen = pushed;
+            n.both_open()
+        });
+        assert!(opened, "mask {mask:08b}");
+    }
+}
+
+#[test]
+fn at_thirty_percent_loss_with_reordering_and_duplicates_handshakes_open_within_a_minute() {
+    let link = LinkConfig {
+        loss: 0.3,
+        duplicate: 0.1,
+        reorder: 0.1,
+        jitter: Duration::from_millis(5),
+        ..LinkConfig::default()
+    };
+    let (server, client) = (Arc::new(config()), Arc::new(config()));
+    let mut opened = 0;
+    for seed in 0..300 {
+        let mut net = Net::new(seed, &link, server.clone());
+        net.connect(client.clone());
+        opened += u32::from(net.run_until(MINUTE, |n| n.both_open()));
+    }
+    // The model says 99.9 %; one in three hundred is within its chance.
+    assert!(opened >= 298, "{opened} of 300");
+}
+
+#[test]
+fn the_server_repeats_its_finished_for_a_client_that_did_not_get_it() {
+    let mut net = net(1, &LinkConfig::default(), config(), config());
+    assert!(net.run_until(MINUTE, |n| n.established(Side::Server) == 1));
+    net.collect();
+    net.down.clear();
+    assert_eq!(net.established(Side::Client), 0);
+    assert!(net.run_until(MINUTE, |n| n.both_open()), "{}", net.transcript());
+    assert_eq!(net.server.stats().flights_resent, 1);
+}
+
+#[derive(Debug)]
+struct Refuse;
+impl PeerVerifier for Refuse {
+    fn verify(&self, _: &[u8]) -> Result<(), PeerRefused> {
+        Err(PeerRefused("not this one".into()))
+    }
+}
+
+#[test]
+fn a_refused_certificate_opens_neither_side() {
+    let refused = CloseReason::PeerRefused(PeerRefused("not this one".into()));
+    // The client refuses: it says so and the server's half-open association ends.
+    let mut first = net(1, &LinkConfig::default(), config(), config_with(Arc::new(Refuse)));
+    first.run_until(MINUTE * 2, |n| n.events.len() == 2);
+    assert_eq!(close_reason(&first, Side::Client), Some(&refused));
+    assert!(matches!(close_reason(&first, Side::Server), Some(CloseReason::PeerAlert(_))));
+    assert_eq!(first.client.associations() + first.server.associations(), 0);
+    // The server refuses: its alert is protected, as the client's keys are up.
+    let mut second = net(1, &LinkConfig::default(), config_with(Arc::new(Refuse)), config());
+    second.run_until(MINUTE * 2, |n| n.events.len() == 2);
+    assert_eq!(close_reason(&second, Side::Server), Some(&refused));
+    assert!(
+        matches!(close_reason(&second, Side::Client), Some(CloseReason::PeerAlert(_))),
+        "{}\n{:?}",
+        second.transcript(),
+        second.events
+    );
+}
+
+#[test]
+fn nothing_in_common_is_reported_on_both_sides() {
+    let client = config().with_suites(&[CipherSuite::Aes128GcmSha256]);
+    let server = config().with_suites(&[CipherSuite::Aes256GcmSha384]);
+    let mut net = net(1, &LinkConfig::default(), server, client);
+    net.run_until(MINUTE * 2, |n| close_reason(n, Side::Client).is_some());
+    let expected = CloseReason::Mismatch(Mismatch::Suite);
+    assert_eq!(close_reason(&net, Side::Server), Some(&expected));
+    assert!(matches!(close_reason(&net, Side::Client), Some(CloseReason::PeerAlert(_))));
+    assert!(net.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
+fn a_server_that_is_not_there_is_given_up_after_the_time_set() {
+    let link = LinkConfig { loss: 1.0, ..LinkConfig::default() };
+    let timers = Timers { give_up: Duration::from_secs(10), ..Timers::default() };
+    let mut net = net(1, &link, config(), config().with_timers(timers));
+    assert!(net.run_until(MINUTE, |n| !n.events.is_empty()));
+    assert_eq!(close_reason(&net, Side::Client), Some(&CloseReason::TimedOut));
+    assert_eq!(net.elapsed(), Duration::from_secs(10));
+    assert_eq!(net.up.stats().pushed, 5, "at 0, 0.4, 1.2, 2.8 and 6 s");
+}
+
+#[test]
+fn close_notify_ends_both_sides() {
+    let mut net = net(1, &LinkConfig::default(), config(), config());
+    assert!(net.run_until(MINUTE, |n| n.both_open()));
+    let id = net.events.iter().find(|e| e.1 == Side::Client).unwrap().2;
+    net.client.close(id);
+    net.run_until(MINUTE, |n| n.events.len() == 4);
+    assert_eq!(close_reason(&net, Side::Client), Some(&CloseReason::Local));
+    assert_eq!(close_reason(&net, Side::Server), Some(&CloseReason::CloseNotify));
+    assert_eq!(net.client.associations() + net.server.associations(), 0);
+    assert!(net.client.next_timeout().is_none() && net.server.next_timeout().is_none());
+}
+
+#[test]
+fn a_client_that_comes_back_from_the_same_address_replaces_its_old_association() {
+    let mut net = net(1, &LinkConfig::default(), config(), config());
+    assert!(net.run_until(MINUTE, |n| n.both_open()));
+    net.events.clear();
+    // The client lost everything and starts anew from the same address and port.
+    net.connect(Arc::new(config()));
+    assert!(net.run_until(MINUTE, |n| n.both_open()), "{}", net.transcript());
+    assert_eq!(close_reason(&net, Side::Server), Some(&CloseReason::Superseded));
+    assert_eq!(net.server.associations(), 1);
+}
