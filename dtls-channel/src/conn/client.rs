@@ -34,6 +34,7 @@ use crate::wire::ids::VERSION_1_2;
 const HELLOS_MAX: u16 = 16;
 
 /// What the client waits for, with what it needs then.
+#[expect(clippy::enum_variant_names, reason = "every state awaits a message")]
 #[derive(Debug)]
 pub(super) enum State {
     AwaitServerHello(AwaitServerHello),
@@ -155,7 +156,7 @@ impl State {
         next.map(Next::State)
     }
 
-    fn expects(&self) -> &'static str {
+    pub(super) fn expects(&self) -> &'static str {
         match self {
             Self::AwaitServerHello(_) => "ServerHello",
             Self::AwaitCertificate(_) => "Certificate",

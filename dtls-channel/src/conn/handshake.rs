@@ -63,7 +63,7 @@ pub(super) struct Summary {
 }
 
 #[derive(Debug)]
-enum Role {
+pub(super) enum Role {
     Client(client::State),
     Server(server::State),
     /// Only while a step runs, and after a fault.
@@ -72,8 +72,8 @@ enum Role {
 
 #[derive(Debug)]
 pub(super) struct Handshake {
-    core: Core,
-    role: Role,
+    pub(super) core: Core,
+    pub(super) role: Role,
 }
 
 /// A handshake's common part, which the roles' states work with.
@@ -437,11 +437,11 @@ impl Handshake {
                 Ok(Outcome::Continue)
             }
             ContentType::ALERT => match opened.content {
-                &[_, what] if AlertDescription(what) == AlertDescription::CLOSE_NOTIFY => {
+                [_, what] if AlertDescription(*what) == AlertDescription::CLOSE_NOTIFY => {
                     Ok(Outcome::Closed(CloseReason::CloseNotify))
                 }
-                &[FATAL, what] => {
-                    Ok(Outcome::Closed(CloseReason::PeerAlert(AlertDescription(what))))
+                [FATAL, what] => {
+                    Ok(Outcome::Closed(CloseReason::PeerAlert(AlertDescription(*what))))
                 }
                 _ => Ok(Outcome::Continue),
             },
@@ -474,10 +474,10 @@ impl Handshake {
                 Ok(Next::State(role)) => self.role = role,
                 Ok(Next::Done(summary)) => return self.complete(now, summary),
             }
-            if self.core.read.is_some() && !self.core.early.records.is_empty() {
-                if let Some(outcome) = self.replay_early(now, sink) {
-                    return outcome;
-                }
+            if self.core.read.is_some()
+                && let Some(outcome) = self.replay_early(now, sink)
+            {
+                return outcome;
             }
         }
         Outcome::Continue

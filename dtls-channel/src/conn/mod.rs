@@ -8,6 +8,8 @@ mod flight;
 mod handshake;
 mod open;
 mod server;
+#[cfg(all(test, feature = "testing"))]
+mod transitions;
 
 use std::sync::Arc;
 use std::time::Instant;

@@ -19,6 +19,7 @@ use crate::wire::HandshakeType;
 use crate::wire::ids::VERSION_1_2;
 
 /// What the server waits for, with what it needs then.
+#[expect(clippy::enum_variant_names, reason = "every state awaits a message")]
 #[derive(Debug)]
 pub(super) enum State {
     AwaitCertificate(AwaitCertificate),
@@ -135,7 +136,7 @@ impl State {
         next.map(Next::State)
     }
 
-    fn expects(&self) -> &'static str {
+    pub(super) fn expects(&self) -> &'static str {
         match self {
             Self::AwaitCertificate(_) => "Certificate",
             Self::AwaitClientKeyExchange(_) => "ClientKeyExchange",

@@ -226,7 +226,8 @@ mod tests {
         let mut r = Reassembler::default();
         r.take(&fragment(0, 6, 2, b"CD"));
         r.take(&fragment(0, 6, 1, b"bxxe"));
-        r.take(&fragment(0, 6, 0, b"axxxxf"));
+        r.take(&fragment(0, 6, 0, b"axxxx"));
+        r.take(&fragment(0, 6, 4, b"xf"));
         assert_eq!(r.next_message().unwrap().body(), b"abCDef");
     }
 

@@ -1,5 +1,9 @@
 //! Shared by the integration tests.
-#![allow(dead_code, reason = "each test file uses its part")]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "each test file uses its part, and fails by panicking"
+)]
 
 use std::sync::Arc;
 

@@ -153,7 +153,7 @@ impl ClientOffer {
                 w.vec16(|w| self.groups.iter().for_each(|g| w.u16(NamedGroup::from(*g).0)));
             });
             write_extension(w, extension::EC_POINT_FORMATS, |w| {
-                w.vec8(|w| w.u8(UNCOMPRESSED_POINT))
+                w.vec8(|w| w.u8(UNCOMPRESSED_POINT));
             });
             write_extension(w, extension::SIGNATURE_ALGORITHMS, |w| {
                 w.vec16(|w| PEER_SCHEMES.iter().for_each(|s| w.u16(s.0)));

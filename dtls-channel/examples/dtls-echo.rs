@@ -1,0 +1,270 @@
+//! Echo client and server over DTLS 1.2, to try the engine against other implementations.
+//!
+//! ```text
+//! dtls-echo client HOST PORT CERT KEY     sends each line of stdin and prints its echo
+//! dtls-echo server PORT CERT KEY          prints READY, echoes one association
+//! ```
+//!
+//! `CERT` and `KEY` are PEM files, the key in PKCS#8; port 0 takes a free one. Exit status: 0 after
+//! an orderly end, 1 on failure, 64 for wrong usage. One line on stderr that begins with `PEER`
+//! says what was agreed.
+//!
+//! | variable | meaning |
+//! |---|---|
+//! | `PEER_CERT` | the other side's certificate file: any other peer is refused |
+//! | `SUITE` | the only cipher suite, IANA's name without `TLS_` |
+//! | `MTU` | largest datagram sent, in bytes of UDP payload |
+//! | `KEYLOG` | file to which secrets are appended for Wireshark |
+//! | `TIMEOUT` | seconds after which to give up; 10 unless set |
+
+#![expect(clippy::disallowed_methods, reason = "a program with real sockets reads the real clock")]
+
+use std::error::Error;
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead as _, Write as _};
+use std::net::ToSocketAddrs as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use dtls_channel::testing::AcceptAnyone;
+use dtls_channel::{
+    AssociationId, CipherSuite, CloseReason, Config, Credentials, Driver, EndpointConfig,
+    Established, Event, KeyLog, MTU_DEFAULT, PeerRefused, PeerVerifier,
+};
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+use tokio::sync::mpsc;
+
+const USAGE: &str = "usage: dtls-echo client HOST PORT CERT KEY\n       \
+                     dtls-echo server PORT CERT KEY\n\
+                     environment: PEER_CERT, SUITE, MTU, KEYLOG, TIMEOUT";
+const TIMEOUT_S_DEFAULT: u64 = 10;
+const EXIT_USAGE: u8 = 64;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    for (variable, what) in [("CID", "connection id"), ("RESUME", "resumption")] {
+        if std::env::var_os(variable).is_some() {
+            eprintln!("error: {variable} is set, but {what} is not supported yet; unset it");
+            return ExitCode::from(EXIT_USAGE);
+        }
+    }
+    let result = match arguments[..] {
+        ["client", host, port, certificate, key] => client(host, port, certificate, key),
+        ["server", port, certificate, key] => server(port, certificate, key),
+        _ => {
+            eprintln!("{USAGE}");
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn client(
+    host: &str,
+    port: &str,
+    certificate: &str,
+    key: &str,
+) -> Result<(), Box<dyn Error>> {
+    let remote = (host, port.parse()?)
+        .to_socket_addrs()?
+        .next()
+        .ok_or_else(|| format!("{host} has no address"))?;
+    let any = if remote.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+    let mut driver = Driver::bind(any.parse()?, EndpointConfig::default())?;
+    let id = driver.connect(Instant::now(), remote, Arc::new(config(certificate, key)?))?;
+    let deadline = deadline()?;
+
+    let mut lines = stdin_lines();
+    let mut open = false;
+    let mut awaited: Option<Vec<u8>> = None;
+    loop {
+        tokio::select! {
+            waited = driver.wait(Some(deadline)) => waited?,
+            line = lines.recv(), if open && awaited.is_none() => match line {
+                Some(line) => {
+                    driver.send(Instant::now(), id, &line)?;
+                    awaited = Some(line);
+                }
+                None => break,
+            },
+        }
+        while let Some((_, event)) = driver.poll_event() {
+            match event {
+                Event::Established(established) => {
+                    report(&established);
+                    open = true;
+                }
+                // Anything else is the late echo of a line that was answered twice.
+                Event::Message { data, .. } if awaited.as_deref() == Some(&data[..]) => {
+                    std::io::stdout().write_all(&data)?;
+                    awaited = None;
+                }
+                Event::Closed(reason) => return Err(reason.into()),
+                _ => {}
+            }
+        }
+        check(deadline, if open { "an echo" } else { "the handshake" })?;
+    }
+    driver.close(Instant::now(), id);
+    driver.flush();
+    Ok(())
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn server(port: &str, certificate: &str, key: &str) -> Result<(), Box<dyn Error>> {
+    let serving = Some(Arc::new(config(certificate, key)?));
+    let address = ([127, 0, 0, 1], port.parse()?).into();
+    let mut driver =
+        Driver::bind(address, EndpointConfig { server: serving, ..EndpointConfig::default() })
+            .map_err(|error| format!("cannot listen on {address}: {error}"))?;
+    let deadline = deadline()?;
+    eprintln!("listening on {}", driver.local_addr()?);
+    println!("READY");
+
+    let mut peer: Option<AssociationId> = None;
+    loop {
+        driver.wait(Some(deadline)).await?;
+        while let Some((id, event)) = driver.poll_event() {
+            match event {
+                Event::Established(established) => {
+                    report(&established);
+                    peer = Some(id);
+                }
+                Event::Message { data, .. } => drop(driver.send(Instant::now(), id, &data)?),
+                Event::Closed(CloseReason::CloseNotify) => {
+                    driver.flush();
+                    return Ok(());
+                }
+                // A client that starts over from the same port is not the end.
+                Event::Closed(CloseReason::Superseded) => {}
+                Event::Closed(reason) => return Err(reason.into()),
+                _ => {}
+            }
+        }
+        check(deadline, if peer.is_some() { "the client's goodbye" } else { "a client" })?;
+    }
+}
+
+/// Lines of stdin with their ends, read on a thread of its own: stdin cannot be polled.
+fn stdin_lines() -> mpsc::UnboundedReceiver<Vec<u8>> {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    std::thread::spawn(move || {
+        let mut stdin = std::io::stdin().lock();
+        loop {
+            let mut line = Vec::new();
+            match stdin.read_until(b'\n', &mut line) {
+                Ok(1..) if sender.send(line).is_ok() => {}
+                _ => return,
+            }
+        }
+    });
+    receiver
+}
+
+fn report(established: &Established) {
+    eprintln!(
+        "PEER version=DTLSv1.2 suite={} group={:?} ems={} cid=no resumed=no",
+        established.suite.name(),
+        established.group,
+        if established.extended_master_secret { "yes" } else { "no" },
+    );
+}
+
+fn config(certificate: &str, key: &str) -> Result<Config, Box<dyn Error>> {
+    let pem_key = read(key)?;
+    let key = PrivatePkcs8KeyDer::from_pem_slice(&pem_key)
+        .map_err(|error| format!("{key} has no PKCS#8 private key in PEM: {error}"))?;
+    let credentials =
+        Credentials::from_der(read_certificate(certificate)?, key.secret_pkcs8_der())?;
+    let verifier: Arc<dyn PeerVerifier> = match variable("PEER_CERT")? {
+        Some(path) => Arc::new(Pin(read_certificate(&path)?)),
+        None => Arc::new(AcceptAnyone),
+    };
+    let mut config = Config::new(credentials, verifier)
+        .with_mtu(variable("MTU")?.map_or(Ok(MTU_DEFAULT), |bytes| bytes.parse())?);
+    if let Some(name) = variable("SUITE")? {
+        let suite = CipherSuite::ALL
+            .into_iter()
+            .find(|suite| suite.name() == name)
+            .ok_or_else(|| format!("SUITE {name} is none of {}", suite_names()))?;
+        config = config.with_suites(&[suite]);
+    }
+    if let Some(path) = variable("KEYLOG")? {
+        let file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(|error| format!("cannot open KEYLOG {path}: {error}"))?;
+        config = config.with_key_log(Arc::new(KeyLogFile(Mutex::new(file))));
+    }
+    Ok(config)
+}
+
+fn suite_names() -> String {
+    CipherSuite::ALL.map(CipherSuite::name).join(", ")
+}
+
+fn read(path: &str) -> Result<Vec<u8>, String> {
+    std::fs::read(path).map_err(|error| format!("cannot read {path}: {error}"))
+}
+
+fn read_certificate(path: &str) -> Result<Vec<u8>, String> {
+    CertificateDer::from_pem_slice(&read(path)?)
+        .map(|der| der.to_vec())
+        .map_err(|error| format!("{path} has no certificate in PEM: {error}"))
+}
+
+fn variable(name: &str) -> Result<Option<String>, Box<dyn Error>> {
+    match std::env::var(name) {
+        Ok(value) => Ok(Some(value)),
+        Err(std::env::VarError::NotPresent) => Ok(None),
+        Err(error) => Err(format!("{name}: {error}").into()),
+    }
+}
+
+fn deadline() -> Result<Instant, Box<dyn Error>> {
+    let seconds = variable("TIMEOUT")?.map_or(Ok(TIMEOUT_S_DEFAULT), |s| s.parse())?;
+    Ok(Instant::now() + Duration::from_secs(seconds))
+}
+
+fn check(deadline: Instant, what: &str) -> Result<(), String> {
+    if Instant::now() < deadline {
+        return Ok(());
+    }
+    Err(format!("waited for {what} until TIMEOUT passed"))
+}
+
+/// Wants exactly one certificate.
+struct Pin(Vec<u8>);
+
+impl PeerVerifier for Pin {
+    fn verify(&self, certificate_der: &[u8]) -> Result<(), PeerRefused> {
+        if certificate_der == self.0 {
+            return Ok(());
+        }
+        Err(PeerRefused("its certificate is not the one in PEER_CERT".into()))
+    }
+}
+
+struct KeyLogFile(Mutex<File>);
+
+impl KeyLog for KeyLogFile {
+    fn log(&self, line: &str) {
+        // A log that cannot be written must not end the association.
+        if let Ok(mut file) = self.0.lock() {
+            let _ = writeln!(file, "{line}");
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! Every state with every message: which one goes on, and how the others end. The snapshot is the
+//! picture of the state machines.
+
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+use std::fmt::Write;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::Connection;
+use super::handshake::Handshake;
+use crate::config::Config;
+use crate::crypto::Credentials;
+use crate::event::{AssociationId, Event, Phase};
+use crate::handshake::{Message, fragments, write_fragment};
+use crate::outbox::Sink;
+use crate::record::{Records, plaintext};
+use crate::testing::AcceptAnyone;
+use crate::wire::ids::VERSION_1_2;
+use crate::wire::{ContentType, HandshakeType};
+
+const KINDS: [HandshakeType; 12] = [
+    HandshakeType::HELLO_REQUEST,
+    HandshakeType::CLIENT_HELLO,
+    HandshakeType::SERVER_HELLO,
+    HandshakeType::HELLO_VERIFY_REQUEST,
+    HandshakeType::NEW_SESSION_TICKET,
+    HandshakeType::CERTIFICATE,
+    HandshakeType::SERVER_KEY_EXCHANGE,
+    HandshakeType::CERTIFICATE_REQUEST,
+    HandshakeType::SERVER_HELLO_DONE,
+    HandshakeType::CERTIFICATE_VERIFY,
+    HandshakeType::CLIENT_KEY_EXCHANGE,
+    HandshakeType::FINISHED,
+];
+
+fn config() -> Arc<Config> {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = rcgen::CertificateParams::new(vec![]).unwrap().self_signed(&key).unwrap();
+    let credentials =
+        Credentials::from_der(certificate.der().to_vec(), &key.serialize_der()).unwrap();
+    Arc::new(Config::new(credentials, Arc::new(AcceptAnyone)))
+}
+
+/// A client and a server without a network, fed one handshake message at a time.
+struct Pair {
+    now: Instant,
+    client: Connection,
+    server: Option<Connection>,
+    client_sink: Sink,
+    server_sink: Sink,
+    config: Arc<Config>,
+}
+
+fn id() -> AssociationId {
+    AssociationId { index: 0, generation: 1 }
+}
+
+fn path() -> crate::event::Path {
+    std::net::SocketAddr::from(([127, 0, 0, 1], 1)).into()
+}
+
+/// The datagrams that wait in a sink.
+fn drain(sink: &mut Sink) -> Vec<Vec<u8>> {
+    let mut out = Vec::new();
+    while let Some((transmit, bytes)) = sink.outbox.front() {
+        let size = transmit.segment_size.unwrap_or(bytes.len());
+        out.extend(bytes.chunks(size).map(<[u8]>::to_vec));
+        sink.outbox.pop();
+    }
+    out
+}
+
+/// The records of some datagrams, one datagram each.
+fn records(datagrams: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+    let mut out = Vec::new();
+    for mut datagram in datagrams {
+        out.extend(Records::new(&mut datagram).map(|r| r.to_bytes()));
+    }
+    out
+}
+
+impl Pair {
+    fn new(config: &Arc<Config>) -> Self {
+        #[expect(clippy::disallowed_methods, reason = "a virtual clock starts somewhere")]
+        let now = Instant::now();
+        let mut client_sink = Sink::default();
+        let client =
+            Connection::client(now, id(), path(), config.clone(), &mut client_sink).unwrap();
+        let server_sink = Sink::default();
+        Self { now, client, server: None, client_sink, server_sink, config: config.clone() }
+    }
+
+    /// Hands the client's hello to a new server, as an endpoint does after the cookie.
+    fn begin_server(&mut self) {
+        let hello = drain(&mut self.client_sink).remove(0);
+        let mut copy = hello;
+        let record = Records::new(&mut copy).next().unwrap();
+        let fragment = fragments(record.body).next().unwrap().unwrap();
+        let hello = Message::build(fragment.kind, 0, |w| w.extend_from_slice(fragment.body));
+        let (config, sink) = (self.config.clone(), &mut self.server_sink);
+        self.server = Some(Connection::server(self.now, id(), path(), config, hello, 0, sink));
+    }
+}
+
+fn state_name(conn: &Connection) -> String {
+    match &conn.state {
+        super::State::Handshake(handshake) => handshake.state_name().into(),
+        super::State::Open(_) => "Open".into(),
+        super::State::Closed => "Closed".into(),
+    }
+}
+
+impl Handshake {
+    fn state_name(&self) -> &'static str {
+        match &self.role {
+            super::handshake::Role::Client(state) => state.expects(),
+            super::handshake::Role::Server(state) => state.expects(),
+            super::handshake::Role::Moving => "Failed",
+        }
+    }
+
+    fn next_in(&self) -> u16 {
+        self.core.incoming.next_seq()
+    }
+}
+
+/// One side of a handshake, waiting for the `nth` message of its peer's flight.
+fn waiting(config: &Arc<Config>, client: bool, nth: usize) -> (Instant, Connection, Sink) {
+    let mut pair = Pair::new(config);
+    pair.begin_server();
+    let to_client = records(drain(&mut pair.server_sink));
+    let taken = if client { nth } else { to_client.len() };
+    for mut record in to_client.into_iter().take(taken) {
+        pair.client.handle_datagram(pair.now, &mut record, &mut pair.client_sink);
+    }
+    if client {
+        return (pair.now, pair.client, pair.client_sink);
+    }
+    let mut server = pair.server.unwrap();
+    for mut record in records(drain(&mut pair.client_sink)).into_iter().take(nth) {
+        server.handle_datagram(pair.now, &mut record, &mut pair.server_sink);
+    }
+    (pair.now, server, pair.server_sink)
+}
+
+#[test]
+fn each_state_takes_its_own_message_and_no_other() {
+    let config = config();
+    let mut picture = String::new();
+    for (role, states) in [("client", 6), ("server", 4)] {
+        for nth in 0..states {
+            let (_, conn, _) = waiting(&config, role == "client", nth);
+            writeln!(picture, "{role} awaits {}", state_name(&conn)).unwrap();
+            for kind in KINDS {
+                let (now, mut conn, mut sink) = waiting(&config, role == "client", nth);
+                drain(&mut sink);
+                while sink.poll_event().is_some() {}
+                let seq = match &conn.state {
+                    super::State::Handshake(handshake) => handshake.next_in(),
+                    _ => unreachable!("still in the handshake"),
+                };
+                // An empty body: the right message fails on its content, a wrong one on its kind.
+                let message = Message::build(kind, seq, |_| {});
+                let (mut body, mut datagram) = (Vec::new(), Vec::new());
+                write_fragment(&mut body, &message, 0, 0);
+                plaintext(&mut datagram, ContentType::HANDSHAKE, VERSION_1_2, &mut 90, &body);
+                conn.handle_datagram(now, &mut datagram, &mut sink);
+                let outcome = match sink.poll_event() {
+                    Some((_, Event::Closed(reason))) => format!("closed: {reason}"),
+                    Some((_, event)) => format!("{event:?}"),
+                    None if sink.stats.drops.total() > 0 => {
+                        format!("dropped {:?}", sink.stats.drops)
+                    }
+                    None => format!("awaits {}", state_name(&conn)),
+                };
+                assert_ne!(conn.phase(), Phase::Open, "{role} {nth} {kind:?}");
+                writeln!(picture, "    {kind:?} -> {outcome}").unwrap();
+            }
+        }
+    }
+    insta::assert_snapshot!(picture);
+}
+
+#[test]
+fn any_record_left_out_of_the_peers_flight_keeps_the_association_from_opening() {
+    let config = config();
+    for left_out in 0..5 {
+        let mut pair = Pair::new(&config);
+        pair.begin_server();
+        let mut server = pair.server.take().unwrap();
+        for mut record in records(drain(&mut pair.server_sink)) {
+            pair.client.handle_datagram(pair.now, &mut record, &mut pair.client_sink);
+        }
+        // Certificate, ClientKeyExchange, CertificateVerify, ChangeCipherSpec, Finished.
+        for (n, mut record) in records(drain(&mut pair.client_sink)).into_iter().enumerate() {
+            if n != left_out {
+                server.handle_datagram(pair.now, &mut record, &mut pair.server_sink);
+            }
+        }
+        // The change of cipher is read off the records' epoch, so its loss alone does no harm.
+        let expected = if left_out == 3 { Phase::Open } else { Phase::Handshaking };
+        assert_eq!(server.phase(), expected, "without record {left_out}");
+    }
+}

@@ -1,0 +1,149 @@
+//! The driver on real sockets, loopback only.
+
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+#![expect(clippy::disallowed_methods, reason = "real sockets, real clock")]
+
+mod common;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use common::config;
+use dtls_channel::{AssociationId, CloseReason, Driver, EndpointConfig, Event};
+
+const LOOPBACK: &str = "127.0.0.1:0";
+
+fn server() -> Driver {
+    let serving = EndpointConfig { server: Some(Arc::new(config())), ..EndpointConfig::default() };
+    Driver::bind(LOOPBACK.parse().unwrap(), serving).unwrap()
+}
+
+fn client() -> Driver {
+    Driver::bind(LOOPBACK.parse().unwrap(), EndpointConfig::default()).unwrap()
+}
+
+/// Runs both until `done`, which sees every event; fails after ten seconds.
+async fn run(
+    server: &mut Driver,
+    client: &mut Driver,
+    mut done: impl FnMut(&mut Driver, &mut Driver, bool, AssociationId, Event) -> bool,
+) {
+    let end = Instant::now() + Duration::from_secs(10);
+    while Instant::now() < end {
+        let from_server = tokio::select! {
+            r = server.wait(Some(end)) => { r.unwrap(); true }
+            r = client.wait(Some(end)) => { r.unwrap(); false }
+        };
+        let mut driver = if from_server { server.poll_event() } else { client.poll_event() };
+        while let Some((id, event)) = driver {
+            if done(server, client, from_server, id, event) {
+                return;
+            }
+            driver = if from_server { server.poll_event() } else { client.poll_event() };
+        }
+    }
+    panic!("not done: server {:?}, client {:?}", server.stats(), client.stats());
+}
+
+#[tokio::test]
+async fn many_clients_echo_their_bursts_through_one_socket() {
+    const PEERS: usize = 20;
+    const BURST: usize = 50;
+    let mut server = server();
+    let address = server.local_addr().unwrap();
+    let config = Arc::new(config());
+    let mut clients = tokio::task::JoinSet::new();
+    for _ in 0..PEERS {
+        let config = config.clone();
+        clients.spawn(async move {
+            let mut client = client();
+            client.connect(Instant::now(), address, config).unwrap();
+            let mut echoed = HashSet::new();
+            while echoed.len() < BURST {
+                client.wait(None).await.unwrap();
+                while let Some((id, event)) = client.poll_event() {
+                    match event {
+                        Event::Established(_) => {
+                            for n in 0..BURST {
+                                let message = [&[n as u8][..], &[7; 900]].concat();
+                                client.send(Instant::now(), id, &message).unwrap();
+                            }
+                        }
+                        Event::Message { data, .. } => {
+                            assert_eq!(data.len(), 901);
+                            assert!(echoed.insert(data[0]), "delivered twice");
+                        }
+                        other => panic!("{other:?}"),
+                    }
+                }
+            }
+        });
+    }
+    let end = Instant::now() + Duration::from_secs(20);
+    loop {
+        tokio::select! {
+            waited = server.wait(Some(end)) => waited.unwrap(),
+            done = clients.join_next() => match done {
+                Some(done) => done.unwrap(),
+                None => break,
+            },
+        }
+        while let Some((id, event)) = server.poll_event() {
+            if let Event::Message { data, .. } = event {
+                server.send(Instant::now(), id, &data).unwrap();
+            }
+        }
+        assert!(Instant::now() < end, "{:?}", server.stats());
+    }
+    assert_eq!(server.endpoint().associations(), PEERS);
+}
+
+#[tokio::test]
+async fn an_answer_leaves_from_the_address_that_was_asked() {
+    let serving = EndpointConfig { server: Some(Arc::new(config())), ..EndpointConfig::default() };
+    let mut server = Driver::bind("0.0.0.0:0".parse().unwrap(), serving).unwrap();
+    let mut client = client();
+    let address = ([127, 0, 0, 99], server.local_addr().unwrap().port()).into();
+    client.connect(Instant::now(), address, Arc::new(config())).unwrap();
+    run(&mut server, &mut client, |_, _, at_server, _, event| {
+        matches!(event, Event::Established(_)) && !at_server
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn shutting_down_tells_every_peer() {
+    let (mut server, mut client) = (server(), client());
+    let address = server.local_addr().unwrap();
+    client.connect(Instant::now(), address, Arc::new(config())).unwrap();
+    run(&mut server, &mut client, |server, _, at_server, _, event| match event {
+        Event::Established(_) if at_server => {
+            server.shutdown(Instant::now());
+            false
+        }
+        Event::Closed(reason) if !at_server => {
+            assert_eq!(reason, CloseReason::CloseNotify);
+            true
+        }
+        _ => false,
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_reported() {
+    let server = server();
+    let address = server.local_addr().unwrap();
+    let error = Driver::bind(address, EndpointConfig::default()).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse);
+}
+
+#[tokio::test]
+async fn waiting_ends_at_the_time_given_and_can_be_cancelled() {
+    let mut client = client();
+    client.wait(Some(Instant::now() + Duration::from_millis(5))).await.unwrap();
+    let cancelled = tokio::time::timeout(Duration::from_millis(5), client.wait(None)).await;
+    assert!(cancelled.is_err());
+    client.wait(Some(Instant::now())).await.unwrap();
+}
