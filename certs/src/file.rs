@@ -10,6 +10,7 @@
 use std::ffi::OsStr;
 use std::fs::{DirBuilder, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -24,6 +25,9 @@ pub const PRIVATE_DIRECTORY_MODE: u32 = 0o700;
 
 /// Largest private file that [`read_private`]'s callers in this crate read: keys and tokens.
 pub const PRIVATE_FILE_BYTES_MAX: u64 = 64 * 1024;
+
+/// Bytes of a file's name that the temporary file beside it repeats.
+const TEMPORARY_NAME_BYTES_MAX: usize = 64;
 
 /// What went wrong with a file, and which one.
 #[derive(Debug, thiserror::Error)]
@@ -124,8 +128,10 @@ fn write_temporary(
     bytes: &[u8],
     mode: u32,
 ) -> Result<tempfile::NamedTempFile, FileError> {
+    // Enough of the name to know it by; all of a long one would leave no room for the suffix.
+    let name = path.file_name().unwrap_or_default().as_bytes();
     let mut prefix = OsStr::new(".").to_owned();
-    prefix.push(path.file_name().unwrap_or_default());
+    prefix.push(OsStr::from_bytes(&name[..name.len().min(TEMPORARY_NAME_BYTES_MAX)]));
     prefix.push(".");
     let permissions = Permissions::from_mode(mode);
     let mut temporary = tempfile::Builder::new()
@@ -309,6 +315,15 @@ mod tests {
         let nowhere = dir.path().join("missing/state");
         let error = write_atomic(&nowhere, b"new", 0o600).unwrap_err();
         assert!(error.is_not_found() && error.to_string().contains("missing/state"), "{error}");
+    }
+
+    #[test]
+    fn the_longest_name_a_file_system_takes_can_be_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x".repeat(255));
+        write_atomic(&path, b"one", 0o600).unwrap();
+        write_atomic(&path, b"two", 0o600).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"two");
     }
 
     #[test]
