@@ -1,5 +1,7 @@
 //! Handshakes between our own client and server on a virtual network.
 
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
 mod common;
 
 use std::sync::Arc;
@@ -226,4 +228,46 @@ fn a_client_that_comes_back_from_the_same_address_replaces_its_old_association()
     assert!(net.run_until(MINUTE, |n| n.both_open()), "{}", net.transcript());
     assert_eq!(close_reason(&net, Side::Server), Some(&CloseReason::Superseded));
     assert_eq!(net.server.associations(), 1);
+}
+
+#[derive(Default)]
+struct Lines(std::sync::Mutex<Vec<String>>);
+impl dtls_channel::KeyLog for Lines {
+    fn log(&self, line: &str) {
+        self.0.lock().unwrap().push(line.to_owned());
+    }
+}
+
+#[test]
+fn both_sides_log_the_same_secret_in_the_format_that_wireshark_reads() {
+    let logs = [Arc::new(Lines::default()), Arc::new(Lines::default())];
+    let server = config().with_key_log(logs[0].clone());
+    let mut net = net(1, &LinkConfig::default(), server, config().with_key_log(logs[1].clone()));
+    assert!(net.run_until(MINUTE, |n| n.both_open()));
+    let [server, client] = logs.map(|log| log.0.lock().unwrap().clone());
+    assert_eq!(server, client);
+    let [line] = &server[..] else { panic!("{server:?}") };
+    let fields: Vec<&str> = line.split(' ').collect();
+    assert_eq!((fields[0], fields[1].len(), fields[2].len()), ("CLIENT_RANDOM", 64, 96));
+    assert!(fields[1..].iter().all(|f| f.bytes().all(|b| b.is_ascii_hexdigit())));
+}
+
+#[test]
+fn two_handshakes_share_neither_randoms_nor_keys() {
+    let mut seen = std::collections::HashSet::new();
+    for _ in 0..4 {
+        let log = Arc::new(Lines::default());
+        let client = config().with_key_log(log.clone());
+        let mut net = net(1, &LinkConfig::default(), config(), client);
+        assert!(net.run_until(MINUTE, |n| n.both_open()));
+        let line = log.0.lock().unwrap()[0].clone();
+        assert!(line.split(' ').skip(1).all(|field| seen.insert(field.to_owned())));
+    }
+    assert_eq!(seen.len(), 8);
+}
+
+#[test]
+fn debug_output_of_a_configuration_shows_no_key() {
+    let text = format!("{:?}", config());
+    assert!(text.contains("key hidden"), "{text}");
 }
