@@ -1,1 +1,46 @@
-//! Whole-system tests: interoperation, lossy networks, crashes.
+//! Tests of the whole system: with foreign DTLS implementations, and with the real binaries.
+//!
+//! The tests are in `tests/`; this library is what they share. Everything runs on loopback, waits
+//! for what it wants to see instead of sleeping, and stops only what it started.
+//!
+//! - [`Process`]: a child with its output, for peers and daemons.
+//! - [`Node`]: our own end of one association, on a thread.
+//! - [`PemIdentity`]: one of our identities as the files that other programs read.
+
+#![expect(clippy::expect_used, reason = "all of this is test code, which fails by panicking")]
+
+mod identity;
+mod node;
+mod process;
+
+pub use identity::PemIdentity;
+pub use node::{Node, Pin};
+pub use process::{Process, udp_port};
+
+use std::time::Duration;
+
+use dtls_channel::CipherSuite;
+
+/// How long anything may take before a test gives up on it. Far more than anything needs, also on
+/// a busy machine: no test measures time.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Datagram sizes our end is set to, in bytes: from where every flight is in pieces to where each
+/// is one datagram.
+pub const MTUS: [usize; 3] = [256, 512, 1_200];
+
+/// The label with which both ends export a key, to see that they have the same secrets.
+pub const EXPORTER_LABEL: &str = "EXPORTER-interoperation";
+
+/// Every suite with every datagram size.
+pub fn suites_and_mtus() -> impl Iterator<Item = (CipherSuite, usize)> {
+    CipherSuite::ALL.into_iter().flat_map(|suite| MTUS.map(|mtu| (suite, mtu)))
+}
+
+/// Lines to be echoed; each fits one datagram of ours. None begins with a letter that `openssl`
+/// takes for a command.
+#[must_use]
+pub fn lines(mtu: usize) -> Vec<String> {
+    let long = "0123456789".repeat((mtu - 100) / 10);
+    vec!["message 1".into(), format!("message 2 {long}"), "message 3, ümläute".into()]
+}
