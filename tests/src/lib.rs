@@ -25,7 +25,7 @@ use dtls_channel::CipherSuite;
 /// a busy machine: no test measures time.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Datagram sizes our end is set to, in bytes: from where every flight is in pieces to where each
+/// Datagram sizes the ends are set to, in bytes: from where every flight is in pieces to where each
 /// is one datagram.
 pub const MTUS: [usize; 3] = [256, 512, 1_200];
 

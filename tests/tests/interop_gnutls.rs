@@ -45,7 +45,8 @@ fn gnutls_clients_are_echoed_with_every_suite_and_datagram_size() {
     for (suite, mtu) in suites_and_mtus() {
         eprintln!("{suite:?}, MTU {mtu}");
         let node = Node::serve(ours.config(&theirs).with_mtu(mtu));
-        let mut gnutls = Process::start(&mut client(&theirs, &ours, &node, suite));
+        let mut client = client(&theirs, &ours, &node, suite);
+        let mut gnutls = Process::start(client.args(["--mtu", &mtu.to_string()]));
         let established = node.established();
         assert_eq!(established.suite, suite);
         assert_eq!(established.peer_certificate, theirs.certificate());

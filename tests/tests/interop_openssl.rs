@@ -55,8 +55,9 @@ fn openssl_clients_are_echoed_with_every_suite_and_datagram_size() {
     for (suite, mtu) in suites_and_mtus() {
         eprintln!("{suite:?}, MTU {mtu}");
         let node = Node::serve(ours.config(&theirs).with_mtu(mtu));
-        let mut openssl =
-            Process::start(client(&theirs, &ours, &node).args(["-cipher", cipher(suite)]));
+        let mut client = client(&theirs, &ours, &node);
+        client.args(["-cipher", cipher(suite), "-mtu", &mtu.to_string()]);
+        let mut openssl = Process::start(&mut client);
         let established = node.established();
         assert_eq!(established.suite, suite);
         assert_eq!(established.peer_certificate, theirs.certificate());
@@ -82,7 +83,8 @@ fn openssl_servers_talk_to_us_with_every_suite_and_datagram_size() {
     let (ours, theirs) = (PemIdentity::new(), PemIdentity::new());
     for (suite, mtu) in suites_and_mtus() {
         eprintln!("{suite:?}, MTU {mtu}");
-        let mut openssl = Process::start(&mut server(&theirs, &ours));
+        let mut server = server(&theirs, &ours);
+        let mut openssl = Process::start(server.args(["-mtu", &mtu.to_string()]));
         let config = ours.config(&theirs).with_mtu(mtu).with_suites(&[suite]);
         let node = Node::connect(address(&mut openssl), config);
         let established = node.established();
