@@ -1,0 +1,56 @@
+//! A packet that is being filled.
+
+use crate::recovery::SentFrame;
+use crate::wire::Frame;
+
+/// Collects frames up to a limit, and what recovery has to know about them.
+pub(crate) struct Packet<'a> {
+    out: &'a mut Vec<u8>,
+    limit: usize,
+    sent: Vec<SentFrame>,
+}
+
+impl<'a> Packet<'a> {
+    pub(crate) fn new(out: &'a mut Vec<u8>, limit: usize) -> Self {
+        out.clear();
+        Self { out, limit, sent: Vec::new() }
+    }
+
+    /// Bytes that are left.
+    pub(crate) fn room(&self) -> usize {
+        self.limit - self.out.len()
+    }
+
+    /// Adds a frame if it fits.
+    #[must_use]
+    pub(crate) fn push(&mut self, frame: &Frame<'_>, sent: SentFrame) -> bool {
+        let before = self.out.len();
+        frame.write(self.out);
+        if self.out.len() > self.limit {
+            self.out.truncate(before);
+            return false;
+        }
+        self.sent.push(sent);
+        true
+    }
+
+    /// Whether anything is in the packet that asks for an acknowledgement.
+    pub(crate) fn is_ack_eliciting(&self) -> bool {
+        !self.sent.is_empty()
+    }
+
+    /// Whether this is in the packet already.
+    pub(crate) fn has(&self, sent: &SentFrame) -> bool {
+        self.sent.contains(sent)
+    }
+
+    /// The place for an ACK, which asks for no acknowledgement itself.
+    pub(crate) fn out(&mut self) -> &mut Vec<u8> {
+        self.out
+    }
+
+    /// Ends the packet: its length, and what it carries.
+    pub(crate) fn finish(self) -> (usize, Vec<SentFrame>) {
+        (self.out.len(), self.sent)
+    }
+}

@@ -1,0 +1,65 @@
+//! HELLO: versions, limits and abilities of its sender.
+
+use super::varint::{self, Reader};
+use super::{ended, malformed};
+use crate::PacketError;
+
+/// Bit of [`Hello::encodings`] for documents sent as they are. Always set.
+pub(crate) const ENCODINGS_RAW: u64 = 1;
+
+/// What a side says about itself, repeated until acknowledged. A higher generation replaces a
+/// lower one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Hello {
+    /// Newest protocol version spoken.
+    pub(crate) version_max: u64,
+    /// Oldest protocol version spoken.
+    pub(crate) version_min: u64,
+    /// Counts the HELLOs of a session from 0.
+    pub(crate) generation: u64,
+    /// Longest time an acknowledgement is held back, in microseconds.
+    pub(crate) ack_delay_max_us: u64,
+    /// Longest document accepted, in bytes.
+    pub(crate) document_bytes_max: u64,
+    /// Sum of the encoded lengths of the transfers that may be open, in bytes.
+    pub(crate) inbound_bytes_max: u64,
+    /// Transfers that may be open at once.
+    pub(crate) inbound_transfers_max: u64,
+    /// Bit n: encoding n is understood.
+    pub(crate) encodings: u64,
+}
+
+impl Hello {
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        for field in [
+            self.version_max,
+            self.version_min,
+            self.generation,
+            self.ack_delay_max_us,
+            self.document_bytes_max,
+            self.inbound_bytes_max,
+            self.inbound_transfers_max,
+            self.encodings,
+        ] {
+            varint::put(out, field);
+        }
+    }
+
+    pub(super) fn read(reader: &mut Reader<'_>) -> Result<Self, PacketError> {
+        let mut field = || reader.varint().map_err(ended("HELLO"));
+        let hello = Self {
+            version_max: field()?,
+            version_min: field()?,
+            generation: field()?,
+            ack_delay_max_us: field()?,
+            document_bytes_max: field()?,
+            inbound_bytes_max: field()?,
+            inbound_transfers_max: field()?,
+            encodings: field()?,
+        };
+        if hello.version_min > hello.version_max {
+            return Err(malformed("HELLO", "oldest version above the newest"));
+        }
+        Ok(hello)
+    }
+}
