@@ -1,0 +1,232 @@
+//! Which packets came in, and when to say so (RFC 9000 §13.2).
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use crate::limits::ACK_RANGES_MAX;
+
+/// Longest time an acknowledgement is held back in the hope of more packets.
+pub(crate) const ACK_DELAY_MAX: Duration = Duration::from_millis(10);
+
+/// Every this many ack-eliciting packets are acknowledged at once (RFC 9000 §13.2.2).
+const ACK_EVERY: u32 = 2;
+
+/// After this many ack-eliciting packets that were only acknowledged, a PING goes with the ACK.
+const ASK_EVERY: u32 = 32;
+
+/// Ranges this far below what the peer knows we received are forgotten. Packets that late are
+/// dropped; a record layer with a replay window of 64 drops them anyway.
+const REORDER_PACKETS_MAX: u64 = 128;
+
+/// Packet numbers received, newest range first, and the acknowledgement they are owed.
+#[derive(Debug, Default)]
+pub(crate) struct ReceivedPackets {
+    /// (lowest, highest), descending, neither overlapping nor touching.
+    ranges: VecDeque<(u64, u64)>,
+    /// Packets below this are too old to be told from duplicates.
+    floor: u64,
+    /// When the packet with the largest number came.
+    largest_at: Option<Instant>,
+    /// Ack-eliciting packets not reported yet.
+    unreported: u32,
+    /// Ack-eliciting packets since the peer last had to acknowledge something.
+    since_asked: u32,
+    /// When they have to be reported.
+    ack_at: Option<Instant>,
+}
+
+impl ReceivedPackets {
+    /// Whether a packet was received before, or is too old to tell.
+    pub(crate) fn is_duplicate(&self, number: u64) -> bool {
+        number < self.floor || self.ranges.iter().any(|&(low, high)| (low..=high).contains(&number))
+    }
+
+    /// Notes a packet that is no duplicate.
+    pub(crate) fn record(&mut self, now: Instant, number: u64, ack_eliciting: bool) {
+        let largest = self.ranges.front().map(|&(_, high)| high);
+        let in_order = largest.is_none_or(|largest| number == largest + 1);
+        if largest.is_none_or(|largest| number > largest) {
+            self.largest_at = Some(now);
+        }
+        self.insert(number);
+        while self.ranges.len() > ACK_RANGES_MAX {
+            self.drop_oldest();
+        }
+        if !ack_eliciting {
+            return;
+        }
+        self.unreported += 1;
+        self.since_asked += 1;
+        // A gap is news that the sender can act on: say so at once (RFC 9000 §13.2.1).
+        let due = if in_order && self.unreported < ACK_EVERY { now + ACK_DELAY_MAX } else { now };
+        self.ack_at = Some(self.ack_at.map_or(due, |at| at.min(due)));
+    }
+
+    fn insert(&mut self, number: u64) {
+        let at = self.ranges.iter().position(|&(_, high)| high < number);
+        let at = at.unwrap_or(self.ranges.len());
+        let joins_above = at > 0 && self.ranges[at - 1].0 == number + 1;
+        let joins_below = self.ranges.get(at).is_some_and(|&(_, high)| high + 1 == number);
+        match (joins_above, joins_below) {
+            (true, true) => {
+                self.ranges[at - 1].0 = self.ranges[at].0;
+                self.ranges.remove(at);
+            }
+            (true, false) => self.ranges[at - 1].0 = number,
+            (false, true) => self.ranges[at].1 = number,
+            (false, false) => self.ranges.insert(at, (number, number)),
+        }
+    }
+
+    fn drop_oldest(&mut self) {
+        if let Some((_, high)) = self.ranges.pop_back() {
+            self.floor = high + 1;
+        }
+    }
+
+    /// Does not hold back the acknowledgement that is owed.
+    pub(crate) fn hurry(&mut self, now: Instant) {
+        self.ack_at = self.ack_at.map(|at| at.min(now));
+    }
+
+    /// When the acknowledgement is due.
+    pub(crate) fn ack_at(&self) -> Option<Instant> {
+        self.ack_at
+    }
+
+    /// Whether there is something to report, due or not.
+    pub(crate) fn has_news(&self) -> bool {
+        self.unreported > 0
+    }
+
+    /// The ranges for an ACK, and how long the largest number has waited.
+    pub(crate) fn report(
+        &self,
+        now: Instant,
+    ) -> (Duration, impl Iterator<Item = (u64, u64)> + Clone + '_) {
+        let waited = self.largest_at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+        (waited, self.ranges.iter().copied())
+    }
+
+    /// Notes that everything was reported.
+    pub(crate) fn reported(&mut self) {
+        self.unreported = 0;
+        self.ack_at = None;
+    }
+
+    /// Whether we have long only acknowledged. Asking now and then for an acknowledgement keeps
+    /// our round-trip time known and the ranges few (RFC 9000 §13.2.4). Two sides that both have
+    /// nothing else to say never get here.
+    pub(crate) fn should_ask(&self) -> bool {
+        self.since_asked >= ASK_EVERY
+    }
+
+    /// Notes that a packet asks the peer for an acknowledgement.
+    pub(crate) fn asked(&mut self) {
+        self.since_asked = 0;
+    }
+
+    /// The peer has our report up to `largest`: what lies far below need not be repeated.
+    pub(crate) fn report_arrived(&mut self, largest: u64) {
+        let keep_from = largest.saturating_sub(REORDER_PACKETS_MAX);
+        while self.ranges.len() > 1 && self.ranges.back().is_some_and(|&(_, high)| high < keep_from)
+        {
+            self.drop_oldest();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::start;
+
+    fn numbers(received: &ReceivedPackets) -> Vec<(u64, u64)> {
+        received.report(start()).1.collect()
+    }
+
+    #[test]
+    fn the_second_packet_and_any_gap_are_acknowledged_at_once_others_after_the_delay() {
+        let now = start();
+        let mut received = ReceivedPackets::default();
+        received.record(now, 5, true);
+        assert_eq!(received.ack_at(), Some(now + ACK_DELAY_MAX));
+        received.record(now, 6, true);
+        assert_eq!(received.ack_at(), Some(now));
+        received.reported();
+        assert_eq!(received.ack_at(), None);
+        received.record(now, 8, true);
+        assert_eq!(received.ack_at(), Some(now), "7 is missing");
+        received.reported();
+        received.record(now, 7, true);
+        assert_eq!(received.ack_at(), Some(now), "7 came late");
+        assert_eq!(numbers(&received), [(5, 8)]);
+    }
+
+    #[test]
+    fn packets_that_ask_for_nothing_are_reported_only_with_others() {
+        let now = start();
+        let mut received = ReceivedPackets::default();
+        received.record(now, 1, false);
+        received.record(now, 3, false);
+        assert!(!received.has_news());
+        assert_eq!(received.ack_at(), None);
+        received.record(now, 4, true);
+        assert_eq!(numbers(&received), [(3, 4), (1, 1)]);
+    }
+
+    #[test]
+    fn the_delay_reported_is_that_of_the_largest_number() {
+        let now = start();
+        let mut received = ReceivedPackets::default();
+        received.record(now, 9, true);
+        received.record(now + Duration::from_millis(3), 4, true);
+        let (delay, _) = received.report(now + Duration::from_millis(5));
+        assert_eq!(delay, Duration::from_millis(5));
+    }
+
+    #[test]
+    fn ranges_are_bounded_and_what_falls_off_counts_as_seen() {
+        let now = start();
+        let mut received = ReceivedPackets::default();
+        for n in 0..2 * ACK_RANGES_MAX as u64 {
+            received.record(now, 2 * n, true);
+        }
+        assert_eq!(numbers(&received).len(), ACK_RANGES_MAX);
+        assert!(received.is_duplicate(1), "never received, but too old to tell");
+        let newest = 2 * (2 * ACK_RANGES_MAX as u64 - 1);
+        assert!(received.is_duplicate(newest));
+        assert!(!received.is_duplicate(newest - 1));
+        assert!(!received.is_duplicate(newest + 1));
+    }
+
+    #[test]
+    fn a_report_that_arrived_need_not_repeat_what_is_far_below() {
+        let now = start();
+        let mut received = ReceivedPackets::default();
+        for n in [1, 3, 500, 700] {
+            received.record(now, n, true);
+        }
+        received.report_arrived(500);
+        assert_eq!(numbers(&received), [(700, 700), (500, 500)]);
+        assert!(received.is_duplicate(2), "older than anything remembered");
+        received.report_arrived(5000);
+        assert_eq!(numbers(&received), [(700, 700)], "the newest range always stays");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn it_remembers_what_a_plain_set_remembers(order in proptest::collection::vec(0u64..60, 0..80)) {
+            let mut received = ReceivedPackets::default();
+            let mut model = std::collections::BTreeSet::new();
+            for number in order {
+                assert_eq!(received.is_duplicate(number), model.contains(&number));
+                if model.insert(number) {
+                    received.record(start(), number, true);
+                }
+                let told: Vec<u64> = numbers(&received).iter().rev().flat_map(|&(l, h)| l..=h).collect();
+                assert_eq!(told, model.iter().copied().collect::<Vec<_>>());
+            }
+        }
+    }
+}

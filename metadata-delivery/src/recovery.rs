@@ -1,0 +1,547 @@
+//! Packets in flight: acknowledged, lost, or probed for (RFC 9002 §5 and §6).
+//!
+//! Only ack-eliciting packets are tracked. What a packet carried is remembered as [`SentFrame`]s;
+//! their owners decide what a loss means, so a lost packet is never sent again as it was.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use crate::PacketError;
+use crate::limits::SENT_PACKETS_MAX;
+use crate::rtt::Rtt;
+use crate::wire::Ack;
+
+/// A packet is lost when one this many numbers higher is acknowledged (RFC 9002 §6.1.1), until
+/// that turns out wrong on this path.
+const PACKET_THRESHOLD: u64 = 3;
+
+/// Lost packets that are remembered, should they turn out to be late.
+const LOST_REMEMBERED_MAX: usize = 512;
+
+/// Probe timeouts do not grow beyond this: past it, patience costs more than packets.
+pub(crate) const PROBE_TIMEOUT_MAX: Duration = Duration::from_secs(3);
+
+/// Packets sent at each probe timeout (RFC 9002 §6.2.4).
+const PROBES: u8 = 2;
+
+/// Packets without frames whose sending time is remembered: when one of them is the largest
+/// acknowledged, it gives the round-trip sample (RFC 9002 §5.1).
+const UNTRACKED_REMEMBERED_MAX: usize = 32;
+
+/// Places kept free for probes when everything else has to wait for [`SENT_PACKETS_MAX`].
+const PROBES_RESERVED: usize = 64;
+
+/// What a packet carried, by reference to whoever can send it again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum SentFrame {
+    Ping,
+    Ack { largest: u64 },
+    Hello { generation: u64 },
+    Offer { transfer: u64 },
+    Data { transfer: u64, start: u64, end: u64 },
+    Answer { transfer: u64 },
+    Cancel { transfer: u64 },
+    Close,
+}
+
+/// A packet in flight.
+#[derive(Debug, Clone)]
+pub(crate) struct SentPacket {
+    pub(crate) sent_at: Instant,
+    pub(crate) bytes: usize,
+    pub(crate) frames: Vec<SentFrame>,
+}
+
+/// What an acknowledgement, or time, has settled.
+#[derive(Debug, Default)]
+pub(crate) struct Settled {
+    pub(crate) acked: Vec<SentPacket>,
+    pub(crate) lost: Vec<SentPacket>,
+    /// Packets that were called lost before, and are acknowledged now.
+    pub(crate) late: Vec<SentPacket>,
+    /// A new round-trip sample.
+    pub(crate) sample: Option<Duration>,
+}
+
+/// What [`Recovery::on_timeout`] found to be due.
+#[derive(Debug)]
+pub(crate) enum TimedOut {
+    Nothing,
+    /// Packets that are lost by now.
+    Lost(Vec<SentPacket>),
+    /// Nothing was acknowledged for a probe timeout: that many in a row.
+    Probe(u32),
+}
+
+/// Patience with packets that arrive out of order, learned from losses that were none, as in
+/// RFC 8985 §4.
+#[derive(Debug, Default)]
+struct Reordering {
+    /// Extra time a packet gets, in eighths of a round trip. Above 1, numbers prove nothing.
+    eighths: u32,
+    /// No more is learned before a packet sent after this number was acknowledged.
+    learned_at: Option<u64>,
+}
+
+impl Reordering {
+    /// Most patience: an extra round trip.
+    const EIGHTHS_MAX: u32 = 8;
+
+    /// A packet called lost has arrived; at most one step per round trip.
+    fn learn(&mut self, number: u64, largest_sent: u64) {
+        if self.learned_at.is_none_or(|learned_at| number > learned_at) {
+            self.learned_at = Some(largest_sent);
+            self.eighths = (self.eighths.max(1) + 1).min(Self::EIGHTHS_MAX);
+        }
+    }
+
+    /// How far below an acknowledged number a packet is lost, if that says anything.
+    fn packet_threshold(&self) -> u64 {
+        if self.eighths > 1 { u64::MAX } else { PACKET_THRESHOLD }
+    }
+
+    fn loss_delay(&self, rtt: &Rtt) -> Duration {
+        rtt.loss_delay(self.eighths.max(1))
+    }
+}
+
+/// Everything that is in flight.
+#[derive(Debug)]
+pub(crate) struct Recovery {
+    sent: BTreeMap<u64, SentPacket>,
+    /// The newest packets called lost.
+    lost: BTreeMap<u64, SentPacket>,
+    /// The newest packets that asked for no acknowledgement: number and sending time.
+    untracked: VecDeque<(u64, Instant)>,
+    /// How much the path reorders.
+    reordering: Reordering,
+    rtt: Rtt,
+    bytes_in_flight: usize,
+    /// Numbers of the first and last packet sent, ack-eliciting or not.
+    numbers: Option<(u64, u64)>,
+    largest_acked: Option<u64>,
+    /// When the next packet is lost unless acknowledged before.
+    loss_at: Option<Instant>,
+    last_sent_at: Instant,
+    /// Probe timeouts since the last acknowledgement.
+    timeouts: u32,
+    /// Probes owed for the last timeout.
+    probes: u8,
+    /// Since when an acknowledgement is due that has not come.
+    unanswered_since: Option<Instant>,
+}
+
+impl Recovery {
+    pub(crate) fn new(now: Instant, initial_rtt: Duration) -> Self {
+        Self {
+            sent: BTreeMap::new(),
+            lost: BTreeMap::new(),
+            untracked: VecDeque::new(),
+            reordering: Reordering::default(),
+            rtt: Rtt::new(initial_rtt),
+            bytes_in_flight: 0,
+            numbers: None,
+            largest_acked: None,
+            loss_at: None,
+            last_sent_at: now,
+            timeouts: 0,
+            probes: 0,
+            unanswered_since: None,
+        }
+    }
+
+    pub(crate) fn rtt(&self) -> &Rtt {
+        &self.rtt
+    }
+
+    pub(crate) fn bytes_in_flight(&self) -> usize {
+        self.bytes_in_flight
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.sent.is_empty()
+    }
+
+    pub(crate) fn largest_sent(&self) -> Option<u64> {
+        self.numbers.map(|(_, last)| last)
+    }
+
+    pub(crate) fn largest_acked(&self) -> Option<u64> {
+        self.largest_acked
+    }
+
+    /// When an ack-eliciting packet was sent last.
+    pub(crate) fn last_sent_at(&self) -> Instant {
+        self.last_sent_at
+    }
+
+    pub(crate) fn unanswered_since(&self) -> Option<Instant> {
+        self.unanswered_since
+    }
+
+    /// Whether a packet may be sent regardless of the congestion window.
+    pub(crate) fn probe_owed(&self) -> bool {
+        self.probes > 0 && self.sent.len() < SENT_PACKETS_MAX
+    }
+
+    /// Whether no more packets can be remembered.
+    pub(crate) fn is_full(&self) -> bool {
+        self.sent.len() >= SENT_PACKETS_MAX - PROBES_RESERVED
+    }
+
+    /// What the oldest packets in flight carried, for probes.
+    pub(crate) fn oldest(&self) -> impl Iterator<Item = &[SentFrame]> {
+        self.sent.values().map(|packet| packet.frames.as_slice())
+    }
+
+    /// Notes a packet. One without frames asks for no acknowledgement and is not tracked.
+    pub(crate) fn on_sent(
+        &mut self,
+        now: Instant,
+        number: u64,
+        bytes: usize,
+        frames: Vec<SentFrame>,
+    ) {
+        let first = self.numbers.map_or(number, |(first, _)| first);
+        self.numbers = Some((first, number));
+        if frames.is_empty() {
+            // Nothing in flight: no sample will be taken.
+            if !self.sent.is_empty() {
+                if self.untracked.len() == UNTRACKED_REMEMBERED_MAX {
+                    self.untracked.pop_front();
+                }
+                self.untracked.push_back((number, now));
+            }
+            return;
+        }
+        self.probes = self.probes.saturating_sub(1);
+        self.bytes_in_flight += bytes;
+        self.last_sent_at = now;
+        self.unanswered_since.get_or_insert(now);
+        self.sent.insert(number, SentPacket { sent_at: now, bytes, frames });
+    }
+
+    /// Takes in an acknowledgement. `delay_max` caps the delay that the peer claims.
+    ///
+    /// # Errors
+    /// [`PacketError::AckOfUnsent`] for numbers outside what was sent.
+    pub(crate) fn on_ack(
+        &mut self,
+        now: Instant,
+        ack: &Ack<'_>,
+        delay_max: Duration,
+    ) -> Result<Settled, PacketError> {
+        let unsent = |acked| PacketError::AckOfUnsent { acked, largest_sent: self.largest_sent() };
+        let Some((first_sent, largest_sent)) = self.numbers else {
+            return Err(unsent(ack.largest));
+        };
+        if ack.largest > largest_sent {
+            return Err(unsent(ack.largest));
+        }
+        let lowest = ack.ranges().last().map_or(ack.largest, |(low, _)| low);
+        if lowest < first_sent {
+            return Err(unsent(lowest));
+        }
+        let mut settled = Settled::default();
+        let largest_sent_at = self.sent_at(ack.largest);
+        for (low, high) in ack.ranges() {
+            while let Some((&number, _)) = self.sent.range(low..=high).next_back() {
+                let Some(packet) = self.take(number) else { break };
+                settled.acked.push(packet);
+            }
+            while let Some((&number, _)) = self.lost.range(low..=high).next_back() {
+                settled.late.extend(self.lost.remove(&number));
+                self.reordering.learn(number, largest_sent);
+            }
+        }
+        self.largest_acked = self.largest_acked.max(Some(ack.largest));
+        if settled.acked.is_empty() && settled.late.is_empty() {
+            return Ok(settled);
+        }
+        if let Some(sent_at) = largest_sent_at.filter(|_| !settled.acked.is_empty()) {
+            let sample = now.saturating_duration_since(sent_at);
+            self.rtt.sample(sample, Duration::from_micros(ack.delay_us).min(delay_max));
+            settled.sample = Some(sample);
+        }
+        self.untracked.retain(|(number, _)| *number > ack.largest);
+        self.timeouts = 0;
+        self.probes = 0;
+        self.unanswered_since = Some(now);
+        settled.lost = self.take_lost(now);
+        self.rest_if_idle();
+        Ok(settled)
+    }
+
+    /// Does what is due: packets lost by time, or a probe. `peer_delay_max` is how long the peer
+    /// may hold an acknowledgement back.
+    pub(crate) fn on_timeout(&mut self, now: Instant, peer_delay_max: Duration) -> TimedOut {
+        if self.loss_at.is_some_and(|at| at <= now) {
+            let lost = self.take_lost(now);
+            self.rest_if_idle();
+            return TimedOut::Lost(lost);
+        }
+        if self.probe_at(peer_delay_max).is_some_and(|at| at <= now) {
+            self.timeouts += 1;
+            self.probes = PROBES;
+            // The next timeout counts from here, whether or not a probe can be sent at once.
+            self.last_sent_at = now;
+            return TimedOut::Probe(self.timeouts);
+        }
+        TimedOut::Nothing
+    }
+
+    /// When [`on_timeout`](Self::on_timeout) has something to do.
+    pub(crate) fn next_timeout(&self, peer_delay_max: Duration) -> Option<Instant> {
+        self.loss_at.or_else(|| self.probe_at(peer_delay_max))
+    }
+
+    fn probe_at(&self, peer_delay_max: Duration) -> Option<Instant> {
+        if self.sent.is_empty() || self.loss_at.is_some() {
+            return None;
+        }
+        let base = self.rtt.probe_timeout() + peer_delay_max;
+        let timeout = base.saturating_mul(1 << self.timeouts.min(16));
+        // A path slower than the cap keeps its own pace.
+        Some(self.last_sent_at + timeout.min(PROBE_TIMEOUT_MAX.max(base)))
+    }
+
+    /// With nothing in flight, nothing is expected, and nothing has to be remembered.
+    fn rest_if_idle(&mut self) {
+        if self.sent.is_empty() {
+            self.unanswered_since = None;
+            self.lost.clear();
+            self.untracked = VecDeque::new();
+        }
+    }
+
+    /// When a packet was sent that no acknowledgement has covered yet.
+    fn sent_at(&self, number: u64) -> Option<Instant> {
+        let tracked = self.sent.get(&number).map(|packet| packet.sent_at);
+        tracked.or_else(|| {
+            let mut untracked = self.untracked.iter();
+            untracked.find(|(untracked, _)| *untracked == number).map(|(_, sent_at)| *sent_at)
+        })
+    }
+
+    fn take(&mut self, number: u64) -> Option<SentPacket> {
+        let packet = self.sent.remove(&number)?;
+        self.bytes_in_flight -= packet.bytes;
+        Some(packet)
+    }
+
+    /// Removes what is lost by number or by time, and sets the timer for the rest.
+    fn take_lost(&mut self, now: Instant) -> Vec<SentPacket> {
+        self.loss_at = None;
+        let mut lost = Vec::new();
+        let Some(largest_acked) = self.largest_acked else { return lost };
+        let loss_delay = self.reordering.loss_delay(&self.rtt);
+        while let Some((&number, packet)) = self.sent.first_key_value() {
+            if number >= largest_acked {
+                break;
+            }
+            let lost_at = packet.sent_at + loss_delay;
+            if largest_acked - number < self.reordering.packet_threshold() && lost_at > now {
+                // Later packets were sent later: the first that is not lost ends the search.
+                self.loss_at = Some(lost_at);
+                break;
+            }
+            if let Some(packet) = self.take(number) {
+                self.lost.insert(number, packet.clone());
+                lost.push(packet);
+            }
+        }
+        while self.lost.len() > LOST_REMEMBERED_MAX {
+            self.lost.pop_first();
+        }
+        lost
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::start;
+    use crate::wire::{Frame, frames, write_ack};
+
+    const MS: Duration = Duration::from_millis(1);
+    const INITIAL: Duration = Duration::from_millis(100);
+
+    fn sending(numbers: impl IntoIterator<Item = u64>) -> Recovery {
+        let mut recovery = Recovery::new(start(), INITIAL);
+        for number in numbers {
+            recovery.on_sent(start(), number, 100, vec![SentFrame::Offer { transfer: number }]);
+        }
+        recovery
+    }
+
+    fn ack(
+        recovery: &mut Recovery,
+        now: Instant,
+        ranges: &[(u64, u64)],
+    ) -> Result<Settled, PacketError> {
+        let mut packet = Vec::new();
+        write_ack(&mut packet, 1000, 0, ranges.iter().copied());
+        let Some(Ok(Frame::Ack(ack))) = frames(&packet).next() else { panic!("no ACK written") };
+        recovery.on_ack(now, &ack, Duration::ZERO)
+    }
+
+    fn transfers(packets: &[SentPacket]) -> Vec<u64> {
+        let frames = packets.iter().flat_map(|packet| &packet.frames);
+        let transfer = |frame: &SentFrame| match frame {
+            SentFrame::Offer { transfer } => *transfer,
+            other => panic!("{other:?}"),
+        };
+        frames.map(transfer).collect()
+    }
+
+    #[test]
+    fn a_packet_three_below_an_acknowledged_one_is_lost() {
+        let mut recovery = sending(1..=5);
+        let settled = ack(&mut recovery, start() + 50 * MS, &[(5, 5)]).unwrap();
+        assert_eq!(transfers(&settled.acked), [5]);
+        assert_eq!(transfers(&settled.lost), [1, 2]);
+        assert_eq!(recovery.bytes_in_flight(), 200);
+    }
+
+    #[test]
+    fn a_packet_just_below_an_acknowledged_one_is_lost_after_nine_eighths_of_a_round_trip() {
+        let mut recovery = sending(1..=2);
+        let settled = ack(&mut recovery, start() + 80 * MS, &[(2, 2)]).unwrap();
+        assert_eq!(settled.sample, Some(80 * MS));
+        assert!(settled.lost.is_empty());
+        assert_eq!(recovery.next_timeout(Duration::ZERO), Some(start() + 90 * MS));
+        assert!(matches!(
+            recovery.on_timeout(start() + 89 * MS, Duration::ZERO),
+            TimedOut::Nothing
+        ));
+        let TimedOut::Lost(lost) = recovery.on_timeout(start() + 90 * MS, Duration::ZERO) else {
+            panic!("not lost")
+        };
+        assert_eq!(transfers(&lost), [1]);
+        assert_eq!(recovery.bytes_in_flight(), 0);
+        assert_eq!(recovery.next_timeout(Duration::ZERO), None);
+        assert_eq!(recovery.unanswered_since(), None);
+    }
+
+    #[test]
+    fn a_late_packet_teaches_patience_one_step_per_round_trip() {
+        let mut recovery = sending(1..=10);
+        let settled = ack(&mut recovery, start() + 80 * MS, &[(10, 10)]).unwrap();
+        assert_eq!(transfers(&settled.lost), [1, 2, 3, 4, 5, 6, 7]);
+        let settled = ack(&mut recovery, start() + 81 * MS, &[(10, 10), (2, 4)]).unwrap();
+        assert_eq!(transfers(&settled.late), [4, 3, 2]);
+        assert!(settled.acked.is_empty() && settled.lost.is_empty());
+        assert_eq!(
+            recovery.next_timeout(Duration::ZERO),
+            Some(start() + 100 * MS),
+            "10/8 of the round trip, whatever the numbers"
+        );
+        let settled = ack(&mut recovery, start() + 82 * MS, &[(10, 10), (1, 4)]).unwrap();
+        assert_eq!(transfers(&settled.late), [1]);
+        assert_eq!(recovery.next_timeout(Duration::ZERO), Some(start() + 100 * MS));
+    }
+
+    #[test]
+    fn lost_packets_are_remembered_within_bounds() {
+        let last = 2 * LOST_REMEMBERED_MAX as u64;
+        let mut recovery = sending(1..=last);
+        ack(&mut recovery, start() + 50 * MS, &[(last, last)]).unwrap();
+        assert_eq!(recovery.lost.len(), LOST_REMEMBERED_MAX);
+        let settled = ack(&mut recovery, start() + 51 * MS, &[(1, last - 1)]).unwrap();
+        assert_eq!(settled.late.len(), LOST_REMEMBERED_MAX);
+        assert_eq!(recovery.lost.len(), 0);
+
+        let mut recovery = sending(1..=last);
+        ack(&mut recovery, start() + 50 * MS, &[(last, last)]).unwrap();
+        recovery.on_timeout(start() + 5000 * MS, Duration::ZERO);
+        assert!(recovery.is_idle());
+        assert_eq!(recovery.lost.len(), 0, "an idle session remembers none");
+    }
+
+    #[test]
+    fn probe_timeouts_double_up_to_the_cap_and_end_with_an_acknowledgement() {
+        let mut recovery = sending([1]);
+        let mut at = start();
+        let mut waits = Vec::new();
+        for count in 1..=6 {
+            let due = recovery.next_timeout(10 * MS).unwrap();
+            waits.push(due - at);
+            at = due;
+            assert!(matches!(recovery.on_timeout(at, 10 * MS), TimedOut::Probe(n) if n == count));
+            assert!(recovery.probe_owed());
+        }
+        assert_eq!(waits, [310 * MS, 620 * MS, 1240 * MS, 2480 * MS, 3000 * MS, 3000 * MS]);
+        recovery.on_sent(at, 2, 100, vec![SentFrame::Ping]);
+        let settled = ack(&mut recovery, at + 40 * MS, &[(2, 2)]).unwrap();
+        assert_eq!(transfers(&settled.lost), [1]);
+        assert!(!recovery.probe_owed());
+        assert_eq!(recovery.next_timeout(10 * MS), None);
+    }
+
+    #[test]
+    fn acknowledging_what_was_never_sent_is_an_error() {
+        let mut recovery = sending([]);
+        let error = ack(&mut recovery, start(), &[(1, 1)]).unwrap_err();
+        assert_eq!(error, PacketError::AckOfUnsent { acked: 1, largest_sent: None });
+        let mut recovery = sending(5..=6);
+        let error = ack(&mut recovery, start(), &[(7, 7)]).unwrap_err();
+        assert_eq!(error, PacketError::AckOfUnsent { acked: 7, largest_sent: Some(6) });
+        let error = ack(&mut recovery, start(), &[(4, 6)]).unwrap_err();
+        assert_eq!(error, PacketError::AckOfUnsent { acked: 4, largest_sent: Some(6) });
+        assert_eq!(recovery.bytes_in_flight(), 200, "nothing was settled");
+    }
+
+    #[test]
+    fn the_same_acknowledgement_twice_settles_once_and_gives_no_second_sample() {
+        let mut recovery = sending(1..=3);
+        assert_eq!(ack(&mut recovery, start() + 9 * MS, &[(1, 3)]).unwrap().acked.len(), 3);
+        let settled = ack(&mut recovery, start() + 500 * MS, &[(1, 3)]).unwrap();
+        assert!(settled.acked.is_empty() && settled.sample.is_none());
+        assert_eq!(recovery.rtt().measured(), Some(9 * MS));
+    }
+
+    #[test]
+    fn packets_that_ask_for_nothing_are_not_tracked() {
+        let mut recovery = sending([]);
+        recovery.on_sent(start(), 1, 40, Vec::new());
+        assert!(recovery.is_idle());
+        assert_eq!(recovery.next_timeout(Duration::ZERO), None);
+        assert!(ack(&mut recovery, start(), &[(1, 1)]).is_ok(), "but they were sent");
+    }
+
+    #[test]
+    fn a_sample_may_come_from_a_packet_that_asked_for_nothing() {
+        let mut recovery = sending([1]);
+        recovery.on_sent(start() + 30 * MS, 2, 40, Vec::new());
+        let settled = ack(&mut recovery, start() + 70 * MS, &[(1, 2)]).unwrap();
+        assert_eq!(settled.sample, Some(40 * MS));
+        for number in 3..1000 {
+            recovery.on_sent(start(), number, 40, Vec::new());
+        }
+        assert_eq!(recovery.untracked.len(), 0, "no sample to come, nothing to remember");
+    }
+
+    #[test]
+    fn bookkeeping_is_bounded_and_keeps_places_for_probes() {
+        let mut recovery = sending([]);
+        let mut number = 0;
+        while !recovery.is_full() {
+            number += 1;
+            recovery.on_sent(start(), number, 1, vec![SentFrame::Ping]);
+        }
+        let mut now = start();
+        let mut probes = 0;
+        for _ in 0..1000 {
+            now = recovery.next_timeout(Duration::ZERO).unwrap();
+            recovery.on_timeout(now, Duration::ZERO);
+            while recovery.probe_owed() {
+                number += 1;
+                probes += 1;
+                recovery.on_sent(now, number, 1, vec![SentFrame::Ping]);
+            }
+        }
+        assert_eq!(probes, PROBES_RESERVED);
+        assert_eq!(number as usize, SENT_PACKETS_MAX);
+        assert!(now > start());
+    }
+}
