@@ -5,6 +5,7 @@ use std::fmt;
 use thiserror::Error;
 
 use crate::Name;
+use crate::limits::REASON_BYTES_MAX;
 
 /// Why a document of ours was not taken for sending.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -102,6 +103,12 @@ pub enum PacketError {
         /// The most that may be open.
         max: usize,
     },
+    /// An answer to a transfer that was never opened.
+    #[error("transfer {transfer} was answered, but never opened")]
+    UnknownTransfer {
+        /// The transfer.
+        transfer: u64,
+    },
     /// A HELLO repeats a generation with other values.
     #[error("hello generation {generation} came twice with different values")]
     HelloChanged {
@@ -132,6 +139,19 @@ impl PacketError {
             _ => CloseCode::PeerFault,
         }
     }
+}
+
+/// A reason fit for the wire and for a terminal: one line, at most
+/// [`REASON_BYTES_MAX`] bytes, cut at a character.
+pub(crate) fn tidy_reason(reason: &str) -> String {
+    let mut tidy = String::new();
+    for character in reason.chars().map(|c| if c.is_control() { ' ' } else { c }) {
+        if tidy.len() + character.len_utf8() > REASON_BYTES_MAX {
+            break;
+        }
+        tidy.push(character);
+    }
+    tidy
 }
 
 /// Codes of a refused document. Below [`APPLICATION_FIRST`](refusal::APPLICATION_FIRST) they are
@@ -252,6 +272,12 @@ mod tests {
         for code in 0..=u16::MAX {
             assert_eq!(CloseCode::from_wire(code).to_wire(), code);
         }
+    }
+
+    #[test]
+    fn a_reason_is_one_line_of_bounded_length() {
+        assert_eq!(tidy_reason("disk\nfull\x1b[31m"), "disk full [31m");
+        assert_eq!(tidy_reason(&"ü".repeat(1000)), "ü".repeat(REASON_BYTES_MAX / 2));
     }
 
     #[test]

@@ -25,9 +25,13 @@ pub const SENT_PACKETS_MAX: usize = 4096;
 /// Ranges of received packet numbers that are remembered and reported in one ACK.
 pub const ACK_RANGES_MAX: usize = 64;
 
-/// Pieces of one document that may wait for an earlier piece. A peer that sends one byte here and
-/// one there runs into this before the bookkeeping outgrows the bytes.
-pub const PENDING_PIECES_MAX: usize = 4096;
+/// Pieces of one document that may wait for an earlier piece, besides one for every
+/// [`PENDING_PIECE_BYTES`] that wait. Pieces of an honest peer are longer than that; one that
+/// sends a byte here and a byte there runs into this before the bookkeeping outgrows the bytes.
+pub const PENDING_PIECES_MAX: usize = 1024;
+
+/// See [`PENDING_PIECES_MAX`].
+pub const PENDING_PIECE_BYTES: usize = 256;
 
 /// STORED and REFUSED answers that wait for their acknowledgement.
 pub const ANSWERS_MAX: usize = 1024;
@@ -37,9 +41,9 @@ pub const ANSWERS_MAX: usize = 1024;
 /// in the same session, it is delivered a second time.
 pub const NAMES_REMEMBERED_MAX: usize = 256;
 
-/// Smallest `payload_max` a session works with: a full OFFER (name and all), a HELLO and a useful
-/// piece of DATA have to fit one packet.
-pub const PAYLOAD_BYTES_MIN: usize = 512;
+/// Smallest `payload_max` a session works with: the longest REFUSED beside an ACK has to fit one
+/// packet, and so have a HELLO, the longest OFFER and a useful piece of DATA.
+pub const PAYLOAD_BYTES_MIN: usize = 768;
 
 /// Largest `payload_max` a session uses: one DTLS record, 2^14 bytes (RFC 6347 §4.1), and what a
 /// two-byte frame length can say.

@@ -184,7 +184,7 @@ pub struct Progress {
 }
 
 /// One deployment in [`Progress`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeploymentProgress {
     /// Id of the derived config.
     pub id: String,
@@ -199,6 +199,20 @@ pub struct DeploymentProgress {
     /// The end of what the hook has printed so far.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output_tail: Option<String>,
+}
+
+/// Output of a hook may hold secrets: only its size is shown.
+impl fmt::Debug for DeploymentProgress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DeploymentProgress")
+            .field("id", &self.id)
+            .field("name", &self.name)
+            .field("group", &self.group)
+            .field("state", &self.state)
+            .field("since_unix_ms", &self.since_unix_ms)
+            .field("output_tail_bytes", &self.output_tail.as_ref().map(String::len))
+            .finish()
+    }
 }
 
 /// Where a deployment stands.
@@ -504,3 +518,6 @@ impl<'de> Deserialize<'de> for Hex32 {
 pub fn metadata_name() -> Name {
     known_name(METADATA)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,17 +1,38 @@
-//! One side of a session.
+//! One side of a session: ties greeting, recovery, congestion control and both directions of
+//! transfers together.
+
+mod transmit;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use crate::ack::ReceivedPackets;
+use crate::congestion::{Congestion, SettledBytes};
+use crate::error::tidy_reason;
+use crate::greeting::Greeting;
+use crate::inbound::{Inbound, Taken};
+use crate::limits::{PAYLOAD_BYTES_MAX, PAYLOAD_BYTES_MIN};
+use crate::outbound::Outbound;
+use crate::pacer::Pacer;
+use crate::recovery::{Recovery, SentFrame, SentPacket, Settled, TimedOut};
+use crate::wire::{self, Frame};
 use crate::{CloseCode, Document, Event, Limits, Name, OfferError, PacketError, Stats};
+
+/// Copies of a CLOSE that are sent at most.
+const CLOSE_COPIES_MAX: u8 = 5;
+
+/// Time between two copies of a CLOSE: a probe timeout within these bounds.
+const CLOSE_SPACING_MIN: Duration = Duration::from_millis(20);
+const CLOSE_SPACING_MAX: Duration = Duration::from_millis(200);
 
 /// How a session behaves.
 #[derive(Debug, Clone)]
 pub struct SessionConfig {
     /// Longest packet written, in bytes: what fits one datagram of the channel below. Clamped to
-    /// [`PAYLOAD_BYTES_MIN`](crate::PAYLOAD_BYTES_MIN)..=[`PAYLOAD_BYTES_MAX`](crate::PAYLOAD_BYTES_MAX).
+    /// [`PAYLOAD_BYTES_MIN`]..=[`PAYLOAD_BYTES_MAX`].
     pub payload_max: usize,
     /// After this long without a packet that asks for an acknowledgement, a PING is sent.
+    /// `None`: never, the peer does it.
     pub keep_alive: Option<Duration>,
     /// After this long without an acknowledgement that is due, the peer is lost.
     pub peer_timeout: Duration,
@@ -34,97 +55,396 @@ impl Default for SessionConfig {
     }
 }
 
-/// One side of a session.
+/// One side of a session over a channel that delivers whole packets or none, in any order.
+///
+/// Owns no clock, socket or task: after any `&mut` call, drain
+/// [`poll_transmit`](Self::poll_transmit), then [`poll_event`](Self::poll_event), then arm a timer
+/// for [`next_timeout`](Self::next_timeout).
+///
+/// Memory: the struct itself (1.2 KiB) while nothing is under way, and at most
+/// [`NAMES_REMEMBERED_MAX`](crate::NAMES_REMEMBERED_MAX) names of what came before; nothing is
+/// allocated ahead of need. What the peer can make us hold is bounded by [`Limits`] and the
+/// constants beside it.
 #[derive(Debug)]
 pub struct Session {
     config: SessionConfig,
+    phase: Phase,
+    greeting: Greeting,
+    received: ReceivedPackets,
+    recovery: Recovery,
+    congestion: Congestion,
+    pacer: Pacer,
+    outbound: Outbound,
+    inbound: Inbound,
+    /// A PING has to be sent.
+    ping_due: bool,
     events: VecDeque<Event>,
+    counters: Stats,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Open,
+    /// We hang up, and say so.
+    Closing(Closing),
+    /// Nothing is sent but acknowledgements of the peer's CLOSE.
+    Over,
+}
+
+#[derive(Debug)]
+struct Closing {
+    code: CloseCode,
+    reason: String,
+    /// Copies of CLOSE still to be sent.
+    copies: u8,
+    /// When the next one is due, or after the last, when we stop waiting.
+    next_at: Instant,
 }
 
 impl Session {
     /// A new session over a channel that was just established.
-    pub fn new(_now: Instant, config: SessionConfig) -> Self {
-        Self { config, events: VecDeque::new() }
+    pub fn new(now: Instant, config: SessionConfig) -> Self {
+        let payload_max = config.payload_max.clamp(PAYLOAD_BYTES_MIN, PAYLOAD_BYTES_MAX);
+        let config = SessionConfig { payload_max, limits: config.limits.clamped(), ..config };
+        Self {
+            phase: Phase::Open,
+            greeting: Greeting::new(),
+            received: ReceivedPackets::default(),
+            recovery: Recovery::new(now, config.initial_rtt),
+            congestion: Congestion::new(payload_max),
+            pacer: Pacer::new(payload_max),
+            outbound: Outbound::default(),
+            inbound: Inbound::default(),
+            ping_due: false,
+            events: VecDeque::new(),
+            counters: Stats::default(),
+            config,
+        }
     }
 
-    /// Offers a document to the peer; sent and resent until the peer has stored or refused it.
-    /// A newer version of the same name takes the place of one that is not stored yet.
+    /// Offers a document to the peer; it is sent and resent until [`Event::Stored`] or
+    /// [`Event::Refused`]. A newer version takes the place of one of the same name that is under
+    /// way, of which no event comes any more. Offering the same version with the same bytes again
+    /// changes nothing.
     ///
     /// # Errors
-    /// [`OfferError`]
-    pub fn offer(&mut self, _now: Instant, _document: Document) -> Result<(), OfferError> {
-        Ok(())
+    /// [`OfferError`] for a version older than the one under way, or the same with other bytes,
+    /// when a limit of ours is reached, and after the end of the session.
+    pub fn offer(&mut self, _now: Instant, document: Document) -> Result<(), OfferError> {
+        match self.phase {
+            Phase::Open => self.outbound.offer(document, &self.config.limits),
+            Phase::Closing(_) | Phase::Over => Err(OfferError::Closed),
+        }
     }
 
-    /// Gives up sending a document.
-    pub fn withdraw(&mut self, _now: Instant, _name: &Name) {}
+    /// Gives up sending a document. No event follows.
+    pub fn withdraw(&mut self, _now: Instant, name: &Name) {
+        self.outbound.withdraw(name);
+    }
 
-    /// Confirms to the peer that a received document is durable.
-    pub fn stored(&mut self, _now: Instant, _name: &Name, _version: u64) {}
+    /// Confirms to the peer that a document from [`Event::Received`] is durable. Without effect
+    /// for any other name and version, and when it was decided before.
+    pub fn stored(&mut self, _now: Instant, name: &Name, version: u64) {
+        self.inbound.decide(name, version, None);
+    }
 
-    /// Tells the peer that a received document will not be taken.
-    pub fn refuse(
-        &mut self,
-        _now: Instant,
-        _name: &Name,
-        _version: u64,
-        _code: u16,
-        _reason: &str,
-    ) {
+    /// Tells the peer that a document from [`Event::Received`] will not be taken. The peer does
+    /// not send this version again; codes are those of [`refusal`](crate::refusal), or the
+    /// application's from [`APPLICATION_FIRST`](crate::refusal::APPLICATION_FIRST) on.
+    pub fn refuse(&mut self, _now: Instant, name: &Name, version: u64, code: u16, reason: &str) {
+        self.inbound.decide(name, version, Some((code, reason.to_owned())));
     }
 
     /// Tells the peer why we hang up, and stops everything else. Drive on until
-    /// [`is_closed`](Self::is_closed), at most about a second, then close the channel.
-    pub fn close(&mut self, _now: Instant, _code: CloseCode, _reason: &str) {}
-
-    /// Replaces the limits and tells the peer: how a stranger becomes known.
-    pub fn set_limits(&mut self, _now: Instant, limits: Limits) {
-        self.config.limits = limits;
+    /// [`is_closed`](Self::is_closed), at most a second, then close the channel.
+    pub fn close(&mut self, now: Instant, code: CloseCode, reason: &str) {
+        if !matches!(self.phase, Phase::Open) {
+            return;
+        }
+        self.outbound.clear();
+        self.inbound = Inbound::default();
+        self.phase = Phase::Closing(Closing {
+            code,
+            reason: tidy_reason(reason),
+            copies: CLOSE_COPIES_MAX,
+            next_at: now,
+        });
     }
 
-    /// Takes in a packet.
+    /// Replaces the limits and tells the peer: how a stranger becomes known. The peer learns the
+    /// new ones no later than any document offered afterwards. Transfers accepted under the
+    /// former limits go on.
+    pub fn set_limits(&mut self, _now: Instant, limits: Limits) {
+        self.config.limits = limits.clamped();
+        self.greeting.renew();
+    }
+
+    /// Takes in a packet. Duplicates and late packets do no harm.
     ///
     /// # Errors
-    /// [`PacketError`] when the peer broke a rule: close the session with its code.
+    /// [`PacketError`] when the peer broke a rule: [`close`](Self::close) the session with
+    /// [`PacketError::close_code`].
     pub fn handle_packet(
         &mut self,
-        _now: Instant,
-        _packet_number: u64,
-        _payload: &[u8],
+        now: Instant,
+        packet_number: u64,
+        payload: &[u8],
     ) -> Result<(), PacketError> {
+        if self.received.is_duplicate(packet_number) {
+            self.counters.packets_duplicate += 1;
+            return Ok(());
+        }
+        let mut ack_eliciting = false;
+        let mut room = true;
+        let mut hurry = false;
+        for frame in wire::frames(payload) {
+            let frame = frame?;
+            ack_eliciting |= frame.is_ack_eliciting();
+            hurry |= matches!(frame, Frame::Close { .. });
+            room &= self.handle_frame(now, frame)?;
+        }
+        if !room {
+            // Every frame may be handled twice, so the packet may come again as if it were new.
+            self.counters.packets_without_room += 1;
+            return Ok(());
+        }
+        self.counters.packets_received += 1;
+        self.received.record(now, packet_number, ack_eliciting);
+        if hurry {
+            self.received.hurry(now);
+        }
         Ok(())
     }
 
-    /// Does what time has made due.
-    pub fn handle_timeout(&mut self, _now: Instant) {}
-
-    /// When [`handle_timeout`](Self::handle_timeout) is due next.
-    pub fn next_timeout(&self) -> Option<Instant> {
-        None
+    /// False when there was no room for it.
+    fn handle_frame(&mut self, now: Instant, frame: Frame<'_>) -> Result<bool, PacketError> {
+        match (&self.phase, frame) {
+            (Phase::Open | Phase::Closing(_), Frame::Ack(ack)) => {
+                let in_flight = self.recovery.bytes_in_flight();
+                let delay_max = self.greeting.peer_ack_delay_max();
+                let settled = self.recovery.on_ack(now, &ack, delay_max)?;
+                self.on_settled(now, in_flight, settled);
+            }
+            (Phase::Open, Frame::Hello(hello)) => self.greeting.on_hello(hello)?,
+            (Phase::Open, Frame::Offer(offer)) => {
+                let taken = self.inbound.on_offer(&offer, &self.config.limits)?;
+                return Ok(self.take(taken));
+            }
+            (Phase::Open, Frame::Data { transfer, offset, bytes }) => {
+                let taken = self.inbound.on_data(transfer, offset, bytes)?;
+                return Ok(self.take(taken));
+            }
+            (Phase::Open, Frame::Stored { transfer }) => {
+                if let Some((name, version)) = self.answered(transfer)? {
+                    self.counters.documents_stored += 1;
+                    self.events.push_back(Event::Stored { name, version });
+                }
+            }
+            (Phase::Open, Frame::Refused { transfer, code, reason }) => {
+                if let Some((name, version)) = self.answered(transfer)? {
+                    self.refused(name, version, code, tidy_reason(reason));
+                }
+            }
+            (Phase::Open, Frame::Cancel { transfer }) => self.inbound.on_cancel(transfer)?,
+            (Phase::Open, Frame::Close { code, reason }) => {
+                let code = CloseCode::from_wire(code);
+                self.end(Event::PeerClosed { code, reason: tidy_reason(reason) });
+            }
+            (Phase::Closing(_), Frame::Close { .. }) => self.phase = Phase::Over,
+            (_, _) => {}
+        }
+        Ok(true)
     }
 
-    /// Writes the next packet into `out`, which is cleared first. False: nothing to send now.
-    pub fn poll_transmit(
-        &mut self,
-        _now: Instant,
-        _packet_number: u64,
-        _out: &mut Vec<u8>,
-    ) -> bool {
-        false
+    fn take(&mut self, taken: Taken) -> bool {
+        match taken {
+            Taken::Quietly => true,
+            Taken::NoRoom => false,
+            Taken::Document(document) => {
+                self.counters.documents_received += 1;
+                self.events.push_back(Event::Received(document));
+                true
+            }
+        }
+    }
+
+    fn answered(&mut self, transfer: u64) -> Result<Option<(Name, u64)>, PacketError> {
+        if !self.outbound.was_opened(transfer) {
+            return Err(PacketError::UnknownTransfer { transfer });
+        }
+        Ok(self.outbound.answered(transfer))
+    }
+
+    fn refused(&mut self, name: Name, version: u64, code: u16, reason: String) {
+        self.counters.documents_refused += 1;
+        self.events.push_back(Event::Refused { name, version, code, reason });
+    }
+
+    fn end(&mut self, event: Event) {
+        self.phase = Phase::Over;
+        self.outbound.clear();
+        self.inbound = Inbound::default();
+        self.events.push_back(event);
+    }
+
+    /// Tells everybody what became of the packets they had a part in.
+    fn on_settled(&mut self, now: Instant, in_flight: usize, settled: Settled) {
+        let Settled { acked, lost, late, sample } = settled;
+        if acked.is_empty() && lost.is_empty() && late.is_empty() {
+            return;
+        }
+        let sum = |packets: &[SentPacket]| packets.iter().map(|packet| packet.bytes).sum();
+        self.congestion.on_settled(
+            now,
+            SettledBytes {
+                acked: sum(&acked),
+                lost: sum(&lost),
+                late: sum(&late),
+                in_flight,
+                sample,
+                largest_acked: self.recovery.largest_acked().unwrap_or(0),
+                largest_sent: self.recovery.largest_sent().unwrap_or(0),
+            },
+        );
+        self.counters.packets_lost += lost.len() as u64;
+        self.counters.packets_late += late.len() as u64;
+        for frame in acked.into_iter().chain(late).flat_map(|packet| packet.frames) {
+            self.frame_acked(frame);
+        }
+        for frame in lost.into_iter().flat_map(|packet| packet.frames) {
+            self.frame_lost(frame);
+        }
+    }
+
+    fn frame_acked(&mut self, frame: SentFrame) {
+        match frame {
+            SentFrame::Ping => {}
+            SentFrame::Ack { largest } => self.received.report_arrived(largest),
+            SentFrame::Hello { generation } => self.greeting.acked(generation),
+            SentFrame::Offer { transfer } => self.outbound.offer_acked(transfer),
+            SentFrame::Data { transfer, start, end } => {
+                self.outbound.data_acked(transfer, start, end);
+            }
+            SentFrame::Answer { transfer } => self.inbound.answer_acked(transfer),
+            SentFrame::Cancel { transfer } => self.outbound.cancel_acked(transfer),
+            SentFrame::Close => self.phase = Phase::Over,
+        }
+    }
+
+    /// Makes what a packet carried due again, where it still matters.
+    fn frame_lost(&mut self, frame: SentFrame) {
+        match frame {
+            // Acknowledgements and probes are only worth sending fresh; CLOSE has its own clock.
+            SentFrame::Ping | SentFrame::Ack { .. } | SentFrame::Close => {}
+            SentFrame::Hello { generation } => self.greeting.lost(generation),
+            SentFrame::Offer { transfer } => self.outbound.offer_lost(transfer),
+            SentFrame::Data { transfer, start, end } => {
+                self.outbound.data_lost(transfer, start, end);
+            }
+            SentFrame::Answer { transfer } => self.inbound.answer_lost(transfer),
+            SentFrame::Cancel { transfer } => self.outbound.cancel_lost(transfer),
+        }
+    }
+
+    /// Does what time has made due. Harmless when nothing is.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        match &self.phase {
+            Phase::Over => return,
+            Phase::Closing(closing) => {
+                if closing.copies == 0 && closing.next_at <= now {
+                    self.phase = Phase::Over;
+                }
+                return;
+            }
+            Phase::Open => {}
+        }
+        if self.peer_lost_at().is_some_and(|at| at <= now) {
+            return self.end(Event::PeerLost);
+        }
+        let in_flight = self.recovery.bytes_in_flight();
+        match self.recovery.on_timeout(now, self.greeting.peer_ack_delay_max()) {
+            TimedOut::Nothing => {}
+            TimedOut::Lost(lost) => {
+                self.on_settled(now, in_flight, Settled { lost, ..Settled::default() });
+            }
+            TimedOut::Probe(in_a_row) => {
+                self.counters.probe_timeouts += 1;
+                self.congestion.on_probe_timeout(in_a_row);
+                self.resend_oldest();
+            }
+        }
+        if self.keep_alive_at().is_some_and(|at| at <= now) {
+            self.ping_due = true;
+        }
+    }
+
+    /// Makes due again what the oldest packets in flight carried.
+    fn resend_oldest(&mut self) {
+        let oldest: Vec<SentFrame> = self.recovery.oldest().take(2).flatten().cloned().collect();
+        for frame in oldest {
+            self.frame_lost(frame);
+        }
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is due next; may lie in the past.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        match &self.phase {
+            Phase::Over => None,
+            Phase::Closing(closing) => Some(closing.next_at),
+            Phase::Open => {
+                let timers = [
+                    self.received.ack_at(),
+                    self.recovery.next_timeout(self.greeting.peer_ack_delay_max()),
+                    self.peer_lost_at(),
+                    self.keep_alive_at(),
+                    self.paced_until(),
+                ];
+                timers.into_iter().flatten().min()
+            }
+        }
+    }
+
+    fn peer_lost_at(&self) -> Option<Instant> {
+        Some(self.recovery.unanswered_since()? + self.config.peer_timeout)
+    }
+
+    /// While packets are in flight, probes keep the path alive.
+    fn keep_alive_at(&self) -> Option<Instant> {
+        let due = self.recovery.last_sent_at() + self.config.keep_alive?;
+        (self.recovery.is_idle() && !self.ping_due).then_some(due)
     }
 
     /// The next thing the application has to know.
     pub fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        let event = self.events.pop_front();
+        if self.events.is_empty() {
+            self.events = VecDeque::new();
+        }
+        event
     }
 
-    /// Whether nothing more will be sent or received.
+    /// Whether the session is over: closed by either side, or the peer is lost. After
+    /// [`Event::PeerClosed`], drain [`poll_transmit`](Self::poll_transmit) once more, which
+    /// acknowledges it, then close the channel.
     pub fn is_closed(&self) -> bool {
-        false
+        matches!(self.phase, Phase::Over)
     }
 
     /// Counters and gauges.
     pub fn stats(&self) -> Stats {
-        Stats::default()
+        Stats {
+            data_bytes_sent: self.outbound.data_bytes_sent,
+            data_bytes_resent: self.outbound.data_bytes_resent,
+            transfers_cancelled: self.outbound.cancelled,
+            rtt: self.recovery.rtt().measured(),
+            window_bytes: self.congestion.window(),
+            in_flight_bytes: self.recovery.bytes_in_flight(),
+            inbound_bytes: self.inbound.held_bytes(),
+            outbound_bytes: self.outbound.bytes(),
+            ..self.counters
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;

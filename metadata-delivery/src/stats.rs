@@ -18,6 +18,8 @@ pub struct Stats {
     pub packets_without_room: u64,
     /// Packets taken for lost.
     pub packets_lost: u64,
+    /// Packets taken for lost that were only late.
+    pub packets_late: u64,
     /// Times the probe timer fired.
     pub probe_timeouts: u64,
     /// Document bytes written, including what was sent again.

@@ -1,0 +1,370 @@
+//! Our documents on their way to the peer.
+//!
+//! A document waits until the peer's limits leave room, then becomes a transfer with a number of
+//! its own. A transfer ends in one of three ways: the peer answers (STORED or REFUSED), or we
+//! give it up and the peer acknowledges our CANCEL. Until then its number occupies one of the
+//! places that the peer grants, so that the numbers open at the peer stay few.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use crate::limits::Limits;
+use crate::message::Hex32;
+use crate::packet::Packet;
+use crate::range_set::RangeSet;
+use crate::recovery::SentFrame;
+use crate::wire::{self, ENCODING_RAW, Frame, Offer, VARINT_MAX};
+use crate::{Document, Name, OfferError, refusal};
+
+/// One DATA frame of this many goes to the transfer that waited longest, the others to the one
+/// with the least left: a result overtakes a large document, and the large one still moves.
+const TURNS: u64 = 8;
+
+/// A rest of a packet too small for this many bytes of a longer piece stays empty.
+const PIECE_BYTES_MIN: u64 = 32;
+
+/// What the peer accepts, as far as it has said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PeerLimits {
+    pub(crate) document_bytes_max: u64,
+    pub(crate) inbound_bytes_max: u64,
+    pub(crate) inbound_transfers_max: u64,
+    /// Whether the peer has said so, or this is the assumption made before.
+    pub(crate) told: bool,
+}
+
+/// Our documents that the peer has not stored, refused or been spared.
+#[derive(Debug, Default)]
+pub(crate) struct Outbound {
+    /// Not offered on the wire yet. At most one version per name, here and in `open` together.
+    waiting: BTreeMap<Name, Waiting>,
+    open: BTreeMap<u64, Transfer>,
+    cancels: BTreeMap<u64, Cancel>,
+    next_transfer: u64,
+    /// Bytes in `waiting` and `open`.
+    bytes: usize,
+    /// Counts DATA frames, for fairness.
+    turn: u64,
+    pub(crate) data_bytes_sent: u64,
+    pub(crate) data_bytes_resent: u64,
+    pub(crate) cancelled: u64,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    version: u64,
+    body: Bytes,
+}
+
+#[derive(Debug)]
+struct Transfer {
+    name: Name,
+    version: u64,
+    body: Bytes,
+    sha256: [u8; 32],
+    offer: Delivery,
+    /// Everything from here on was never sent.
+    next: u64,
+    /// What has to be sent again.
+    lost: RangeSet,
+    /// Turn of its last DATA frame.
+    last_turn: u64,
+}
+
+/// A transfer given up.
+#[derive(Debug)]
+struct Cancel {
+    name: Name,
+    bytes: u64,
+    due: bool,
+}
+
+/// Where something stands that is repeated until acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Delivery {
+    Due,
+    InFlight,
+    Acknowledged,
+}
+
+impl Transfer {
+    fn length(&self) -> u64 {
+        self.body.len() as u64
+    }
+
+    fn unsent(&self) -> u64 {
+        self.length() - self.next + self.lost.total()
+    }
+
+    fn has_something(&self) -> bool {
+        self.offer == Delivery::Due || self.unsent() > 0
+    }
+
+    fn offer_frame(&self, transfer: u64) -> Offer<'_> {
+        Offer {
+            transfer,
+            version: self.version,
+            base: 0,
+            encoding: ENCODING_RAW,
+            plain_length: self.length(),
+            encoded_length: self.length(),
+            sha256: self.sha256,
+            name: self.name.as_str(),
+        }
+    }
+}
+
+impl Outbound {
+    /// Takes a document for sending; a newer version replaces an older one.
+    pub(crate) fn offer(&mut self, document: Document, limits: &Limits) -> Result<(), OfferError> {
+        let Document { name, version, body } = document;
+        if version > VARINT_MAX {
+            return Err(OfferError::VersionTooLarge { name, version });
+        }
+        let mut replaced = 0;
+        if let Some((newest, newest_body)) = self.find(&name) {
+            if version < newest {
+                return Err(OfferError::Stale { name, version, newest });
+            }
+            if version == newest {
+                let same = body == *newest_body;
+                return if same { Ok(()) } else { Err(OfferError::Conflict { name, version }) };
+            }
+            replaced = newest_body.len();
+        } else if self.waiting.len() + self.open.len() >= limits.outbound_documents_max {
+            return Err(OfferError::TooMany { max: limits.outbound_documents_max });
+        }
+        let free = limits.outbound_bytes_max.saturating_sub(self.bytes - replaced);
+        if body.len() > free {
+            return Err(OfferError::NoBytesLeft { name, bytes: body.len(), free });
+        }
+        self.withdraw(&name);
+        self.bytes += body.len();
+        self.waiting.insert(name, Waiting { version, body });
+        Ok(())
+    }
+
+    /// Gives a document up, wherever it stands.
+    pub(crate) fn withdraw(&mut self, name: &Name) {
+        if let Some(waiting) = self.waiting.remove(name) {
+            self.bytes -= waiting.body.len();
+        }
+        let Some((&transfer, _)) = self.open.iter().find(|(_, open)| open.name == *name) else {
+            return;
+        };
+        if let Some(open) = self.close(transfer) {
+            let bytes = open.length();
+            self.cancels.insert(transfer, Cancel { name: open.name, bytes, due: true });
+            self.cancelled += 1;
+        }
+    }
+
+    fn find(&self, name: &Name) -> Option<(u64, &Bytes)> {
+        let waiting = self.waiting.get(name).map(|waiting| (waiting.version, &waiting.body));
+        waiting.or_else(|| {
+            let open = self.open.values().find(|open| open.name == *name)?;
+            Some((open.version, &open.body))
+        })
+    }
+
+    fn close(&mut self, transfer: u64) -> Option<Transfer> {
+        let open = self.open.remove(&transfer)?;
+        self.bytes -= open.body.len();
+        Some(open)
+    }
+
+    /// Opens transfers while the peer has room, smallest document first. Documents that the peer
+    /// will never take are returned with the reason.
+    pub(crate) fn promote(&mut self, peer: &PeerLimits) -> Vec<(Name, u64, u16, String)> {
+        let mut refused = Vec::new();
+        while ((self.open.len() + self.cancels.len()) as u64) < peer.inbound_transfers_max {
+            let smallest = self.waiting.iter().min_by_key(|(_, waiting)| waiting.body.len());
+            let Some((name, waiting)) = smallest else { break };
+            let bytes = waiting.body.len() as u64;
+            if bytes > peer.document_bytes_max {
+                if !peer.told {
+                    break;
+                }
+                let reason = format!(
+                    "{bytes} bytes, the peer accepts documents of at most {}",
+                    peer.document_bytes_max
+                );
+                let (name, version) = (name.clone(), waiting.version);
+                self.withdraw(&name);
+                refused.push((name, version, refusal::TOO_LARGE, reason));
+                continue;
+            }
+            if self.bytes_open_besides(name) + bytes > peer.inbound_bytes_max {
+                break;
+            }
+            let name = name.clone();
+            if let Some(Waiting { version, body }) = self.waiting.remove(&name) {
+                self.start(name, version, body);
+            }
+        }
+        refused
+    }
+
+    /// What the peer may have reserved for transfers of other names. One of the same name is
+    /// replaced there as soon as the new OFFER arrives.
+    fn bytes_open_besides(&self, name: &Name) -> u64 {
+        let open = self.open.values().map(Transfer::length);
+        let cancels =
+            self.cancels.values().filter(|cancel| cancel.name != *name).map(|cancel| cancel.bytes);
+        open.chain(cancels).sum()
+    }
+
+    fn start(&mut self, name: Name, version: u64, body: Bytes) {
+        let transfer = Transfer {
+            name,
+            version,
+            sha256: Hex32::sha256_of(&body).0,
+            body,
+            offer: Delivery::Due,
+            next: 0,
+            lost: RangeSet::default(),
+            last_turn: self.turn,
+        };
+        self.open.insert(self.next_transfer, transfer);
+        self.next_transfer += 1;
+    }
+
+    /// Forgets every document, at the end of a session.
+    pub(crate) fn clear(&mut self) {
+        self.waiting.clear();
+        self.open.clear();
+        self.cancels.clear();
+        self.bytes = 0;
+    }
+
+    /// Whether there is something to send.
+    pub(crate) fn has_something(&self) -> bool {
+        self.cancels.values().any(|cancel| cancel.due)
+            || self.open.values().any(Transfer::has_something)
+    }
+
+    /// Bytes of documents held.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Puts as much as fits into a packet.
+    pub(crate) fn fill(&mut self, packet: &mut Packet<'_>) {
+        for (&transfer, cancel) in self.cancels.iter_mut().filter(|(_, cancel)| cancel.due) {
+            if !packet.push(&Frame::Cancel { transfer }, SentFrame::Cancel { transfer }) {
+                return;
+            }
+            cancel.due = false;
+        }
+        while let Some(transfer) = self.pick() {
+            if !self.fill_from(transfer, packet) {
+                return;
+            }
+        }
+    }
+
+    /// The transfer whose turn it is.
+    fn pick(&self) -> Option<u64> {
+        let ready = self.open.iter().filter(|(_, open)| open.has_something());
+        let picked = if self.turn % TURNS == TURNS - 1 {
+            ready.min_by_key(|(_, open)| open.last_turn)
+        } else {
+            ready.min_by_key(|(_, open)| open.unsent())
+        };
+        picked.map(|(&transfer, _)| transfer)
+    }
+
+    /// One OFFER and DATA frame, as needed. False: the packet is full.
+    fn fill_from(&mut self, transfer: u64, packet: &mut Packet<'_>) -> bool {
+        let Some(open) = self.open.get_mut(&transfer) else { return false };
+        // DATA is of no use to a peer that missed the OFFER: they travel together until it is
+        // known to have arrived.
+        if open.offer != Delivery::Acknowledged {
+            let sent = SentFrame::Offer { transfer };
+            if !packet.has(&sent) && !packet.push(&Frame::Offer(open.offer_frame(transfer)), sent) {
+                return false;
+            }
+            open.offer = Delivery::InFlight;
+        }
+        let again = open.lost.first();
+        let range = again.clone().unwrap_or_else(|| open.next..open.length());
+        if range.is_empty() {
+            return true;
+        }
+        let room = wire::data_room(packet.room(), transfer, range.start) as u64;
+        let end = range.end.min(range.start + room);
+        let piece = range.start..end;
+        if end < range.end && end - range.start < PIECE_BYTES_MIN {
+            return false;
+        }
+        let bytes = &open.body[piece.start as usize..piece.end as usize];
+        let sent = SentFrame::Data { transfer, start: piece.start, end };
+        if !packet.push(&Frame::Data { transfer, offset: piece.start, bytes }, sent) {
+            return false;
+        }
+        self.data_bytes_sent += bytes.len() as u64;
+        if again.is_some() {
+            self.data_bytes_resent += bytes.len() as u64;
+            open.lost.remove(piece);
+        } else {
+            open.next = end;
+        }
+        open.last_turn = self.turn;
+        self.turn += 1;
+        end == range.end
+    }
+
+    pub(crate) fn offer_acked(&mut self, transfer: u64) {
+        if let Some(open) = self.open.get_mut(&transfer) {
+            open.offer = Delivery::Acknowledged;
+        }
+    }
+
+    pub(crate) fn offer_lost(&mut self, transfer: u64) {
+        if let Some(open) = self.open.get_mut(&transfer)
+            && open.offer == Delivery::InFlight
+        {
+            open.offer = Delivery::Due;
+        }
+    }
+
+    /// An earlier copy may have been called lost, or sent for a probe: it need not go again.
+    pub(crate) fn data_acked(&mut self, transfer: u64, start: u64, end: u64) {
+        if let Some(open) = self.open.get_mut(&transfer) {
+            open.lost.remove(start..end);
+        }
+    }
+
+    pub(crate) fn data_lost(&mut self, transfer: u64, start: u64, end: u64) {
+        if let Some(open) = self.open.get_mut(&transfer) {
+            open.lost.insert(start..end);
+        }
+    }
+
+    pub(crate) fn cancel_acked(&mut self, transfer: u64) {
+        self.cancels.remove(&transfer);
+    }
+
+    pub(crate) fn cancel_lost(&mut self, transfer: u64) {
+        if let Some(cancel) = self.cancels.get_mut(&transfer) {
+            cancel.due = true;
+        }
+    }
+
+    /// Whether a transfer of this number was ever opened.
+    pub(crate) fn was_opened(&self, transfer: u64) -> bool {
+        transfer < self.next_transfer
+    }
+
+    /// The peer has answered a transfer: it is over. Returns which document that was, unless we
+    /// had given it up.
+    pub(crate) fn answered(&mut self, transfer: u64) -> Option<(Name, u64)> {
+        self.cancels.remove(&transfer);
+        let open = self.close(transfer)?;
+        Some((open.name, open.version))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,287 @@
+use super::*;
+use crate::limits::{ACK_RANGES_MAX, REASON_BYTES_MAX};
+use crate::testing::{body, name, start};
+use crate::wire::frames;
+use crate::{NamePolicy, refusal};
+
+const MS: Duration = Duration::from_millis(1);
+
+fn session() -> Session {
+    Session::new(start(), SessionConfig::default())
+}
+
+/// Every packet that is due, numbered from `number` on.
+fn transmit(session: &mut Session, now: Instant, number: &mut u64) -> Vec<(u64, Vec<u8>)> {
+    let mut packets = Vec::new();
+    let mut out = Vec::new();
+    while session.poll_transmit(now, *number, &mut out) {
+        packets.push((*number, out.clone()));
+        *number += 1;
+    }
+    packets
+}
+
+/// What a peer would send.
+fn packet(frames: &[Frame<'_>]) -> Vec<u8> {
+    let mut out = Vec::new();
+    frames.iter().for_each(|frame| frame.write(&mut out));
+    out
+}
+
+fn document(text: &str, version: u64, length: usize) -> Document {
+    Document { name: name(text), version, body: body(version, length) }
+}
+
+#[test]
+fn an_idle_session_takes_about_a_kibibyte() {
+    println!("{} bytes", size_of::<Session>());
+    assert!(size_of::<Session>() <= 1280, "{} bytes", size_of::<Session>());
+}
+
+#[test]
+fn the_first_packet_says_hello_and_carries_a_small_document() {
+    let mut session = session();
+    session.offer(start(), document("hello", 1, 300)).unwrap();
+    let packets = transmit(&mut session, start(), &mut 1);
+    let [(_, first)] = &packets[..] else { panic!("{} packets", packets.len()) };
+    let kinds: Vec<_> = frames(first).map(Result::unwrap).collect();
+    assert!(
+        matches!(kinds[..], [Frame::Hello(_), Frame::Offer(_), Frame::Data { offset: 0, .. }]),
+        "{kinds:?}"
+    );
+}
+
+#[test]
+fn the_longest_frames_get_through_the_smallest_packets() {
+    let config = SessionConfig { payload_max: 1, ..SessionConfig::default() };
+    let mut session = Session::new(start(), config);
+    let mut number = 1;
+    transmit(&mut session, start(), &mut number);
+    let long = "n".repeat(crate::NAME_BYTES_MAX);
+    let mut received = packet(&[]);
+    Frame::Offer(crate::wire::Offer {
+        transfer: 0,
+        version: 1,
+        base: 0,
+        encoding: 0,
+        plain_length: 0,
+        encoded_length: 0,
+        sha256: crate::message::Hex32::sha256_of(b"").0,
+        name: &long,
+    })
+    .write(&mut received);
+    // Far apart, so that the ACK is as long as it gets.
+    for n in 0..ACK_RANGES_MAX as u64 {
+        session.handle_packet(start(), n * 100_000, &packet(&[Frame::Ping])).unwrap();
+    }
+    session.handle_packet(start(), 100_000_000, &received).unwrap();
+    assert!(matches!(session.poll_event(), Some(Event::Received(_))));
+    session.refuse(start(), &name(&long), 1, u16::MAX, &"r".repeat(2 * REASON_BYTES_MAX));
+    session.offer(start(), document(&long, 1 << 61, 100)).unwrap();
+    let packets = transmit(&mut session, start(), &mut number);
+    assert!(packets.iter().all(|(_, packet)| packet.len() <= PAYLOAD_BYTES_MIN));
+    let all: Vec<_> =
+        packets.iter().flat_map(|(_, packet)| frames(packet)).map(Result::unwrap).collect();
+    assert!(all.iter().any(|frame| matches!(frame, Frame::Refused { reason, .. }
+        if reason.len() == REASON_BYTES_MAX)));
+    assert!(all.iter().any(|frame| matches!(frame, Frame::Data { bytes, .. }
+        if bytes.len() == 100)));
+    assert!(all.iter().any(|frame| matches!(frame, Frame::Ack(_))));
+}
+
+#[test]
+fn a_packet_that_comes_twice_is_handled_once() {
+    let mut session = session();
+    let ping = packet(&[Frame::Ping]);
+    session.handle_packet(start(), 7, &ping).unwrap();
+    session.handle_packet(start(), 7, &ping).unwrap();
+    assert_eq!(session.stats().packets_received, 1);
+    assert_eq!(session.stats().packets_duplicate, 1);
+}
+
+#[test]
+fn an_acknowledgement_is_not_acknowledged() {
+    let mut session = session();
+    let mut number = 1;
+    assert_eq!(transmit(&mut session, start(), &mut number).len(), 1);
+    let mut ack = Vec::new();
+    wire::write_ack(&mut ack, 100, 0, [(1, 1)].into_iter());
+    session.handle_packet(start() + 40 * MS, 1, &ack).unwrap();
+    assert_eq!(session.stats().rtt, Some(40 * MS));
+    session.handle_timeout(start() + 10_000 * MS);
+    assert_eq!(transmit(&mut session, start() + 10_000 * MS, &mut number).len(), 0);
+    assert_eq!(session.next_timeout(), None);
+}
+
+#[test]
+fn faults_of_the_peer_are_errors_with_the_code_to_close_with() {
+    let mut session = session();
+    let mut ack = Vec::new();
+    wire::write_ack(&mut ack, 100, 0, [(9, 9)].into_iter());
+    let fault = session.handle_packet(start(), 1, &ack).unwrap_err();
+    assert_eq!(fault, PacketError::AckOfUnsent { acked: 9, largest_sent: None });
+    assert_eq!(fault.close_code(), CloseCode::PeerFault);
+    let stored = packet(&[Frame::Stored { transfer: 0 }]);
+    let fault = session.handle_packet(start(), 2, &stored).unwrap_err();
+    assert_eq!(fault, PacketError::UnknownTransfer { transfer: 0 });
+    let future = wire::Hello {
+        version_max: 9,
+        version_min: 8,
+        generation: 0,
+        ack_delay_max_us: 0,
+        document_bytes_max: 0,
+        inbound_bytes_max: 0,
+        inbound_transfers_max: 0,
+        encodings: 1,
+    };
+    let fault = session.handle_packet(start(), 3, &packet(&[Frame::Hello(future)])).unwrap_err();
+    assert_eq!(fault.close_code(), CloseCode::ProtocolVersion);
+}
+
+#[test]
+fn close_is_said_five_times_within_a_second_unless_acknowledged() {
+    let mut session = session();
+    let mut number = 1;
+    transmit(&mut session, start(), &mut number);
+    session.offer(start(), document("a", 1, 100)).unwrap();
+    session.close(start(), CloseCode::PinMismatch, "expected\nthis");
+    session.close(start(), CloseCode::Internal, "the first close stands");
+    assert_eq!(session.offer(start(), document("b", 1, 1)), Err(OfferError::Closed));
+    let mut copies = 0;
+    let mut now = start();
+    loop {
+        for (_, packet) in transmit(&mut session, now, &mut number) {
+            let frames: Vec<_> = frames(&packet).map(Result::unwrap).collect();
+            assert_eq!(frames, [Frame::Close { code: 17, reason: "expected this" }]);
+            copies += 1;
+        }
+        let Some(next) = session.next_timeout() else { break };
+        now = next;
+        session.handle_timeout(now);
+    }
+    assert!(session.is_closed());
+    assert_eq!(copies, CLOSE_COPIES_MAX);
+    assert!(now - start() <= 1000 * MS);
+    assert_eq!(session.stats().outbound_bytes, 0);
+}
+
+#[test]
+fn an_acknowledged_close_is_over_and_the_peer_hears_it_once() {
+    let (mut a, mut b) = (session(), session());
+    let (mut number_a, mut number_b) = (1, 1);
+    transmit(&mut a, start(), &mut number_a);
+    a.close(start(), CloseCode::Shutdown, "");
+    for (number, packet) in transmit(&mut a, start(), &mut number_a) {
+        b.handle_packet(start(), number, &packet).unwrap();
+    }
+    assert_eq!(
+        b.poll_event(),
+        Some(Event::PeerClosed { code: CloseCode::Shutdown, reason: String::new() })
+    );
+    assert_eq!(b.poll_event(), None);
+    assert!(b.is_closed());
+    assert_eq!(b.next_timeout(), None);
+    let last = transmit(&mut b, start(), &mut number_b);
+    assert_eq!(last.len(), 1, "only the acknowledgement");
+    a.handle_packet(start(), last[0].0, &last[0].1).unwrap();
+    assert!(a.is_closed());
+    assert_eq!(transmit(&mut a, start(), &mut number_a).len(), 0);
+}
+
+#[test]
+fn after_the_end_nothing_is_received() {
+    let mut session = session();
+    session.close(start(), CloseCode::Shutdown, "");
+    let offer = crate::wire::Offer {
+        transfer: 0,
+        version: 1,
+        base: 0,
+        encoding: 0,
+        plain_length: 0,
+        encoded_length: 0,
+        sha256: crate::message::Hex32::sha256_of(b"").0,
+        name: "a",
+    };
+    session.handle_packet(start(), 1, &packet(&[Frame::Offer(offer)])).unwrap();
+    assert_eq!(session.poll_event(), None);
+}
+
+#[test]
+fn a_silent_peer_is_lost_after_the_timeout_and_not_before() {
+    let config =
+        SessionConfig { peer_timeout: Duration::from_secs(20), ..SessionConfig::default() };
+    let mut session = Session::new(start(), config);
+    let mut number = 1;
+    let mut now = start();
+    while !session.is_closed() {
+        transmit(&mut session, now, &mut number);
+        now = session.next_timeout().unwrap();
+        session.handle_timeout(now);
+    }
+    assert_eq!(now - start(), Duration::from_secs(20));
+    assert_eq!(session.poll_event(), Some(Event::PeerLost));
+    assert_eq!(session.next_timeout(), None);
+    assert_eq!(transmit(&mut session, now, &mut number).len(), 0);
+    // 1, 2, 3, 3 … seconds apart, two each: the path is not flooded.
+    assert!(number < 20, "{number} packets");
+}
+
+#[test]
+fn the_window_holds_back_what_does_not_fit() {
+    let mut session = session();
+    let told = wire::Hello {
+        version_max: 1,
+        version_min: 1,
+        generation: 0,
+        ack_delay_max_us: 0,
+        document_bytes_max: 1 << 30,
+        inbound_bytes_max: 1 << 30,
+        inbound_transfers_max: 4,
+        encodings: 1,
+    };
+    session.handle_packet(start(), 1, &packet(&[Frame::Hello(told)])).unwrap();
+    session.offer(start(), document("a", 1, 1 << 20)).unwrap();
+    let packets = transmit(&mut session, start(), &mut 1);
+    assert_eq!(packets.len(), 10);
+    let stats = session.stats();
+    assert!(stats.in_flight_bytes <= stats.window_bytes);
+}
+
+#[test]
+fn limits_can_be_raised_and_the_peer_learns_it_with_the_next_packet() {
+    let config = SessionConfig { limits: Limits::stranger(), ..SessionConfig::default() };
+    let mut session = Session::new(start(), config);
+    let mut number = 1;
+    transmit(&mut session, start(), &mut number);
+    session.set_limits(start(), Limits { names: NamePolicy::Any, ..Limits::default() });
+    let packets = transmit(&mut session, start(), &mut number);
+    let first = frames(&packets[0].1).next().unwrap().unwrap();
+    assert!(
+        matches!(first, Frame::Hello(hello) if hello.generation == 1
+            && hello.document_bytes_max == 16 << 20),
+        "{first:?}"
+    );
+}
+
+#[test]
+fn a_document_the_peer_will_not_take_is_refused_on_the_spot() {
+    let mut session = session();
+    let told = wire::Hello {
+        version_max: 1,
+        version_min: 1,
+        generation: 0,
+        ack_delay_max_us: 0,
+        document_bytes_max: 100,
+        inbound_bytes_max: 100,
+        inbound_transfers_max: 1,
+        encodings: 1,
+    };
+    session.handle_packet(start(), 1, &packet(&[Frame::Hello(told)])).unwrap();
+    session.offer(start(), document("a", 1, 101)).unwrap();
+    transmit(&mut session, start(), &mut 1);
+    assert!(matches!(
+        session.poll_event(),
+        Some(Event::Refused { version: 1, code: refusal::TOO_LARGE, .. })
+    ));
+    assert_eq!(session.stats().documents_refused, 1);
+}

@@ -1,0 +1,145 @@
+//! Writing packets.
+
+use std::time::Instant;
+
+use super::{CLOSE_SPACING_MAX, CLOSE_SPACING_MIN, Phase, Session};
+use crate::packet::Packet;
+use crate::recovery::SentFrame;
+use crate::wire::{Frame, write_ack};
+
+/// Share of a packet that an ACK may take when it has many ranges: a quarter.
+const ACK_SHARE: usize = 4;
+
+impl Session {
+    /// Writes the next packet, at most `payload_max` bytes, into `out`, which is cleared first.
+    /// `packet_number` is the number the channel will give it: higher than any before. False:
+    /// nothing to send now, and the number is still free.
+    ///
+    /// A packet that was written counts as sent. If the channel then fails to send it, that is a
+    /// loss like any other.
+    pub fn poll_transmit(&mut self, now: Instant, packet_number: u64, out: &mut Vec<u8>) -> bool {
+        out.clear();
+        if self.recovery.largest_sent().is_some_and(|last| packet_number <= last) {
+            debug_assert!(false, "packet number {packet_number} was used before");
+            return false;
+        }
+        let mut packet = Packet::new(out, self.config.payload_max);
+        let acked = match self.phase {
+            Phase::Open => self.write_open(now, &mut packet),
+            Phase::Closing(_) => self.write_closing(now, &mut packet),
+            Phase::Over => self.write_over(now, &mut packet),
+        };
+        let (bytes, mut sent) = packet.finish();
+        if bytes == 0 {
+            return false;
+        }
+        if !sent.is_empty() {
+            self.received.asked();
+            sent.extend(acked.map(|largest| SentFrame::Ack { largest }));
+            let window = self.congestion.window();
+            let round_trip = self.recovery.rtt().measured();
+            let slow_start = self.congestion.in_slow_start();
+            self.pacer.on_sent(now, bytes, window, round_trip, slow_start);
+        }
+        self.recovery.on_sent(now, packet_number, bytes, sent);
+        self.counters.packets_sent += 1;
+        self.counters.bytes_sent += bytes as u64;
+        true
+    }
+
+    /// Writes what an open session has to say. Returns the largest number acknowledged, if any.
+    fn write_open(&mut self, now: Instant, packet: &mut Packet<'_>) -> Option<u64> {
+        for (name, version, code, reason) in self.outbound.promote(&self.greeting.peer_limits()) {
+            self.refused(name, version, code, reason);
+        }
+        if self.recovery.probe_owed() && !self.has_content() {
+            self.resend_oldest();
+            self.ping_due |= !self.has_content();
+        }
+        let ack_due = self.is_ack_due(now);
+        self.ping_due |= ack_due && self.received.should_ask();
+        let content = self.has_content() && self.may_send(now);
+        if !content && !ack_due {
+            return None;
+        }
+        let acked = self.write_ack(now, packet);
+        if content {
+            self.write_content(packet);
+        }
+        acked
+    }
+
+    fn write_content(&mut self, packet: &mut Packet<'_>) {
+        if let Some(hello) = self.greeting.hello(&self.config.limits) {
+            let sent = SentFrame::Hello { generation: hello.generation };
+            if packet.push(&Frame::Hello(hello), sent) {
+                self.greeting.sent();
+            }
+        }
+        self.inbound.fill(packet);
+        self.outbound.fill(packet);
+        // Anything else that asks for an acknowledgement serves as well.
+        if packet.is_ack_eliciting()
+            || (self.ping_due && packet.push(&Frame::Ping, SentFrame::Ping))
+        {
+            self.ping_due = false;
+        }
+    }
+
+    fn write_closing(&mut self, now: Instant, packet: &mut Packet<'_>) -> Option<u64> {
+        let Phase::Closing(closing) = &mut self.phase else { return None };
+        if closing.copies == 0 || closing.next_at > now {
+            return None;
+        }
+        let spacing = self.recovery.rtt().probe_timeout();
+        closing.copies -= 1;
+        closing.next_at = now + spacing.clamp(CLOSE_SPACING_MIN, CLOSE_SPACING_MAX);
+        let frame = Frame::Close { code: closing.code.to_wire(), reason: &closing.reason };
+        // Alone in its packet, it always fits.
+        let _ = packet.push(&frame, SentFrame::Close);
+        self.write_ack(now, packet)
+    }
+
+    fn write_over(&mut self, now: Instant, packet: &mut Packet<'_>) -> Option<u64> {
+        if self.is_ack_due(now) { self.write_ack(now, packet) } else { None }
+    }
+
+    fn write_ack(&mut self, now: Instant, packet: &mut Packet<'_>) -> Option<u64> {
+        if !self.received.has_news() {
+            return None;
+        }
+        let room = (self.config.payload_max / ACK_SHARE).min(packet.room());
+        let (waited, ranges) = self.received.report(now);
+        let delay_us = u64::try_from(waited.as_micros()).unwrap_or(u64::MAX >> 2);
+        let acked = write_ack(packet.out(), room, delay_us, ranges);
+        self.received.reported();
+        acked
+    }
+
+    fn is_ack_due(&self, now: Instant) -> bool {
+        self.received.ack_at().is_some_and(|at| at <= now)
+    }
+
+    /// Whether there is anything but acknowledgements to send.
+    fn has_content(&self) -> bool {
+        self.greeting.is_due()
+            || self.ping_due
+            || self.inbound.has_something()
+            || self.outbound.has_something()
+    }
+
+    /// Whether congestion control and bookkeeping let another packet go.
+    fn may_send(&self, now: Instant) -> bool {
+        self.recovery.probe_owed() || (self.has_room() && self.pacer.is_ready(now))
+    }
+
+    fn has_room(&self) -> bool {
+        !self.recovery.is_full() && self.congestion.has_room(self.recovery.bytes_in_flight())
+    }
+
+    /// Until when pacing alone holds a packet back.
+    pub(super) fn paced_until(&self) -> Option<Instant> {
+        let waiting = self.has_content() && self.has_room() && !self.recovery.probe_owed();
+        if waiting { self.pacer.ready_at() } else { None }
+    }
+}

@@ -1,0 +1,326 @@
+//! What a fuzzer runs: bytes from anywhere, and arbitrary schedules of operations.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::{body, name, start};
+use crate::{Document, Event, Limits, Name, NamePolicy, Session, SessionConfig};
+
+/// Reads the input of a fuzzer front to back; zero when it is used up.
+struct Input<'a>(&'a [u8]);
+
+impl<'a> Input<'a> {
+    fn byte(&mut self) -> u8 {
+        self.next().unwrap_or(0)
+    }
+
+    fn next(&mut self) -> Option<u8> {
+        let (&first, rest) = self.0.split_first()?;
+        self.0 = rest;
+        Some(first)
+    }
+
+    fn take(&mut self, count: usize) -> &'a [u8] {
+        let (head, tail) = self.0.split_at(count.min(self.0.len()));
+        self.0 = tail;
+        head
+    }
+}
+
+fn limits() -> Limits {
+    Limits {
+        names: NamePolicy::AnyOf(&["a", "b", "c/*"]),
+        document_bytes_max: 8 << 10,
+        inbound_bytes_max: 10 << 10,
+        inbound_transfers_max: 2,
+        outbound_bytes_max: 24 << 10,
+        outbound_documents_max: 3,
+    }
+}
+
+fn session(now: Instant) -> Session {
+    Session::new(
+        now,
+        SessionConfig {
+            payload_max: 768,
+            keep_alive: Some(Duration::from_secs(5)),
+            peer_timeout: Duration::from_secs(600),
+            limits: limits(),
+            ..SessionConfig::default()
+        },
+    )
+}
+
+/// A peer that sends anything at all: no panic, no more memory than the limits say, and every
+/// packet we answer with is one that the parser takes.
+///
+/// # Panics
+/// When a rule is broken.
+pub fn packets(input: &[u8]) {
+    let mut input = Input(input);
+    let mut now = start();
+    let mut session = session(now);
+    let (mut number_in, mut number_out) = (0, 0);
+    let mut out = Vec::new();
+    let waiting = Document { name: name("a"), version: 3, body: body(3, 3000) };
+    let _ = session.offer(now, waiting);
+    while let Some(tag) = input.next() {
+        match tag {
+            0..200 => {
+                let length = usize::from(tag) + usize::from(input.byte()) * 8;
+                number_in += 1;
+                let _ = session.handle_packet(now, number_in, input.take(length));
+            }
+            200..230 => {
+                now += Duration::from_millis(u64::from(input.byte()) * 10);
+                session.handle_timeout(now);
+            }
+            _ => number_in = u64::from(input.byte()) * 3,
+        }
+        while session.poll_transmit(now, number_out, &mut out) {
+            assert!(out.len() <= 768, "{} bytes", out.len());
+            assert!(crate::wire::frames(&out).all(|frame| frame.is_ok()), "{out:02x?}");
+            number_out += 1;
+        }
+        while let Some(event) = session.poll_event() {
+            if let Event::Received(document) = event {
+                assert!(limits().names.admits(document.name.as_str()));
+                assert!(document.body.len() <= limits().document_bytes_max);
+                if document.version % 2 == 0 {
+                    session.stored(now, &document.name, document.version);
+                }
+            }
+        }
+        let stats = session.stats();
+        assert!(stats.inbound_bytes <= limits().inbound_bytes_max, "{stats:?}");
+    }
+}
+
+/// Two sessions, a network that does what the input says, and applications that do, too. A naive
+/// reference model knows what was offered; every event is held against it. At last the network
+/// behaves, and everything has to come to an end.
+///
+/// # Panics
+/// When something is delivered twice, stale, changed or not at all.
+pub fn operations(input: &[u8]) {
+    let mut input = Input(input);
+    let mut world = World::new();
+    while let Some(tag) = input.next() {
+        let side = usize::from(tag >> 7);
+        match tag & 15 {
+            0 | 1 => world.offer(side, input.byte()),
+            2 => world.withdraw(side, input.byte()),
+            3..=5 => world.transmit(side),
+            6..=8 => world.deliver(side, 0, false),
+            9 => world.deliver(side, input.byte(), false),
+            10 => world.deliver(side, input.byte(), true),
+            11 => world.lose(side, input.byte()),
+            12 => world.decide(side, input.byte()),
+            13 => world.wait_for_timer(),
+            14 if tag & 0x70 == 0x70 => world.restart(),
+            14 => world.change_limits(side, input.byte()),
+            _ => world.transmit(side),
+        }
+    }
+    world.heal();
+}
+
+/// Both ends, by index; a bag holds packets that a side has sent.
+struct World {
+    now: Instant,
+    sessions: [Session; 2],
+    numbers: [u64; 2],
+    bags: [VecDeque<(u64, Vec<u8>)>; 2],
+    /// The model: newest version of each document of a side that is still wanted at the peer.
+    wanted: [BTreeMap<Name, u64>; 2],
+    /// Versions grow for ever, over restarts as well.
+    versions: u64,
+    /// Newest version that a side has received, by name.
+    received: [BTreeMap<Name, u64>; 2],
+    /// Documents whose verdict a side still owes.
+    undecided: [Vec<(Name, u64)>; 2],
+}
+
+const NAMES: [&str; 4] = ["a", "b", "c/1", "forbidden"];
+
+fn length(version: u64) -> usize {
+    [0, 1, 100, 700, 2000, 5000, 8192, 8193][version as usize % 8]
+}
+
+fn content(version: u64) -> Bytes {
+    body(version, length(version))
+}
+
+impl World {
+    fn new() -> Self {
+        let now = start();
+        Self {
+            now,
+            sessions: [session(now), session(now)],
+            numbers: [0, 0],
+            bags: Default::default(),
+            wanted: Default::default(),
+            versions: 0,
+            received: Default::default(),
+            undecided: Default::default(),
+        }
+    }
+
+    fn offer(&mut self, side: usize, choice: u8) {
+        let document_name = name(NAMES[usize::from(choice) % NAMES.len()]);
+        self.versions += 1 + u64::from(choice >> 5);
+        let version = self.versions;
+        let document = Document { name: document_name.clone(), version, body: content(version) };
+        if self.sessions[side].offer(self.now, document).is_ok() {
+            self.wanted[side].insert(document_name, version);
+        }
+        self.take_events(side);
+    }
+
+    fn withdraw(&mut self, side: usize, choice: u8) {
+        let document_name = name(NAMES[usize::from(choice) % NAMES.len()]);
+        self.sessions[side].withdraw(self.now, &document_name);
+        self.wanted[side].remove(&document_name);
+    }
+
+    fn transmit(&mut self, side: usize) {
+        let mut packet = Vec::new();
+        while self.sessions[side].poll_transmit(self.now, self.numbers[side], &mut packet) {
+            self.bags[side].push_back((self.numbers[side], packet.clone()));
+            self.numbers[side] += 1;
+        }
+        self.take_events(side);
+    }
+
+    /// Brings one of the packets that the peer of `side` has sent; keeping it makes a duplicate.
+    fn deliver(&mut self, side: usize, choice: u8, keep: bool) {
+        let bag = &mut self.bags[1 - side];
+        if bag.is_empty() {
+            return;
+        }
+        let at = usize::from(choice) % bag.len();
+        let Some((number, packet)) = bag.get(at).cloned() else { return };
+        if !keep {
+            bag.remove(at);
+        }
+        let handled = self.sessions[side].handle_packet(self.now, number, &packet);
+        handled.expect("an honest peer breaks no rule");
+        self.take_events(side);
+    }
+
+    fn lose(&mut self, side: usize, choice: u8) {
+        let bag = &mut self.bags[side];
+        if !bag.is_empty() {
+            bag.remove(usize::from(choice) % bag.len());
+        }
+    }
+
+    fn decide(&mut self, side: usize, choice: u8) {
+        let undecided = &mut self.undecided[side];
+        if undecided.is_empty() {
+            return;
+        }
+        let (document_name, version) = undecided.remove(usize::from(choice) % undecided.len());
+        if choice & 0x80 == 0 {
+            self.sessions[side].stored(self.now, &document_name, version);
+        } else {
+            self.sessions[side].refuse(self.now, &document_name, version, 0x100, "no");
+        }
+    }
+
+    fn change_limits(&mut self, side: usize, choice: u8) {
+        let inbound_transfers_max = 2 + usize::from(choice % 3);
+        let limits = Limits { inbound_transfers_max, ..limits() };
+        self.sessions[side].set_limits(self.now, limits);
+    }
+
+    fn restart(&mut self) {
+        self.sessions = [session(self.now), session(self.now)];
+        self.numbers = [0, 0];
+        self.bags = Default::default();
+        self.received = Default::default();
+        self.undecided = Default::default();
+        // The applications offer again what they still want.
+        for side in 0..2 {
+            for (document_name, version) in self.wanted[side].clone() {
+                let document = Document { name: document_name, version, body: content(version) };
+                self.sessions[side].offer(self.now, document).expect("it was taken before");
+            }
+        }
+    }
+
+    fn wait_for_timer(&mut self) {
+        let timers = self.sessions.iter().filter_map(Session::next_timeout);
+        let Some(next) = timers.min() else { return };
+        self.now = self.now.max(next);
+        for side in 0..2 {
+            self.sessions[side].handle_timeout(self.now);
+            self.take_events(side);
+        }
+    }
+
+    fn take_events(&mut self, side: usize) {
+        while let Some(event) = self.sessions[side].poll_event() {
+            match event {
+                Event::Received(Document { name, version, body }) => {
+                    assert!(name.as_str() != "forbidden", "{name} was to be refused");
+                    assert!(body == content(version), "{name} v{version} is corrupted");
+                    let before = self.received[side].insert(name.clone(), version);
+                    assert!(before < Some(version), "{name} v{version} came after {before:?}");
+                    self.undecided[side].push((name, version));
+                }
+                Event::Stored { name, version } => {
+                    let peer = 1 - side;
+                    assert!(
+                        self.received[peer].get(&name) >= Some(&version),
+                        "{name} v{version} is said to be stored, but was never received"
+                    );
+                    self.done(side, &name, version);
+                }
+                Event::Refused { name, version, .. } => self.done(side, &name, version),
+                event @ (Event::PeerClosed { .. } | Event::PeerLost) => {
+                    assert!(matches!(event, Event::PeerLost), "nobody closed: {event:?}");
+                    self.restart();
+                    return;
+                }
+            }
+        }
+        let stats = self.sessions[side].stats();
+        assert!(stats.inbound_bytes <= limits().inbound_bytes_max, "{stats:?}");
+    }
+
+    fn done(&mut self, side: usize, name: &Name, version: u64) {
+        let wanted = self.wanted[side].remove(name);
+        assert_eq!(wanted, Some(version), "{name} v{version} was answered");
+    }
+
+    /// From here on nothing is lost: everything that is wanted has to be answered.
+    fn heal(&mut self) {
+        for _ in 0..10_000 {
+            for side in 0..2 {
+                self.transmit(side);
+                while !self.bags[1 - side].is_empty() {
+                    self.deliver(side, 0, false);
+                }
+                while !self.undecided[side].is_empty() {
+                    self.decide(side, 0);
+                }
+                self.transmit(side);
+            }
+            let quiet = self.bags.iter().all(VecDeque::is_empty);
+            if quiet && self.wanted.iter().all(BTreeMap::is_empty) {
+                return;
+            }
+            if quiet {
+                self.wait_for_timer();
+            }
+        }
+        panic!(
+            "still wanted: {:?}, {:?}",
+            self.wanted,
+            self.sessions.each_ref().map(Session::stats)
+        );
+    }
+}
