@@ -1,0 +1,50 @@
+//! Random schedules against a naive reference, and the committed corpus.
+
+#![allow(clippy::expect_used, reason = "a corpus that cannot be read fails the test")]
+
+use std::path::Path;
+
+use metadata_delivery::testing::fuzz;
+use proptest::collection::vec;
+
+proptest::proptest! {
+    #![proptest_config(proptest::test_runner::Config {
+        cases: 400,
+        failure_persistence: None,
+        ..proptest::test_runner::Config::default()
+    })]
+
+    #[test]
+    fn any_schedule_delivers_each_newest_version_once(schedule in vec(0u8.., 0..600)) {
+        fuzz::operations(&schedule);
+    }
+
+    #[test]
+    fn any_bytes_are_survived(packets in vec(0u8.., 0..2000)) {
+        fuzz::packets(&packets);
+    }
+}
+
+/// Runs every file of a corpus and returns how many there were.
+fn replay(corpus: &str, body: fn(&[u8])) -> usize {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz-corpus").join(corpus);
+    let files = std::fs::read_dir(&folder).expect("the corpus is there");
+    let mut count = 0;
+    for file in files {
+        let path = file.expect("a readable folder").path();
+        println!("{}", path.display());
+        body(&std::fs::read(&path).expect("a readable file"));
+        count += 1;
+    }
+    count
+}
+
+#[test]
+fn the_corpus_of_packets_is_survived() {
+    assert!(replay("packets", fuzz::packets) > 0);
+}
+
+#[test]
+fn the_corpus_of_schedules_is_delivered() {
+    assert!(replay("operations", fuzz::operations) > 0);
+}
