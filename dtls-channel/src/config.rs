@@ -73,6 +73,20 @@ impl Timers {
     }
 }
 
+/// Whether the client proves who it is. Without that a server cannot tell whom it serves, so
+/// anything but [`Required`](Self::Required) is for peers that are identified by other means, and
+/// for conformance tests.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ClientCertificate {
+    /// A server refuses a client without a certificate, a client a server that asks for none.
+    #[default]
+    Required,
+    /// A server asks, and admits a client that has none; a client presents its own if asked.
+    Optional,
+    /// A server does not ask; a client presents its own if asked.
+    NotRequested,
+}
+
 /// How associations of one kind behave. Made once and shared.
 #[derive(Clone)]
 pub struct Config {
@@ -84,6 +98,7 @@ pub struct Config {
     pub(crate) timers: Timers,
     pub(crate) require_ems: bool,
     pub(crate) require_renegotiation_info: bool,
+    pub(crate) client_certificate: ClientCertificate,
     pub(crate) replay_window: u16,
     pub(crate) key_log: Option<Arc<dyn KeyLog>>,
 }
@@ -101,6 +116,7 @@ impl Config {
             timers: Timers::default(),
             require_ems: true,
             require_renegotiation_info: true,
+            client_certificate: ClientCertificate::default(),
             replay_window: 64,
             key_log: None,
         }
@@ -149,6 +165,13 @@ impl Config {
         self
     }
 
+    /// Whether the client has to present a certificate; [`ClientCertificate::Required`] unless set.
+    #[must_use]
+    pub fn with_client_certificate(mut self, client_certificate: ClientCertificate) -> Self {
+        self.client_certificate = client_certificate;
+        self
+    }
+
     /// Width of the replay window in records: rounded up to 64, at most
     /// [`REPLAY_WINDOW_RECORDS_MAX`].
     #[must_use]
@@ -180,6 +203,7 @@ impl std::fmt::Debug for Config {
             .field("mtu", &self.mtu)
             .field("timers", &self.timers)
             .field("require_ems", &self.require_ems)
+            .field("client_certificate", &self.client_certificate)
             .field("key_log", &self.key_log.is_some())
             .finish_non_exhaustive()
     }

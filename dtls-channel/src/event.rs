@@ -13,6 +13,10 @@ pub struct AssociationId {
 }
 
 impl AssociationId {
+    /// The name of a [`Connection`](crate::Connection) that is driven by itself, outside any
+    /// [`Endpoint`](crate::Endpoint).
+    pub const STANDALONE: Self = Self { index: 0, generation: 0 };
+
     /// A small number that no two associations have at the same time, fit to index a table.
     #[must_use]
     pub fn index(self) -> usize {
@@ -63,7 +67,8 @@ pub enum Event {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Established {
-    /// The peer's certificate, in DER. Its key's possession is proved, nothing else.
+    /// The peer's certificate, in DER. Its key's possession is proved, nothing else. Empty only at
+    /// a server whose [`ClientCertificate`](crate::ClientCertificate) admits a client without one.
     pub peer_certificate: Vec<u8>,
     /// Derives keys bound to this association; use it, then drop it.
     pub exporter: Exporter,

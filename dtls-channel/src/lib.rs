@@ -58,7 +58,9 @@ mod stats;
 pub mod testing;
 mod wire;
 
-pub use config::{Config, KeyLog, MTU_DEFAULT, MTU_MAX, MTU_MIN, PeerVerifier, Timers};
+pub use config::{
+    ClientCertificate, Config, KeyLog, MTU_DEFAULT, MTU_MAX, MTU_MIN, PeerVerifier, Timers,
+};
 pub use conn::{Connection, EARLY_BYTES_MAX};
 pub use crypto::{
     CERTIFICATE_BYTES_MAX, CipherSuite, Credentials, CredentialsError, Exporter, Group, NoRandom,

@@ -10,7 +10,8 @@ use std::time::Duration;
 use common::{config, config_with, identity};
 use dtls_channel::testing::{LinkConfig, Net, Side};
 use dtls_channel::{
-    CipherSuite, CloseReason, Config, Event, Group, Mismatch, PeerRefused, PeerVerifier, Timers,
+    AssociationId, CipherSuite, ClientCertificate, CloseReason, Config, Connection, Event, Group,
+    Mismatch, PeerRefused, PeerVerifier, Sink, Timers,
 };
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -270,4 +271,71 @@ fn two_handshakes_share_neither_randoms_nor_keys() {
 fn debug_output_of_a_configuration_shows_no_key() {
     let text = format!("{:?}", config());
     assert!(text.contains("key hidden"), "{text}");
+}
+
+/// What became of the server's side: the client's certificate, or why there is no association.
+fn servers_view(server: ClientCertificate, client: ClientCertificate) -> Result<bool, CloseReason> {
+    let (server, client) =
+        (config().with_client_certificate(server), config().with_client_certificate(client));
+    let mut net = net(1, &LinkConfig::default(), server, client);
+    net.run_until(MINUTE, |n| n.both_open());
+    if let Some(reason) = close_reason(&net, Side::Client) {
+        return Err(reason.clone());
+    }
+    let seen = net.events.iter().find_map(|(_, side, _, event)| match event {
+        Event::Established(e) if *side == Side::Server => Some(!e.peer_certificate.is_empty()),
+        _ => None,
+    });
+    Ok(seen.unwrap())
+}
+
+#[test]
+fn without_a_certificate_request_only_a_client_that_was_told_so_goes_on() {
+    use ClientCertificate::{NotRequested, Optional, Required};
+
+    assert_eq!(ClientCertificate::default(), Required);
+    for client in [Required, Optional, NotRequested] {
+        assert_eq!(servers_view(Required, client), Ok(true));
+        assert_eq!(servers_view(Optional, client), Ok(true));
+    }
+    assert_eq!(servers_view(NotRequested, Optional), Ok(false));
+    let refused = CloseReason::Mismatch(Mismatch::NoCertificateRequest);
+    assert_eq!(servers_view(NotRequested, Required), Err(refused));
+}
+
+/// Hands one side's datagrams to the other.
+fn hand_over(from: &mut Sink, now: std::time::Instant, to: &mut Connection, to_sink: &mut Sink) {
+    while let Some((transmit, bytes)) = from.outbox.front() {
+        let size = transmit.segment_size.unwrap_or(bytes.len());
+        for datagram in bytes.to_vec().chunks_mut(size) {
+            to.handle_datagram(now, datagram, to_sink);
+        }
+        from.outbox.pop();
+    }
+}
+
+#[test]
+fn connections_can_be_driven_without_an_endpoint_and_without_a_cookie() {
+    let now = Net::new(0, &LinkConfig::default(), Arc::new(config())).now();
+    let path = || std::net::SocketAddr::from(([127, 0, 0, 1], 1)).into();
+    let id = AssociationId::STANDALONE;
+    let (mut to_server, mut to_client) = (Sink::default(), Sink::default());
+    let config = Arc::new(config());
+    let mut server =
+        Connection::server_without_cookie(now, id, path(), config.clone(), &mut to_client);
+    assert_eq!(
+        server.next_timeout(),
+        Some((now + MINUTE, dtls_channel::TimerKind::HandshakeGiveUp))
+    );
+    let mut client = Connection::client(now, id, path(), config, &mut to_server).unwrap();
+    for _ in 0..2 {
+        hand_over(&mut to_server, now, &mut server, &mut to_client);
+        hand_over(&mut to_client, now, &mut client, &mut to_server);
+    }
+    for sink in [&mut to_server, &mut to_client] {
+        assert!(matches!(
+            sink.poll_event(),
+            Some((AssociationId::STANDALONE, Event::Established(_)))
+        ));
+    }
 }

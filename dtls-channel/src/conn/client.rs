@@ -14,6 +14,7 @@ use std::time::Instant;
 
 use super::flight::Item;
 use super::handshake::{Core, Next, Summary};
+use crate::config::ClientCertificate;
 use crate::crypto::{
     CERTIFICATE_BYTES_MAX, CipherSuite, Group, KeyShare, MasterSecret, NoRandom, VERIFY_DATA_LEN,
     random, same, verify,
@@ -142,11 +143,15 @@ impl State {
             (Self::AwaitCertificateRequest(s), HandshakeType::CERTIFICATE_REQUEST) => {
                 s.request(core, message)
             }
-            (Self::AwaitCertificateRequest(_), HandshakeType::SERVER_HELLO_DONE) => {
-                Err(Mismatch::NoCertificateRequest.into())
+            (Self::AwaitCertificateRequest(s), HandshakeType::SERVER_HELLO_DONE) => {
+                if core.config.client_certificate == ClientCertificate::Required {
+                    Err(Mismatch::NoCertificateRequest.into())
+                } else {
+                    s.done(now, false, core, message, sink)
+                }
             }
             (Self::AwaitServerHelloDone(s), HandshakeType::SERVER_HELLO_DONE) => {
-                s.done(now, core, message, sink)
+                s.0.done(now, true, core, message, sink)
             }
             (Self::AwaitFinished(s), HandshakeType::FINISHED) => {
                 return s.finished(message).map(Next::Done);
@@ -280,12 +285,12 @@ impl AwaitCertificateRequest {
         core.hear(message);
         Ok(State::AwaitServerHelloDone(AwaitServerHelloDone(self)))
     }
-}
 
-impl AwaitServerHelloDone {
+    /// Answers the server's flight, with our certificate if it is `asked` for.
     fn done(
         self,
         now: Instant,
+        asked: bool,
         core: &mut Core,
         message: &Message,
         sink: &mut Sink,
@@ -294,36 +299,34 @@ impl AwaitServerHelloDone {
             return Err(PeerFault::Malformed("ServerHelloDone").into());
         }
         core.hear(message);
-        let AwaitCertificateRequest { agreed: Agreed { suite, ems }, certificate, group, point } =
-            self.0;
+        let Self { agreed: Agreed { suite, ems }, certificate, group, point } = self;
         let share = KeyShare::generate(group)?;
         let credentials = core.config.credentials.clone();
-        let own_certificate = core.say(HandshakeType::CERTIFICATE, |w| {
-            Certificate { leaf: Some(credentials.certificate()) }.write(w);
-        });
-        let key_exchange = core.say(HandshakeType::CLIENT_KEY_EXCHANGE, |w| {
+        let mut items = Vec::with_capacity(5);
+        if asked {
+            items.push(Item::Plain(core.say(HandshakeType::CERTIFICATE, |w| {
+                Certificate { leaf: Some(credentials.certificate()) }.write(w);
+            })));
+        }
+        items.push(Item::Plain(core.say(HandshakeType::CLIENT_KEY_EXCHANGE, |w| {
             ClientKeyExchange { point: share.public() }.write(w);
-        });
+        })));
         let premaster = share.agree(&point).ok_or(PeerFault::BadPoint)?;
         let (master, keys) = core.derive_keys(suite, &premaster, ems);
-        let signature = credentials.signer().sign(&core.transcript)?;
-        let scheme = credentials.signer().scheme();
-        let verify = core.say(HandshakeType::CERTIFICATE_VERIFY, |w| {
-            Signed { scheme, signature: &signature }.write(w);
-        });
+        if asked {
+            let signature = credentials.signer().sign(&core.transcript)?;
+            let scheme = credentials.signer().scheme();
+            items.push(Item::Plain(core.say(HandshakeType::CERTIFICATE_VERIFY, |w| {
+                Signed { scheme, signature: &signature }.write(w);
+            })));
+        }
         let verify_data = master.verify_data(true, &core.transcript);
         let finished = core.say(HandshakeType::FINISHED, |w| w.extend_from_slice(&verify_data));
         let expected = master.verify_data(false, &core.transcript);
         core.incoming.forget_unfinished();
         core.write = Some(WriteKeys::new(keys.client));
         core.read = Some(ReadKeys::new(keys.server, core.config.replay_window));
-        let items = vec![
-            Item::Plain(own_certificate),
-            Item::Plain(key_exchange),
-            Item::Plain(verify),
-            Item::ChangeCipherSpec,
-            Item::Sealed(finished),
-        ];
+        items.extend([Item::ChangeCipherSpec, Item::Sealed(finished)]);
         core.start_flight(now, items, sink);
         Ok(State::AwaitFinished(AwaitFinished { master, certificate, group, ems, expected }))
     }

@@ -30,6 +30,10 @@ impl Flight {
         Self { items }
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
     /// Sends everything, packed into as few datagrams of at most `mtu` bytes as it takes. Records
     /// get fresh sequence numbers each time, messages keep theirs.
     pub(super) fn send(

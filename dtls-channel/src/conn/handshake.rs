@@ -239,6 +239,7 @@ impl Core {
 }
 
 /// Both directions' traffic keys.
+#[derive(Debug)]
 pub(super) struct KeyPair {
     pub(super) client: TrafficKey,
     pub(super) server: TrafficKey,
@@ -282,19 +283,29 @@ impl Handshake {
         (this, outcome)
     }
 
+    pub(super) fn server_without_cookie(
+        now: Instant,
+        path: Path,
+        config: Arc<Config>,
+        sink: &mut Sink,
+    ) -> Self {
+        sink.stats.handshakes_started += 1;
+        let core = Core::new(now, path, config, Reassembler::default());
+        Self { core, role: Role::Server(server::State::AwaitClientHello) }
+    }
+
     pub(super) fn began_with(&self, client_random: &[u8; 32]) -> bool {
         !matches!(self.role, Role::Client(_)) && self.core.client_random == *client_random
     }
 
     pub(super) fn next_timeout(&self) -> Option<(Instant, TimerKind)> {
-        let refused = self.core.refused.map(|(at, _)| (at, TimerKind::AlertGrace));
-        [
-            (self.core.resend_at, TimerKind::FlightResend),
-            (self.core.give_up_at, TimerKind::HandshakeGiveUp),
-        ]
-        .into_iter()
-        .chain(refused)
-        .min_by_key(|(at, _)| *at)
+        let core = &self.core;
+        let refused = core.refused.map(|(at, _)| (at, TimerKind::AlertGrace));
+        let resend = (!core.flight.is_empty()).then_some((core.resend_at, TimerKind::FlightResend));
+        [Some((core.give_up_at, TimerKind::HandshakeGiveUp)), resend, refused]
+            .into_iter()
+            .flatten()
+            .min_by_key(|(at, _)| *at)
     }
 
     pub(super) fn handle_timeout(&mut self, now: Instant, sink: &mut Sink) -> Outcome {
@@ -307,7 +318,7 @@ impl Handshake {
         if core.give_up_at <= now {
             return Outcome::Closed(CloseReason::TimedOut);
         }
-        if core.resend_at <= now {
+        if core.resend_at <= now && !core.flight.is_empty() {
             core.interval = (core.interval * 2).min(core.config.timers.resend_cap);
             sink.stats.flights_resent += 1;
             core.send_flight(now, sink);

@@ -79,6 +79,23 @@ impl Connection {
         this
     }
 
+    /// Waits for a client's hello, without asking for a cookie.
+    ///
+    /// For callers that know by other means that the peer receives at its address: whoever can
+    /// spoof one makes this answer with more bytes than it was sent, and keep what it sent. An
+    /// [`Endpoint`](crate::Endpoint) never does this.
+    #[must_use]
+    pub fn server_without_cookie(
+        now: Instant,
+        id: AssociationId,
+        path: Path,
+        config: Arc<Config>,
+        sink: &mut Sink,
+    ) -> Self {
+        let handshake = Handshake::server_without_cookie(now, path, config, sink);
+        Self { id, path, state: State::Handshake(Box::new(handshake)) }
+    }
+
     /// Between which addresses it runs.
     #[must_use]
     pub fn path(&self) -> Path {

@@ -1,12 +1,13 @@
-//! The server's side of the handshake, from a hello whose cookie was good. The picture is in
-//! [`client`](super::client).
+//! The server's side of the handshake, as a rule from a hello whose cookie was good. The picture is
+//! in [`client`](super::client).
 
 use std::time::Instant;
 
 use super::client::{check_signature, peer_certificate};
 use super::flight::{Flight, Item};
-use super::handshake::{Core, Next, Summary};
-use crate::crypto::{CipherSuite, Group, KeyShare, MasterSecret, TrafficKey, random, same};
+use super::handshake::{Core, KeyPair, Next, Summary};
+use crate::config::ClientCertificate;
+use crate::crypto::{CipherSuite, Group, KeyShare, MasterSecret, random, same};
 use crate::error::{Fault, Mismatch, PeerFault};
 use crate::handshake::Message;
 use crate::handshake::messages::{
@@ -22,6 +23,8 @@ use crate::wire::ids::VERSION_1_2;
 #[expect(clippy::enum_variant_names, reason = "every state awaits a message")]
 #[derive(Debug)]
 pub(super) enum State {
+    /// Only without a cookie exchange.
+    AwaitClientHello,
     AwaitCertificate(AwaitCertificate),
     AwaitClientKeyExchange(AwaitClientKeyExchange),
     AwaitCertificateVerify(AwaitCertificateVerify),
@@ -30,6 +33,11 @@ pub(super) enum State {
 
 #[derive(Debug)]
 pub(super) struct AwaitCertificate {
+    agreed: Agreed,
+}
+
+#[derive(Debug)]
+struct Agreed {
     suite: CipherSuite,
     ems: bool,
     share: KeyShare,
@@ -37,8 +45,8 @@ pub(super) struct AwaitCertificate {
 
 #[derive(Debug)]
 pub(super) struct AwaitClientKeyExchange {
-    before: AwaitCertificate,
-    certificate: Vec<u8>,
+    agreed: Agreed,
+    certificate: Option<Vec<u8>>,
 }
 
 #[derive(Debug)]
@@ -47,15 +55,14 @@ pub(super) struct AwaitCertificateVerify {
     group: Group,
     certificate: Vec<u8>,
     master: MasterSecret,
-    read: TrafficKey,
-    write: TrafficKey,
+    keys: KeyPair,
 }
 
 #[derive(Debug)]
 pub(super) struct AwaitFinished {
     ems: bool,
     group: Group,
-    certificate: Vec<u8>,
+    certificate: Option<Vec<u8>>,
     master: MasterSecret,
 }
 
@@ -95,7 +102,7 @@ pub(super) fn start(
     ServerKeyExchange::write_parameters(group.wire(), share.public(), &mut parameters);
     let content = [&core.client_random[..], &core.server_random, &parameters].concat();
     let signature = config.credentials.signer().sign(&content)?;
-    let items = vec![
+    let mut items = vec![
         core.say(HandshakeType::SERVER_HELLO, |w| answer.write(w)),
         core.say(HandshakeType::CERTIFICATE, |w| {
             Certificate { leaf: Some(config.credentials.certificate()) }.write(w);
@@ -104,23 +111,34 @@ pub(super) fn start(
             w.extend_from_slice(&parameters);
             Signed { scheme, signature: &signature }.write(w);
         }),
-        core.say(HandshakeType::CERTIFICATE_REQUEST, CertificateRequest::write),
-        core.say(HandshakeType::SERVER_HELLO_DONE, |_| {}),
     ];
+    let asks = config.client_certificate != ClientCertificate::NotRequested;
+    if asks {
+        items.push(core.say(HandshakeType::CERTIFICATE_REQUEST, CertificateRequest::write));
+    }
+    items.push(core.say(HandshakeType::SERVER_HELLO_DONE, |_| {}));
     core.start_flight(now, items.into_iter().map(Item::Plain).collect(), sink);
-    Ok(State::AwaitCertificate(AwaitCertificate { suite, ems: hello.offers_ems, share }))
+    let agreed = Agreed { suite, ems: hello.offers_ems, share };
+    Ok(if asks {
+        State::AwaitCertificate(AwaitCertificate { agreed })
+    } else {
+        State::AwaitClientKeyExchange(AwaitClientKeyExchange { agreed, certificate: None })
+    })
 }
 
 impl State {
     pub(super) fn step(
         self,
-        _now: Instant,
+        now: Instant,
         core: &mut Core,
         message: &Message,
         sink: &mut Sink,
     ) -> Result<Next<Self>, Fault> {
         let (kind, expected) = (message.kind, self.expects());
         let next = match (self, kind) {
+            (Self::AwaitClientHello, HandshakeType::CLIENT_HELLO) => {
+                start(now, core, message, sink)
+            }
             (Self::AwaitCertificate(s), HandshakeType::CERTIFICATE) => s.certificate(core, message),
             (Self::AwaitClientKeyExchange(s), HandshakeType::CLIENT_KEY_EXCHANGE) => {
                 s.key_exchange(core, message)
@@ -138,6 +156,7 @@ impl State {
 
     pub(super) fn expects(&self) -> &'static str {
         match self {
+            Self::AwaitClientHello => "ClientHello",
             Self::AwaitCertificate(_) => "Certificate",
             Self::AwaitClientKeyExchange(_) => "ClientKeyExchange",
             Self::AwaitCertificateVerify(_) => "CertificateVerify",
@@ -148,9 +167,17 @@ impl State {
 
 impl AwaitCertificate {
     fn certificate(self, core: &mut Core, message: &Message) -> Result<State, Fault> {
-        let certificate = peer_certificate(message)?;
+        let certificate = match peer_certificate(message) {
+            Err(Fault::Peer(PeerFault::NoCertificate))
+                if core.config.client_certificate != ClientCertificate::Required =>
+            {
+                None
+            }
+            presented => Some(presented?),
+        };
         core.hear(message);
-        Ok(State::AwaitClientKeyExchange(AwaitClientKeyExchange { before: self, certificate }))
+        let agreed = self.agreed;
+        Ok(State::AwaitClientKeyExchange(AwaitClientKeyExchange { agreed, certificate }))
     }
 }
 
@@ -158,18 +185,24 @@ impl AwaitClientKeyExchange {
     fn key_exchange(self, core: &mut Core, message: &Message) -> Result<State, Fault> {
         let exchange = ClientKeyExchange::read(message.body())?;
         core.hear(message);
-        let AwaitCertificate { suite, ems, share } = self.before;
+        let Agreed { suite, ems, share } = self.agreed;
         let group = share.group();
         let premaster = share.agree(exchange.point).ok_or(PeerFault::BadPoint)?;
         let (master, keys) = core.derive_keys(suite, &premaster, ems);
-        Ok(State::AwaitCertificateVerify(AwaitCertificateVerify {
-            ems,
-            group,
-            certificate: self.certificate,
-            master,
-            read: keys.client,
-            write: keys.server,
-        }))
+        match self.certificate {
+            Some(certificate) => Ok(State::AwaitCertificateVerify(AwaitCertificateVerify {
+                ems,
+                group,
+                certificate,
+                master,
+                keys,
+            })),
+            None => {
+                take_up(keys, core);
+                let certificate = None;
+                Ok(State::AwaitFinished(AwaitFinished { ems, group, certificate, master }))
+            }
+        }
     }
 }
 
@@ -179,16 +212,18 @@ impl AwaitCertificateVerify {
         check_signature(&self.certificate, &signed, &core.transcript, "CertificateVerify")?;
         core.check_peer(&self.certificate)?;
         core.hear(message);
-        core.incoming.forget_unfinished();
-        core.read = Some(ReadKeys::new(self.read, core.config.replay_window));
-        core.write = Some(WriteKeys::new(self.write));
-        Ok(State::AwaitFinished(AwaitFinished {
-            ems: self.ems,
-            group: self.group,
-            certificate: self.certificate,
-            master: self.master,
-        }))
+        let Self { ems, group, certificate, master, keys } = self;
+        take_up(keys, core);
+        let certificate = Some(certificate);
+        Ok(State::AwaitFinished(AwaitFinished { ems, group, certificate, master }))
     }
+}
+
+/// From here on only protected messages are due.
+fn take_up(keys: KeyPair, core: &mut Core) {
+    core.incoming.forget_unfinished();
+    core.read = Some(ReadKeys::new(keys.client, core.config.replay_window));
+    core.write = Some(WriteKeys::new(keys.server));
 }
 
 impl AwaitFinished {
@@ -209,7 +244,7 @@ impl AwaitFinished {
         core.send_last(&flight, sink);
         Ok(Summary {
             master: self.master,
-            peer_certificate: self.certificate,
+            peer_certificate: self.certificate.unwrap_or_default(),
             group: self.group,
             ems: self.ems,
             last_flight: Some(flight),

@@ -125,10 +125,24 @@ impl Handshake {
     }
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Who {
+    Client,
+    Server,
+    /// Begun without a hello, so it waits for that first.
+    ServerWithoutCookie,
+}
+
 /// One side of a handshake, waiting for the `nth` message of its peer's flight.
-fn waiting(config: &Arc<Config>, client: bool, nth: usize) -> (Instant, Connection, Sink) {
+fn waiting(config: &Arc<Config>, who: Who, nth: usize) -> (Instant, Connection, Sink) {
     let mut pair = Pair::new(config);
+    if who == Who::ServerWithoutCookie {
+        let (now, config, mut sink) = (pair.now, config.clone(), pair.server_sink);
+        let server = Connection::server_without_cookie(now, id(), path(), config, &mut sink);
+        return (now, server, sink);
+    }
     pair.begin_server();
+    let client = who == Who::Client;
     let to_client = records(drain(&mut pair.server_sink));
     let taken = if client { nth } else { to_client.len() };
     for mut record in to_client.into_iter().take(taken) {
@@ -148,12 +162,17 @@ fn waiting(config: &Arc<Config>, client: bool, nth: usize) -> (Instant, Connecti
 fn each_state_takes_its_own_message_and_no_other() {
     let config = config();
     let mut picture = String::new();
-    for (role, states) in [("client", 6), ("server", 4)] {
+    let sides = [
+        ("client", Who::Client, 6),
+        ("server", Who::Server, 4),
+        ("server without cookie", Who::ServerWithoutCookie, 1),
+    ];
+    for (role, who, states) in sides {
         for nth in 0..states {
-            let (_, conn, _) = waiting(&config, role == "client", nth);
+            let (_, conn, _) = waiting(&config, who, nth);
             writeln!(picture, "{role} awaits {}", state_name(&conn)).unwrap();
             for kind in KINDS {
-                let (now, mut conn, mut sink) = waiting(&config, role == "client", nth);
+                let (now, mut conn, mut sink) = waiting(&config, who, nth);
                 drain(&mut sink);
                 while sink.poll_event().is_some() {}
                 let seq = match &conn.state {
