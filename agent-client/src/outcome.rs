@@ -96,6 +96,7 @@ mod tests {
 
     use super::*;
     use crate::document::ConfigId;
+    use crate::hooks::NotRun;
 
     fn received() -> Received {
         Received {
@@ -140,7 +141,7 @@ mod tests {
 
     #[test]
     fn a_reason_of_the_agent_is_a_failure() {
-        let result = result(&received(), &[], Response::failed(1, "no such hook: \"x\""), TIMES);
+        let result = result(&received(), &[], NotRun::because("no such hook: \"x\"").into(), TIMES);
         assert_eq!(result.status, ResultStatus::Failed);
         assert_eq!(result.reason.as_deref(), Some("no such hook: \"x\""));
     }

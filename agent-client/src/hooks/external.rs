@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use super::Response;
 use super::process::{Exit, Launch};
+use super::{NotRun, Response};
 use crate::document::{Config, plain_text};
 
 /// The first file of this name in the directories.
@@ -26,9 +26,9 @@ pub fn find(directories: &[PathBuf], name: &str) -> Option<PathBuf> {
 ///
 /// # Errors
 /// The entry cannot be written as JSON.
-pub fn prepare(program: &Path, config: &Config) -> Result<Launch, Response> {
+pub fn prepare(program: &Path, config: &Config) -> Result<Launch, NotRun> {
     let input = serde_json::to_vec(&config.json)
-        .map_err(|e| Response::failed(1, format!("the entry cannot be written as JSON: {e}")))?;
+        .map_err(|e| NotRun::because(format!("the entry cannot be written as JSON: {e}")))?;
     Ok(Launch {
         program: program.to_owned(),
         directory: None,
@@ -39,14 +39,14 @@ pub fn prepare(program: &Path, config: &Config) -> Result<Launch, Response> {
 }
 
 /// What the system's refusal to start a hook means.
-pub fn not_started(program: &Path, error: &io::Error) -> Response {
+pub fn not_started(program: &Path, error: &io::Error) -> NotRun {
     let program = program.display();
     let hint = match error.kind() {
         io::ErrorKind::PermissionDenied => format!("; try: chmod +x {program}"),
         io::ErrorKind::NotFound => "; the interpreter in its first line does not exist".into(),
         _ => String::new(),
     };
-    Response::failed(1, format!("hook {program} could not be started: {error}{hint}"))
+    NotRun::because(format!("hook {program} could not be started: {error}{hint}"))
 }
 
 /// The response in what it printed.
@@ -155,7 +155,7 @@ mod tests {
             "inputs": [{"name": "i", "type": "String", "value": 5}]}]});
         let document = Document::parse(1, body.to_string().as_bytes()).unwrap();
         let Work::Run(config) = &document.entries[0].work else { panic!() };
-        let directories = script::Directories { working: "/w".into(), outputs: "/o".into() };
+        let directories = script::Directories::new("/w".into(), "/o".into());
         let hooks = Hooks::new(vec![dir.path().into()], None, directories, "test".into());
         let hook = hooks.find(&config.hook).unwrap();
         assert_eq!(hook, Hook::External(path.clone()));

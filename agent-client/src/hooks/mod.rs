@@ -33,10 +33,30 @@ pub struct Response {
     pub reason: Option<String>,
 }
 
-impl Response {
-    /// A failure that the agent found; the user reads the reason as `deploy_stderr`.
-    pub fn failed(status_code: i64, reason: impl Into<String>) -> Self {
-        let reason = reason.into();
+/// A failure that the agent found before a hook could run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotRun {
+    /// `deploy_status_code`, never 0.
+    pub status_code: i64,
+    /// What is wrong, for the user.
+    pub reason: String,
+}
+
+impl NotRun {
+    /// With a status code other than 0.
+    pub fn new(status_code: i64, reason: impl Into<String>) -> Self {
+        Self { status_code, reason: reason.into() }
+    }
+
+    /// With status code 1.
+    pub fn because(reason: impl Into<String>) -> Self {
+        Self::new(1, reason)
+    }
+}
+
+/// The user reads the reason as `deploy_stderr` too: Heat knows no other place for it.
+impl From<NotRun> for Response {
+    fn from(NotRun { status_code, reason }: NotRun) -> Self {
         Self {
             stdout: String::new(),
             stderr: format!("{reason}\n"),
@@ -85,6 +105,13 @@ impl Hooks {
         Self { directories, preferred, script, instance }
     }
 
+    /// Does beforehand what the first hook would have to wait for.
+    pub fn warm_up(&self) {
+        if let Err(error) = self.script.make_ready() {
+            tracing::warn!(%error, "scripts will fail");
+        }
+    }
+
     /// The hook of this name.
     pub fn find(&self, name: &str) -> Option<Hook> {
         if let Some(path) = external::find(self.preferred.as_slice(), name) {
@@ -97,13 +124,13 @@ impl Hooks {
     }
 
     /// What to say when there is none.
-    pub fn no_such_hook(&self, name: &str) -> Response {
+    pub fn no_such_hook(&self, name: &str) -> NotRun {
         let places = self.preferred.iter().chain(&self.directories);
         let places: Vec<String> = places.map(|path| path.display().to_string()).collect();
-        Response::failed(
-            1,
-            format!("no such hook: {name:?} is not built in and not in {}", places.join(", ")),
-        )
+        NotRun::because(format!(
+            "no such hook: {name:?} is not built in and not in {}",
+            places.join(", ")
+        ))
     }
 
     /// The value of [`proc::RUN_VARIABLE`] for a config.
@@ -114,13 +141,8 @@ impl Hooks {
     /// Starts a hook.
     ///
     /// # Errors
-    /// What could not be started gets its failed response.
-    pub async fn start(
-        &self,
-        hook: &Hook,
-        id: &ConfigId,
-        config: &Config,
-    ) -> Result<Run, Response> {
+    /// It cannot be started.
+    pub async fn start(&self, hook: &Hook, id: &ConfigId, config: &Config) -> Result<Run, NotRun> {
         let mut launch = match hook {
             Hook::Script => script::prepare(&self.script, id, config)?,
             Hook::External(program) => external::prepare(program, config)?,
@@ -155,7 +177,7 @@ impl Hooks {
     pub async fn run(&self, hook: &Hook, id: &ConfigId, config: &Config) -> Response {
         let mut run = match self.start(hook, id, config).await {
             Ok(run) => run,
-            Err(response) => return response,
+            Err(not_run) => return not_run.into(),
         };
         loop {
             if let Activity::Exited(exit) = run.next().await {

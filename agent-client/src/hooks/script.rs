@@ -15,14 +15,15 @@ use std::fs::{self, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use certs::file::ensure_private_directory;
+use certs::file::{FileError, ensure_private_directory};
 use serde_json::{Map, Value};
 
-use super::Response;
 use super::capture::Capture;
 use super::proc::RUN_VARIABLE;
 use super::process::{Exit, Launch};
+use super::{NotRun, Response};
 use crate::document::{Config, ConfigId, plain_text};
 
 /// Bytes kept of an output file, half from either end.
@@ -34,12 +35,34 @@ const CANNOT_EXECUTE: i64 = 126;
 const NOT_FOUND: i64 = 127;
 
 /// Where scripts and their outputs are written.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Directories {
-    /// `HEAT_SCRIPT_WORKING`: scripts, and their working directory.
-    pub working: PathBuf,
-    /// `HEAT_SCRIPT_OUTPUTS`: output files.
-    pub outputs: PathBuf,
+    working: PathBuf,
+    outputs: PathBuf,
+    /// Making them waits for the disk, so it is done before a script waits.
+    are_ready: AtomicBool,
+}
+
+impl Directories {
+    /// `working` (`HEAT_SCRIPT_WORKING`) is for scripts and their working directory, `outputs`
+    /// (`HEAT_SCRIPT_OUTPUTS`) for output files.
+    pub fn new(working: PathBuf, outputs: PathBuf) -> Self {
+        Self { working, outputs, are_ready: AtomicBool::new(false) }
+    }
+
+    /// Makes them if they are not there, private to us.
+    ///
+    /// # Errors
+    /// They cannot be made, or others could write there.
+    pub fn make_ready(&self) -> Result<(), FileError> {
+        let both = [&self.working, &self.outputs];
+        if self.are_ready.load(Ordering::Relaxed) && both.iter().all(|path| path.is_dir()) {
+            return Ok(());
+        }
+        both.into_iter().try_for_each(|path| ensure_private_directory(path))?;
+        self.are_ready.store(true, Ordering::Relaxed);
+        Ok(())
+    }
 }
 
 /// Whether an input of this name is kept out of a script's environment.
@@ -62,22 +85,22 @@ pub fn is_refused_variable(name: &str) -> bool {
 /// Writes the script and says how to start it.
 ///
 /// # Errors
-/// A script that cannot run gets its failed response at once.
+/// It cannot run.
 pub fn prepare(
     directories: &Directories,
     id: &ConfigId,
     config: &Config,
-) -> Result<Launch, Response> {
+) -> Result<Launch, NotRun> {
     let text = match &config.config {
         Value::String(text) if !text.is_empty() => text,
         Value::String(_) | Value::Null => {
-            return Err(Response::failed(
+            return Err(NotRun::new(
                 CANNOT_EXECUTE,
                 "the config is empty: there is no script to run",
             ));
         }
         _ => {
-            return Err(Response::failed(
+            return Err(NotRun::new(
                 CANNOT_EXECUTE,
                 "the config is not text: a script is expected",
             ));
@@ -92,7 +115,7 @@ pub fn prepare(
                 "input {:?} cannot be an environment variable: its name is empty or has \"=\", or there is a zero byte in it",
                 input.name
             );
-            return Err(Response::failed(CANNOT_EXECUTE, reason));
+            return Err(NotRun::new(CANNOT_EXECUTE, reason));
         }
         environment.push((input.name.clone(), OsString::from(value)));
     }
@@ -101,12 +124,9 @@ pub fn prepare(
 
     let program = directories.working.join(&*id.file_name());
     let failed = |what: &str, path: &Path, error: &dyn std::fmt::Display| {
-        Response::failed(CANNOT_EXECUTE, format!("{what} {}: {error}", path.display()))
+        NotRun::new(CANNOT_EXECUTE, format!("{what} {}: {error}", path.display()))
     };
-    for directory in [&directories.working, &directories.outputs] {
-        ensure_private_directory(directory)
-            .map_err(|e| failed("preparing", directory, &with_source(&e)))?;
-    }
+    directories.make_ready().map_err(|e| NotRun::new(CANNOT_EXECUTE, with_source(&e)))?;
     for output in &config.outputs {
         if let Some(path) = output_path(directories, id, &output.name) {
             remove(&path).map_err(|e| failed("removing old output", &path, &e))?;
@@ -123,22 +143,22 @@ pub fn prepare(
 }
 
 /// What the system's refusal to start a script means to its author.
-pub fn not_started(launch_program: &Path, error: &io::Error) -> Response {
+pub fn not_started(launch_program: &Path, error: &io::Error) -> NotRun {
     let program = launch_program.display();
     match error.kind() {
-        io::ErrorKind::NotFound => Response::failed(
+        io::ErrorKind::NotFound => NotRun::new(
             NOT_FOUND,
             format!(
                 "the interpreter in the script's first line does not exist ({program}: {error})"
             ),
         ),
-        io::ErrorKind::PermissionDenied => Response::failed(
+        io::ErrorKind::PermissionDenied => NotRun::new(
             CANNOT_EXECUTE,
             format!(
                 "{program}: {error}; is its file system mounted noexec? try another HEAT_SCRIPT_WORKING"
             ),
         ),
-        _ => Response::failed(
+        _ => NotRun::new(
             CANNOT_EXECUTE,
             format!("the script could not be started: {program}: {error}"),
         ),
@@ -175,28 +195,28 @@ pub fn respond(directories: &Directories, id: &ConfigId, config: &Config, exit: 
 }
 
 /// The system finds the interpreter by the first line; where it could not, it says nothing helpful.
-fn check_first_line(text: &str) -> Result<(), Response> {
+fn check_first_line(text: &str) -> Result<(), NotRun> {
     let first = text.split('\n').next().unwrap_or_default();
     let Some(interpreter) = first.strip_prefix("#!") else {
-        return Err(Response::failed(
+        return Err(NotRun::new(
             CANNOT_EXECUTE,
             "the script does not begin with \"#!\": add a first line such as #!/bin/sh",
         ));
     };
     if first.ends_with('\r') {
-        return Err(Response::failed(
+        return Err(NotRun::new(
             CANNOT_EXECUTE,
             "the script's first line ends in a carriage return: save it with Unix line ends",
         ));
     }
     if interpreter.trim().is_empty() {
-        return Err(Response::failed(
+        return Err(NotRun::new(
             CANNOT_EXECUTE,
             "the script's first line names no interpreter after \"#!\"",
         ));
     }
     if text.contains('\0') {
-        return Err(Response::failed(CANNOT_EXECUTE, "the script has a zero byte in it"));
+        return Err(NotRun::new(CANNOT_EXECUTE, "the script has a zero byte in it"));
     }
     Ok(())
 }
@@ -269,7 +289,7 @@ mod tests {
         }
 
         fn directories(&self) -> Directories {
-            Directories { working: self.dir.path().join("w"), outputs: self.dir.path().join("o") }
+            Directories::new(self.dir.path().join("w"), self.dir.path().join("o"))
         }
 
         async fn run(&self, config: Value, inputs: Value, outputs: Value) -> Response {

@@ -339,6 +339,9 @@ pub(crate) mod tests {
 
     use super::*;
 
+    /// Makes a record about the config of this id.
+    type Make = fn(&str) -> Record;
+
     pub(crate) fn id(text: &str) -> ConfigId {
         ConfigId::new(text).unwrap()
     }
@@ -401,7 +404,7 @@ pub(crate) mod tests {
 
     #[test]
     fn every_transition_is_as_drawn() {
-        let paths: [&[fn(&str) -> Record]; 6] = [
+        let paths: [&[Make]; 6] = [
             &[],
             &[received],
             &[received, started],
@@ -409,8 +412,7 @@ pub(crate) mod tests {
             &[received, finished],
             &[received, finished, signalled],
         ];
-        let records: [fn(&str) -> Record; 6] =
-            [received, started, spawned, finished, signalled, done];
+        let records: [Make; 6] = [received, started, spawned, finished, signalled, done];
         let mut table = String::new();
         for path in paths {
             for record in records {
@@ -445,7 +447,7 @@ pub(crate) mod tests {
     #[test]
     fn the_shortest_records_lead_to_the_same_states() {
         let mut states = States::default();
-        let paths: [(&str, &[fn(&str) -> Record]); 5] = [
+        let paths: [(&str, &[Make]); 5] = [
             ("a", &[received]),
             ("b", &[received, started]),
             ("c", &[received, started, spawned]),

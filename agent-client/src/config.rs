@@ -1,0 +1,436 @@
+//! Settings: one table from which file keys, flags and environment variables come.
+//!
+//! Order, strongest first: flag, environment variable (`AGENT_CLIENT_` and the key in capitals),
+//! `conf.d/*.toml` beside the file (sorted, later wins), the file, the default. All errors are found
+//! before any is reported.
+
+use std::fmt;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use toml::de::{DeTable, DeValue};
+
+use crate::hooks::{Hooks, script};
+
+/// Where the configuration is looked for when no file is named.
+pub const CONFIG_FILE: &str = "/etc/agent-client/config.toml";
+/// Where state is kept unless said otherwise.
+pub const STATE_DIR: &str = "/var/lib/agent-client";
+/// What environment variables of settings begin with.
+pub const ENVIRONMENT_PREFIX: &str = "AGENT_CLIENT_";
+/// Where hooks of others are, after the ones in `HEAT_CONFIG_HOOKS` and those built in.
+const HOOK_DIRS: [&str; 2] = ["/usr/libexec/heat-config/hooks", "/var/lib/heat-config/hooks"];
+const SCRIPT_WORKING: &str = "/var/lib/heat-config/heat-config-script";
+const SCRIPT_OUTPUTS: &str = "/var/run/heat-config/heat-config-script";
+
+/// Every setting, with its value in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Where everything that lasts is kept.
+    pub state_dir: PathBuf,
+    /// Where servers are, `HOST:PORT`; empty: as the token says.
+    pub servers: Vec<String>,
+    /// A token to enrol with.
+    pub token_file: Option<PathBuf>,
+    /// Silence after which a sign of life is sent.
+    pub keep_alive: Duration,
+    /// Silence after which the server counts as lost.
+    pub peer_timeout: Duration,
+    /// Longest pause between attempts to reach a server.
+    pub reconnect_max: Duration,
+    /// How long a running hook may go on when the agent is told to stop.
+    pub stop_wait: Duration,
+    /// What is logged, in the syntax of tracing's `EnvFilter`.
+    pub log_filter: String,
+    /// Form of the log lines.
+    pub log_format: LogFormat,
+}
+
+/// Form of the log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            state_dir: STATE_DIR.into(),
+            servers: Vec::new(),
+            token_file: None,
+            keep_alive: Duration::from_secs(15),
+            peer_timeout: Duration::from_secs(45),
+            reconnect_max: Duration::from_secs(60),
+            stop_wait: Duration::from_secs(20),
+            log_filter: "info".into(),
+            log_format: LogFormat::Text,
+        }
+    }
+}
+
+/// One setting: its key, what it means, and how a text becomes its value.
+#[derive(Debug)]
+pub struct Key {
+    /// In the file; the flag has dashes, the variable capitals.
+    pub name: &'static str,
+    set: fn(&mut Settings, &str) -> Result<(), String>,
+}
+
+/// All settings.
+pub const KEYS: [Key; 9] = [
+    Key { name: "state_dir", set: |s, v| path(v).map(|v| s.state_dir = v) },
+    Key { name: "servers", set: |s, v| servers(v).map(|v| s.servers = v) },
+    Key { name: "token_file", set: |s, v| path(v).map(|v| s.token_file = Some(v)) },
+    Key { name: "keep_alive", set: |s, v| duration(v, "100ms", "1h").map(|v| s.keep_alive = v) },
+    Key {
+        name: "peer_timeout",
+        set: |s, v| duration(v, "300ms", "1d").map(|v| s.peer_timeout = v),
+    },
+    Key {
+        name: "reconnect_max",
+        set: |s, v| duration(v, "100ms", "1h").map(|v| s.reconnect_max = v),
+    },
+    Key { name: "stop_wait", set: |s, v| duration(v, "0s", "1h").map(|v| s.stop_wait = v) },
+    Key { name: "log_filter", set: |s, v| filter(v).map(|v| s.log_filter = v) },
+    Key { name: "log_format", set: |s, v| log_format(v).map(|v| s.log_format = v) },
+];
+
+/// Everything that is wrong, each with its place.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub struct ConfigErrors(pub Vec<String>);
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join("\n       "))
+    }
+}
+
+/// A value before it is known to be good: key, text (none if it is no text), and where it came from.
+type Given = (String, Option<String>, String);
+
+impl Settings {
+    /// Puts the settings together. `file` is one that was asked for, and must then exist; `flags` are keys
+    /// and values; `environment` looks a variable up.
+    ///
+    /// # Errors
+    /// All that is wrong.
+    pub fn load(
+        file: Option<&Path>,
+        environment: impl Fn(&str) -> Option<String>,
+        flags: &[(&'static str, String)],
+    ) -> Result<Self, ConfigErrors> {
+        let mut errors = Vec::new();
+        let mut given = read_files(file, &mut errors);
+        for key in &KEYS {
+            let variable = format!("{ENVIRONMENT_PREFIX}{}", key.name.to_uppercase());
+            if let Some(value) = environment(&variable) {
+                given.push((
+                    key.name.into(),
+                    Some(value),
+                    format!("environment variable {variable}"),
+                ));
+            }
+        }
+        for (name, value) in flags {
+            let origin = format!("--{}", name.replace('_', "-"));
+            given.push(((*name).into(), Some(value.clone()), origin));
+        }
+        let mut settings = Self::default();
+        for (name, value, origin) in given {
+            let set = match (KEYS.iter().find(|key| key.name == name), value) {
+                (Some(key), Some(value)) => {
+                    (key.set)(&mut settings, &value).map_err(|problem| format!("{name} {problem}"))
+                }
+                (Some(_), None) => Err(format!("{name} must be a string or a list of strings")),
+                (None, _) => Err(unknown(&name)),
+            };
+            errors.extend(set.err().map(|problem| format!("{origin}: {problem}")));
+        }
+        if settings.peer_timeout < 2 * settings.keep_alive {
+            errors.push(format!(
+                "peer_timeout ({:?}) must be at least twice keep_alive ({:?})",
+                settings.peer_timeout, settings.keep_alive
+            ));
+        }
+        if errors.is_empty() { Ok(settings) } else { Err(ConfigErrors(errors)) }
+    }
+
+    /// A path in the state directory.
+    pub fn state(&self, name: &str) -> PathBuf {
+        self.state_dir.join(name)
+    }
+
+    /// The hooks of this machine. The contract's directories are used by root with the usual state
+    /// directory; anybody else works within the state directory, and still finds the system's hooks.
+    pub fn hooks(&self, environment: impl Fn(&str) -> Option<String>, is_root: bool) -> Hooks {
+        let of_system = is_root && self.state_dir == Path::new(STATE_DIR);
+        let place = |variable: &str, of_the_system: &str, own: &str| match environment(variable) {
+            Some(path) if !path.is_empty() => PathBuf::from(path),
+            _ if of_system => of_the_system.into(),
+            _ => self.state(own),
+        };
+        let working = place("HEAT_SCRIPT_WORKING", SCRIPT_WORKING, "heat-config-script/work");
+        let outputs = place("HEAT_SCRIPT_OUTPUTS", SCRIPT_OUTPUTS, "heat-config-script/outputs");
+        let own = (!of_system).then(|| self.state("hooks"));
+        let directories = own.into_iter().chain(HOOK_DIRS.map(PathBuf::from)).collect();
+        let preferred = environment("HEAT_CONFIG_HOOKS").filter(|path| !path.is_empty());
+        // Two agents on one machine have two state directories.
+        let instance =
+            std::fs::canonicalize(&self.state_dir).unwrap_or_else(|_| self.state_dir.clone());
+        Hooks::new(
+            directories,
+            preferred.map(PathBuf::from),
+            script::Directories::new(working, outputs),
+            instance.to_string_lossy().into_owned(),
+        )
+    }
+}
+
+fn read_files(file: Option<&Path>, errors: &mut Vec<String>) -> Vec<Given> {
+    let main = file.unwrap_or_else(|| Path::new(CONFIG_FILE));
+    let mut given = Vec::new();
+    let mut paths = vec![main.to_owned()];
+    paths.extend(fragments(&main.with_file_name("conf.d"), errors));
+    for path in paths {
+        match std::fs::read_to_string(&path) {
+            Ok(text) => parse(&path, &text, &mut given, errors),
+            Err(e) if e.kind() == ErrorKind::NotFound && file.is_none() && path == main => {}
+            Err(e) => errors.push(format!("{}: cannot be read: {e}", path.display())),
+        }
+    }
+    given
+}
+
+fn fragments(folder: &Path, errors: &mut Vec<String>) -> Vec<PathBuf> {
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            return Vec::new();
+        }
+        Err(e) => {
+            errors.push(format!("{}: cannot be read: {e}", folder.display()));
+            return Vec::new();
+        }
+    };
+    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+    paths.sort();
+    paths
+}
+
+fn parse(path: &Path, text: &str, given: &mut Vec<Given>, errors: &mut Vec<String>) {
+    let place = |at: usize| {
+        let line = text.bytes().take(at).filter(|&b| b == b'\n').count() + 1;
+        format!("{}:{line}", path.display())
+    };
+    let (table, faults) = DeTable::parse_recoverable(text);
+    for fault in faults {
+        let at = fault.span().map_or(0, |span| span.start);
+        errors.push(format!("{}: not TOML: {}", place(at), fault.message()));
+    }
+    let mut entries: Vec<_> = table.get_ref().iter().collect();
+    entries.sort_by_key(|(key, _)| key.span().start);
+    for (key, value) in entries {
+        let name = key.get_ref().clone().into_owned();
+        given.push((name, plain(value.get_ref()), place(key.span().start)));
+    }
+}
+
+/// The text of a value; a list is joined by commas, as in flags and variables.
+fn plain(value: &DeValue<'_>) -> Option<String> {
+    match value {
+        DeValue::String(text) => Some(text.clone().into_owned()),
+        DeValue::Integer(number) => Some(number.as_str().to_owned()),
+        DeValue::Array(entries) => {
+            let texts: Option<Vec<&str>> = entries.iter().map(|e| e.get_ref().as_str()).collect();
+            texts.map(|texts| texts.join(","))
+        }
+        _ => None,
+    }
+}
+
+fn unknown(key: &str) -> String {
+    let normal = key.replace('-', "_").to_lowercase();
+    let nearest = KEYS.iter().map(|k| (distance(&normal, k.name), k.name)).min();
+    match nearest {
+        Some((distance, near)) if distance <= 1 + near.len() / 4 => {
+            format!("unknown key {key:?}; did you mean {near:?}?")
+        }
+        _ => {
+            let names: Vec<&str> = KEYS.iter().map(|k| k.name).collect();
+            format!("unknown key {key:?}; the keys are {}", names.join(", "))
+        }
+    }
+}
+
+/// Letters to insert, delete or replace to get from one to the other (Levenshtein).
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+fn path(text: &str) -> Result<PathBuf, String> {
+    if text.is_empty() { Err("must not be empty".into()) } else { Ok(text.into()) }
+}
+
+fn servers(text: &str) -> Result<Vec<String>, String> {
+    let list: Vec<String> = text.split(',').map(|entry| entry.trim().to_owned()).collect();
+    let fits = |entry: &String| {
+        let parts = entry.rsplit_once(':');
+        parts.is_some_and(|(host, port)| {
+            !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0)
+        })
+    };
+    match list.iter().find(|entry| !fits(entry)) {
+        Some(bad) => Err(format!("has {bad:?}, must be HOST:PORT (several with commas between)")),
+        None => Ok(list),
+    }
+}
+
+fn filter(text: &str) -> Result<String, String> {
+    match text.parse::<tracing_subscriber::filter::EnvFilter>() {
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => Err(format!("is {text:?}: {error}; try \"info\" or \"agent_client=debug\"")),
+    }
+}
+
+fn log_format(text: &str) -> Result<LogFormat, String> {
+    match text {
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        _ => Err(format!("is {text:?}, must be \"text\" or \"json\"")),
+    }
+}
+
+fn duration(text: &str, min: &str, max: &str) -> Result<Duration, String> {
+    let fits = |d: &Duration| {
+        parse_duration(min).is_none_or(|min| *d >= min)
+            && parse_duration(max).is_none_or(|max| *d <= max)
+    };
+    parse_duration(text)
+        .filter(fits)
+        .ok_or_else(|| format!("is {text:?}, must be a time from {min} to {max}, like \"30s\""))
+}
+
+/// Reads `500ms`, `30s`, `5m`, `1h`, `1d`.
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let ms = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(ms).map(Duration::from_millis)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hooks::Hook;
+
+    fn none(_: &str) -> Option<String> {
+        None
+    }
+
+    fn file(text: &str) -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.toml");
+        std::fs::write(&path, text).unwrap();
+        (dir, path)
+    }
+
+    #[test]
+    fn flag_beats_variable_beats_fragment_beats_file_beats_default() {
+        let (dir, path) = file(
+            "keep_alive = \"1s\"\npeer_timeout = \"11s\"\nstop_wait = \"1s\"\nreconnect_max = \"1s\"\n",
+        );
+        std::fs::create_dir(dir.path().join("conf.d")).unwrap();
+        std::fs::write(
+            dir.path().join("conf.d/10.toml"),
+            "keep_alive = \"2s\"\nstop_wait = \"2s\"\nreconnect_max = \"2s\"",
+        )
+        .unwrap();
+        let environment = |name: &str| match name {
+            "AGENT_CLIENT_KEEP_ALIVE" | "AGENT_CLIENT_STOP_WAIT" => Some("3s".into()),
+            _ => None,
+        };
+        let settings =
+            Settings::load(Some(&path), environment, &[("keep_alive", "4s".into())]).unwrap();
+        assert_eq!(settings.keep_alive, Duration::from_secs(4));
+        assert_eq!(settings.stop_wait, Duration::from_secs(3));
+        assert_eq!(settings.reconnect_max, Duration::from_secs(2));
+        assert_eq!(settings.peer_timeout, Duration::from_secs(11));
+        assert_eq!(settings.log_format, LogFormat::Text);
+    }
+
+    #[test]
+    fn all_errors_are_reported_with_place_value_and_the_near_key() {
+        let text = "sate_dir = \"/x\"\n[nonsense]\n";
+        let (_dir, path) = file(&format!(
+            "keep-alive = \"3s\"\nservers = [\"a:1\", \"b\"]\npeer_timeout = \"1y\"\nlog_format = 5\nstop_wait = true\n{text}"
+        ));
+        let flags = [("log_filter", "a=b=c".to_owned())];
+        let errors = Settings::load(Some(&path), none, &flags).unwrap_err();
+        let place = path.display().to_string();
+        let shown: Vec<String> =
+            errors.0.iter().map(|error| error.replace(&place, "config.toml")).collect();
+        insta::assert_snapshot!(shown.join("\n"));
+    }
+
+    #[test]
+    fn a_missing_file_is_an_error_only_if_it_was_named() {
+        assert!(Settings::load(None, none, &[]).is_ok());
+        let errors = Settings::load(Some(Path::new("/nonexistent/c.toml")), none, &[]).unwrap_err();
+        assert!(errors.0[0].starts_with("/nonexistent/c.toml: cannot be read:"), "{errors}");
+    }
+
+    #[test]
+    fn only_root_with_the_usual_state_directory_works_in_the_systems_directories() {
+        let usual = Settings::default();
+        let system = format!("{:?}", usual.hooks(none, true));
+        assert!(system.contains(SCRIPT_WORKING) && system.contains(SCRIPT_OUTPUTS));
+        for (settings, is_root) in
+            [(usual.clone(), false), (Settings { state_dir: "/tmp/x".into(), ..usual }, true)]
+        {
+            let own = format!("{:?}", settings.hooks(none, is_root));
+            let state = settings.state_dir.display().to_string();
+            assert!(own.contains(&format!("{state}/heat-config-script/work")), "{own}");
+            assert!(own.contains(&format!("{state}/hooks")), "{own}");
+            assert!(own.contains(HOOK_DIRS[0]), "{own}");
+        }
+        let moved = |name: &str| (name == "HEAT_SCRIPT_WORKING").then(|| "/w".to_owned());
+        assert!(format!("{:?}", Settings::default().hooks(moved, true)).contains("\"/w\""));
+    }
+
+    #[test]
+    fn the_directory_in_heat_config_hooks_may_replace_even_the_script_hook() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("script"), "").unwrap();
+        let variable = |name: &str| {
+            (name == "HEAT_CONFIG_HOOKS").then(|| dir.path().to_str().unwrap().to_owned())
+        };
+        let settings = Settings { state_dir: dir.path().join("state"), ..Settings::default() };
+        assert_eq!(settings.hooks(none, true).find("script"), Some(Hook::Script));
+        let replaced = settings.hooks(variable, true).find("script");
+        assert_eq!(replaced, Some(Hook::External(dir.path().join("script"))));
+        assert_eq!(settings.hooks(none, true).find("no-such-hook"), None);
+    }
+}

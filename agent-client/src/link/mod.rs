@@ -1,0 +1,596 @@
+//! The connection to the server: one task, one socket per attempt, one session per connection.
+//!
+//! [`Link::next`] drives the socket, the DTLS association and the delivery session, and returns what the
+//! daemon has to act upon. It owns no file: what must be durable is confirmed by the daemon.
+
+pub mod core;
+pub mod failure;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use certs::{EnrolmentToken, Fingerprint, Identity, PinSet, proof};
+use dtls_channel::{
+    AssociationId, Config, Credentials, CredentialsError, Driver, EndpointConfig, Established,
+    Event, PeerRefused, PeerVerifier, Timers,
+};
+use metadata_delivery::message::{
+    DeploymentResult, Enrol, Hello, Hex32, Holds, METADATA, Message, PROTOCOL, Progress, WELCOME,
+    Welcome,
+};
+use metadata_delivery::{
+    CloseCode, Document, Event as SessionEvent, Limits, Name, OfferError, Session, SessionConfig,
+    refusal,
+};
+use tokio::task::JoinHandle;
+
+use self::core::{Core, Due, Patience};
+use self::failure::Failure;
+use crate::document::ConfigId;
+use crate::pipeline::unix_ms;
+use crate::status::{LinkState, LinkStatus};
+
+/// With several servers, a silent one is given up this early.
+const HANDSHAKE_MS_MAX_OF_SEVERAL: u64 = 15_000;
+/// How long to go on saying goodbye.
+const GOODBYE_MS_MAX: u64 = 1_000;
+
+/// Who we are, whom we trust, and how we behave.
+pub struct Setup {
+    /// Who we are.
+    pub agent_id: String,
+    /// Our key.
+    pub identity: Identity,
+    /// Where servers are: `host:port`.
+    pub servers: Vec<String>,
+    /// What certificates they may show.
+    pub pins: PinSet,
+    /// A token to prove, until it is taken.
+    pub token: Option<EnrolmentToken>,
+    /// Kernel boot id.
+    pub boot_id: String,
+    /// Silence after which a sign of life is sent.
+    pub keep_alive: Duration,
+    /// Silence after which the server counts as lost.
+    pub peer_timeout: Duration,
+    /// How patient to be when the server cannot be reached.
+    pub patience: Patience,
+    /// For jitter.
+    pub seed: u64,
+}
+
+/// What the daemon has to know.
+#[derive(Debug)]
+pub enum Happened {
+    /// The link changed state.
+    Status(LinkStatus),
+    /// The server knows us: the token, if there was one, is used up.
+    Welcomed,
+    /// A document came: make it durable, then call [`Link::document_stored`].
+    Document {
+        /// Its version.
+        version: u64,
+        /// Its bytes.
+        body: Bytes,
+    },
+    /// The server has stored a result.
+    ResultStored(ConfigId),
+    /// The server will not take a result.
+    ResultRefused {
+        /// Of which config.
+        id: ConfigId,
+        /// The server's words.
+        reason: String,
+    },
+    /// An attempt failed or a connection ended; the next attempt is planned.
+    Failed(Failure),
+}
+
+/// The link; see the module's text.
+pub struct Link {
+    setup: Setup,
+    fingerprint: Fingerprint,
+    config: Arc<Config>,
+    core: Core,
+    since_unix_ms: u64,
+    last_failure: Option<Failure>,
+    holds: Option<Holds>,
+    server: usize,
+    attempts: usize,
+    resolving: Option<JoinHandle<io::Result<Vec<SocketAddr>>>>,
+    channel: Option<Channel>,
+    results: BTreeMap<Name, (ConfigId, Document)>,
+    progress: Option<Progress>,
+    happened: VecDeque<Happened>,
+}
+
+/// One attempt: a socket, an association, and once that stands a session.
+struct Channel {
+    driver: Driver,
+    id: AssociationId,
+    started: Instant,
+    session: Option<Session>,
+    welcomed: bool,
+    progress_version: u64,
+    progress_due: bool,
+    results_due: bool,
+}
+
+/// Compares what the server shows with what is pinned.
+struct Pinned(PinSet);
+
+impl PeerVerifier for Pinned {
+    fn verify(&self, certificate_der: &[u8]) -> Result<(), PeerRefused> {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let now_unix = now.map_or(0, |since| since.as_secs());
+        let seen = Fingerprint::of_der(certificate_der);
+        self.0.check(now_unix, seen).map_err(|mismatch| PeerRefused(mismatch.to_string()))
+    }
+}
+
+impl Link {
+    /// A link that connects with the first call of [`next`](Self::next). `holds` is what the server need
+    /// not send again.
+    ///
+    /// # Errors
+    /// The identity is not one the channel can use.
+    pub fn new(setup: Setup, holds: Option<Holds>) -> Result<Self, CredentialsError> {
+        let credentials = Credentials::from_der(
+            setup.identity.certificate_der().to_vec(),
+            setup.identity.pkcs8(),
+        )?;
+        let mut timers = Timers::default();
+        if setup.servers.len() > 1 {
+            timers.give_up = Duration::from_millis(HANDSHAKE_MS_MAX_OF_SEVERAL);
+        }
+        let verifier = Arc::new(Pinned(setup.pins.clone()));
+        Ok(Self {
+            fingerprint: setup.identity.fingerprint(),
+            config: Arc::new(Config::new(credentials, verifier).with_timers(timers)),
+            core: Core::new(Instant::now(), setup.servers.len(), setup.patience, setup.seed),
+            since_unix_ms: unix_ms(),
+            last_failure: None,
+            holds,
+            server: 0,
+            attempts: 0,
+            resolving: None,
+            channel: None,
+            results: BTreeMap::new(),
+            progress: None,
+            happened: VecDeque::new(),
+            setup,
+        })
+    }
+
+    /// Sends a result until the server has stored it.
+    pub fn send_result(&mut self, result: &DeploymentResult) {
+        // Results are made to fit their message; one that does not is a fault of ours, and is logged.
+        let id = ConfigId::new(&result.config_id);
+        match (id, result.to_document(1)) {
+            (Ok(id), Ok(document)) => {
+                self.results.insert(document.name.clone(), (id, document));
+                self.due(|channel| channel.results_due = true);
+            }
+            (Err(error), _) => tracing::error!(error, "a result without usable id is not sent"),
+            (_, Err(error)) => tracing::error!(%error, id = result.config_id, "result not sent"),
+        }
+    }
+
+    /// Results that the server does not have yet.
+    pub fn results_waiting(&self) -> usize {
+        self.results.len()
+    }
+
+    /// Tells the server where we stand; an older snapshot that is not sent yet is dropped.
+    pub fn send_progress(&mut self, progress: Progress) {
+        self.progress = Some(progress);
+        self.due(|channel| channel.progress_due = true);
+    }
+
+    /// A document from [`Happened::Document`] is durable.
+    pub fn document_stored(&mut self, holds: Holds) {
+        self.holds = Some(holds);
+        if let (Some(session), Some(name)) = (self.session(), name(METADATA)) {
+            session.stored(Instant::now(), &name, holds.version);
+        }
+    }
+
+    /// A document from [`Happened::Document`] is of no use.
+    pub fn document_refused(&mut self, version: u64, reason: &str) {
+        if let (Some(session), Some(name)) = (self.session(), name(METADATA)) {
+            session.refuse(Instant::now(), &name, version, refusal::APPLICATION_FIRST, reason);
+        }
+    }
+
+    /// The token is used up.
+    pub fn forget_token(&mut self) {
+        self.setup.token = None;
+    }
+
+    /// Whether the server knows us right now.
+    pub fn is_connected(&self) -> bool {
+        self.core.state() == LinkState::Connected
+    }
+
+    /// Works until there is something to know. May be dropped while waiting without losing anything.
+    pub async fn next(&mut self) -> Happened {
+        loop {
+            self.pump();
+            if let Some(happened) = self.happened.pop_front() {
+                return happened;
+            }
+            if let Some(resolving) = &mut self.resolving {
+                let resolved = resolving.await.unwrap_or_else(|e| Err(io::Error::other(e)));
+                self.resolving = None;
+                self.connect(resolved);
+                continue;
+            }
+            let core = self.core.next_timeout();
+            match &mut self.channel {
+                Some(channel) => {
+                    let session = channel.session.as_ref().and_then(Session::next_timeout);
+                    let until = [core, session].into_iter().flatten().min();
+                    if let Err(error) = channel.driver.wait(until).await {
+                        self.fail(|server| Failure::unreachable(server, &error));
+                    }
+                }
+                None => match core {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                },
+            }
+        }
+    }
+
+    /// Tells the server that we go, and closes. Takes a second at most.
+    pub async fn close(&mut self, reason: &str) {
+        let Some(channel) = &mut self.channel else { return };
+        let until = Instant::now() + Duration::from_millis(GOODBYE_MS_MAX);
+        if let Some(session) = &mut channel.session {
+            session.close(Instant::now(), CloseCode::Shutdown, reason);
+        }
+        while channel.session.as_ref().is_some_and(|s| !s.is_closed()) && Instant::now() < until {
+            channel.exchange();
+            let wake = channel.session.as_ref().and_then(Session::next_timeout);
+            if channel.driver.wait(Some(wake.map_or(until, |at| at.min(until)))).await.is_err() {
+                break;
+            }
+            while let Some((_, event)) = channel.driver.poll_event() {
+                match event {
+                    Event::Message { sequence, data } => {
+                        if let Some(session) = &mut channel.session {
+                            let _ = session.handle_packet(Instant::now(), sequence, &data);
+                        }
+                    }
+                    Event::Closed(_) => channel.session = None,
+                    _ => {}
+                }
+            }
+        }
+        self.hang_up();
+    }
+
+    fn pump(&mut self) {
+        let now = Instant::now();
+        match self.core.handle_timeout(now) {
+            Some(Due::Connect(server)) => self.resolve(server),
+            Some(Due::GiveUp) => {
+                self.fail(|server| Failure::unreachable(server, "it does not say welcome"));
+            }
+            None => {}
+        }
+        while let Some((_, event)) = self.channel.as_mut().and_then(|c| c.driver.poll_event()) {
+            match event {
+                Event::Established(established) => self.established(now, &established),
+                Event::Message { sequence, data } => self.message(now, sequence, &data),
+                Event::Closed(reason) => self.fail(|server| Failure::of_channel(server, &reason)),
+                _ => {}
+            }
+        }
+        if let Some(session) = self.session()
+            && session.next_timeout().is_some_and(|at| at <= now)
+        {
+            session.handle_timeout(now);
+        }
+        while let Some(event) = self.session().and_then(Session::poll_event) {
+            self.session_event(now, event);
+        }
+        self.offer(now);
+        if let Some(channel) = &mut self.channel {
+            channel.exchange();
+        }
+    }
+
+    fn resolve(&mut self, server: usize) {
+        self.server = server;
+        let address = self.server_name().to_owned();
+        self.changed();
+        match address.parse::<SocketAddr>() {
+            Ok(address) => self.connect(Ok(vec![address])),
+            Err(_) => {
+                self.resolving = Some(tokio::spawn(async move {
+                    tokio::net::lookup_host(address).await.map(Iterator::collect)
+                }));
+            }
+        }
+    }
+
+    fn connect(&mut self, resolved: io::Result<Vec<SocketAddr>>) {
+        let opened = resolved.and_then(|addresses| {
+            // Of several addresses each attempt takes the next.
+            let address = addresses.get(self.attempts % addresses.len().max(1));
+            let address = *address.ok_or_else(|| io::Error::other("the name has no address"))?;
+            self.attempts = self.attempts.wrapping_add(1);
+            let any: SocketAddr = match address {
+                SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+                SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+            };
+            // A socket of its own for each attempt: what the server still remembers of the last one has
+            // another address.
+            let mut driver = Driver::bind(any, EndpointConfig::default())?;
+            let now = Instant::now();
+            let id =
+                driver.connect(now, address, Arc::clone(&self.config)).map_err(io::Error::other)?;
+            Ok(Channel {
+                driver,
+                id,
+                started: now,
+                session: None,
+                welcomed: false,
+                progress_version: 0,
+                progress_due: true,
+                results_due: true,
+            })
+        });
+        match opened {
+            Ok(channel) => self.channel = Some(channel),
+            Err(error) => self.fail(|server| Failure::unreachable(server, &error)),
+        }
+    }
+
+    fn established(&mut self, now: Instant, established: &Established) {
+        let server = Fingerprint::of_der(&established.peer_certificate);
+        let enrol = self.setup.token.as_ref().map(|token| {
+            let mut exported = [0; proof::EXPORTER_BYTES];
+            established.exporter.export(proof::EXPORTER_LABEL, b"", &mut exported);
+            let proof = Hex32(token.prove(&exported, &self.fingerprint));
+            Enrol { token_id: token.token_id.to_string(), proof }
+        });
+        let hello = Hello {
+            protocol: PROTOCOL,
+            agent_id: self.setup.agent_id.clone(),
+            software: crate::SOFTWARE.into(),
+            boot_id: self.setup.boot_id.clone(),
+            enrol,
+            holds: self.holds,
+        };
+        tracing::debug!(%server, remote = %established.remote, "channel established");
+        self.core.established(now);
+        self.changed();
+        let (keep_alive, peer_timeout) = (self.setup.keep_alive, self.setup.peer_timeout);
+        let Some(channel) = &mut self.channel else { return };
+        // The handshake took at least two round trips.
+        let initial_rtt = (now.saturating_duration_since(channel.started) / 2)
+            .clamp(Duration::from_millis(1), SessionConfig::default().initial_rtt);
+        let mut session = Session::new(
+            now,
+            SessionConfig {
+                payload_max: channel.driver.message_size_max(channel.id),
+                keep_alive: Some(keep_alive),
+                peer_timeout,
+                initial_rtt,
+                limits: Limits::agent(),
+            },
+        );
+        let offered = hello.to_document(1).map_err(|e| e.to_string());
+        let offered = offered.and_then(|h| session.offer(now, h).map_err(|e| e.to_string()));
+        channel.session = Some(session);
+        if let Err(error) = offered {
+            self.fail(|server| Failure::unreachable(server, &error));
+        }
+    }
+
+    fn message(&mut self, now: Instant, sequence: u64, data: &[u8]) {
+        let Some(session) = self.session() else { return };
+        if let Err(error) = session.handle_packet(now, sequence, data) {
+            session.close(now, error.close_code(), &error.to_string());
+            if let Some(channel) = &mut self.channel {
+                channel.exchange();
+            }
+            self.fail(|server| Failure::broken(server, &error));
+        }
+    }
+
+    fn session_event(&mut self, now: Instant, event: SessionEvent) {
+        match event {
+            SessionEvent::Received(document) => match document.name.as_str() {
+                WELCOME => self.welcome(now, &document),
+                METADATA => self.happened.push_back(Happened::Document {
+                    version: document.version,
+                    body: document.body,
+                }),
+                // The limits of an agent's session admit no other name.
+                _ => {}
+            },
+            SessionEvent::Stored { name, .. } => {
+                if let Some((id, _)) = self.results.remove(&name) {
+                    self.happened.push_back(Happened::ResultStored(id));
+                    self.due(|channel| channel.results_due = true);
+                }
+            }
+            SessionEvent::Refused { name, code, reason, .. } => {
+                if let Some((id, _)) = self.results.get(&name) {
+                    let id = id.clone();
+                    tracing::error!(%id, code, reason, "the server does not take a result");
+                    self.happened.push_back(Happened::ResultRefused { id, reason });
+                } else {
+                    tracing::warn!(%name, code, reason, "the server refused a document");
+                }
+            }
+            SessionEvent::PeerClosed { code, reason } => {
+                let agent = self.setup.agent_id.clone();
+                self.fail(|server| Failure::of_close(server, &agent, code, &reason));
+            }
+            SessionEvent::PeerLost => self.fail(Failure::lost),
+        }
+    }
+
+    fn welcome(&mut self, now: Instant, document: &Document) {
+        let welcome = match Welcome::from_body(&document.body) {
+            Ok(welcome) if welcome.agent_id == self.setup.agent_id => welcome,
+            Ok(welcome) => {
+                let what = format!("it takes us for agent {}", welcome.agent_id);
+                return self.fail(|server| Failure::broken(server, what));
+            }
+            Err(error) => return self.fail(|server| Failure::broken(server, &error)),
+        };
+        tracing::info!(server = self.server_name(), software = welcome.software, "connected");
+        if let Some(channel) = &mut self.channel {
+            channel.welcomed = true;
+            if let Some(session) = &mut channel.session {
+                session.stored(now, &document.name, document.version);
+            }
+        }
+        self.core.welcomed();
+        self.last_failure = None;
+        self.changed();
+        self.happened.push_back(Happened::Welcomed);
+    }
+
+    /// Offers what waits, as far as the session's limits admit it.
+    fn offer(&mut self, now: Instant) {
+        let Some(channel) = &mut self.channel else { return };
+        let (true, Some(session)) = (channel.welcomed, &mut channel.session) else { return };
+        if channel.results_due {
+            channel.results_due = false;
+            for (_, document) in self.results.values() {
+                match session.offer(now, document.clone()) {
+                    Ok(()) => {}
+                    // There is room again when the server has stored some.
+                    Err(OfferError::TooMany { .. } | OfferError::NoBytesLeft { .. }) => break,
+                    Err(error) => {
+                        tracing::warn!(%error, name = %document.name, "result not offered");
+                    }
+                }
+            }
+        }
+        if channel.progress_due
+            && let Some(progress) = &self.progress
+        {
+            channel.progress_due = false;
+            channel.progress_version += 1;
+            match to_document(progress, channel.progress_version) {
+                Some(document) => {
+                    if let Err(error) = session.offer(now, document) {
+                        tracing::debug!(%error, "progress not offered");
+                    }
+                }
+                None => tracing::warn!("progress is too large to be sent"),
+            }
+        }
+    }
+
+    /// Hangs up, and plans the next attempt.
+    fn fail(&mut self, failure: impl FnOnce(&str) -> Failure) {
+        let failure = failure(self.server_name());
+        let known = self.last_failure.as_ref().map(|f| &f.text) == Some(&failure.text);
+        if known {
+            tracing::debug!(failure = failure.text, "no connection, as before");
+        } else {
+            let hint = failure.hint.as_deref().unwrap_or_default();
+            tracing::warn!(failure = failure.text, try = hint, "no connection");
+        }
+        self.hang_up();
+        self.core.failed(Instant::now(), &failure);
+        self.last_failure = Some(failure.clone());
+        self.changed();
+        self.happened.push_back(Happened::Failed(failure));
+    }
+
+    fn hang_up(&mut self) {
+        if let Some(mut channel) = self.channel.take() {
+            channel.driver.shutdown(Instant::now());
+            channel.driver.flush();
+        }
+        if let Some(resolving) = self.resolving.take() {
+            resolving.abort();
+        }
+    }
+
+    fn changed(&mut self) {
+        self.since_unix_ms = unix_ms();
+        let state = self.core.state();
+        let pause = match state {
+            LinkState::Waiting => self.core.next_timeout(),
+            _ => None,
+        };
+        let pause = pause.map(|at| at.saturating_duration_since(Instant::now()).as_millis());
+        self.happened.push_back(Happened::Status(LinkStatus {
+            state,
+            server: Some(self.server_name().to_owned()),
+            since_unix_ms: self.since_unix_ms,
+            next_attempt_unix_ms: pause
+                .and_then(|ms| u64::try_from(ms).ok())
+                .map(|ms| self.since_unix_ms.saturating_add(ms)),
+            failures: self.core.failures(),
+            error: self.last_failure.as_ref().map(Failure::shown),
+        }));
+    }
+
+    fn server_name(&self) -> &str {
+        self.setup.servers.get(self.server).map_or("(none)", String::as_str)
+    }
+
+    fn session(&mut self) -> Option<&mut Session> {
+        self.channel.as_mut()?.session.as_mut()
+    }
+
+    fn due(&mut self, what: impl FnOnce(&mut Channel)) {
+        if let Some(channel) = &mut self.channel {
+            what(channel);
+        }
+    }
+}
+
+impl Channel {
+    /// Moves packets from the session to the socket.
+    fn exchange(&mut self) {
+        let Some(session) = &mut self.session else { return };
+        let mut packet = Vec::new();
+        // Bounded by the session's pacing.
+        while let Some(number) = self.driver.next_sequence(self.id) {
+            let now = Instant::now();
+            if !session.poll_transmit(now, number, &mut packet) {
+                break;
+            }
+            if let Err(error) = self.driver.send(now, self.id, &packet) {
+                tracing::debug!(%error, "packet not sent");
+                break;
+            }
+        }
+        self.driver.flush();
+    }
+}
+
+/// Progress as a document; if it is too large without its last deployments.
+fn to_document(progress: &Progress, version: u64) -> Option<Document> {
+    if let Ok(document) = progress.to_document(version) {
+        return Some(document);
+    }
+    let mut progress = progress.clone();
+    while !progress.deployments.is_empty() {
+        progress.deployments.truncate(progress.deployments.len() / 2);
+        if let Ok(document) = progress.to_document(version) {
+            return Some(document);
+        }
+    }
+    None
+}
+
+fn name(text: &str) -> Option<Name> {
+    Name::new(text).ok()
+}

@@ -1,0 +1,93 @@
+//! What the pipeline is told and what it tells.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use metadata_delivery::message::{DeploymentResult, Holds};
+
+use crate::document::ConfigId;
+use crate::hooks::Hooks;
+use crate::journal::LogError;
+use crate::status::LinkStatus;
+
+/// Where things are and who we are.
+#[derive(Debug)]
+pub struct Setup {
+    /// The journal's file.
+    pub journal: PathBuf,
+    /// The document's file.
+    pub document: PathBuf,
+    /// The status file.
+    pub status: PathBuf,
+    /// The hooks of this machine.
+    pub hooks: Hooks,
+    /// Who we are.
+    pub agent_id: String,
+    /// How long a running hook may go on when the agent is told to stop.
+    pub stop_wait: Duration,
+}
+
+/// What the pipeline is told.
+#[derive(Debug)]
+pub enum Command {
+    /// A document has come.
+    Document {
+        /// Its version.
+        version: u64,
+        /// Its bytes.
+        body: Bytes,
+    },
+    /// The server has stored the result of a config.
+    ResultStored(ConfigId),
+    /// How the connection stands, for the status file.
+    Link(LinkStatus),
+    /// Start nothing more; end when what runs has ended, or after [`Setup::stop_wait`].
+    Stop,
+}
+
+/// What the pipeline tells.
+#[derive(Debug, PartialEq)]
+pub enum Report {
+    /// This version is durable: confirm it.
+    DocumentStored(Holds),
+    /// This version is of no use: refuse it.
+    DocumentRefused {
+        /// Which.
+        version: u64,
+        /// Why.
+        reason: String,
+    },
+    /// A result is durable: send it until it is stored.
+    Result(Box<DeploymentResult>),
+    /// The document in force is on disk and all of its deployments have ended.
+    Settled {
+        /// Its version.
+        version: u64,
+        /// Whether one of them did not end well.
+        failed: bool,
+    },
+}
+
+/// What was found at the start.
+#[derive(Debug)]
+pub struct Opened {
+    /// The document on disk.
+    pub holds: Option<Holds>,
+    /// Results that the server does not have yet.
+    pub results: Vec<DeploymentResult>,
+}
+
+/// Why the pipeline cannot start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum PipelineError {
+    /// The journal cannot be used.
+    #[error(transparent)]
+    Journal(#[from] LogError),
+    /// The stored document cannot be read.
+    #[error(transparent)]
+    Document(#[from] certs::file::FileError),
+    /// Our own fault.
+    #[error("internal error: {0}")]
+    Internal(#[from] crate::journal::IllegalTransition),
+}

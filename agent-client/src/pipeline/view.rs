@@ -1,0 +1,118 @@
+//! What the pipeline shows of itself: snapshots for the server and the status file.
+
+use std::time::Duration;
+
+use metadata_delivery::message::{DEPLOYMENTS_MAX, DeploymentProgress, DeploymentState, Progress};
+use tokio::time::Instant;
+
+use super::{Pipeline, unix_ms};
+use crate::document::Entry;
+use crate::journal::State;
+use crate::outcome::field;
+use crate::status::{DeploymentStatus, DocumentStatus, SCHEMA, Status};
+
+/// Snapshots are at least this far apart.
+const SNAPSHOT_INTERVAL_MS: u64 = 100;
+
+impl Pipeline {
+    /// When a snapshot is due, if something changed since the last.
+    pub(super) fn snapshot_timer(&self) -> Option<Instant> {
+        let last = self.snapshot_at.filter(|_| self.snapshot_due)?;
+        Some(last + Duration::from_millis(SNAPSHOT_INTERVAL_MS))
+    }
+
+    /// Publishes a snapshot if something changed and the last one is old enough.
+    pub(super) fn publish(&mut self) {
+        let now = Instant::now();
+        if !self.snapshot_due || self.snapshot_timer().is_some_and(|at| now < at) {
+            return;
+        }
+        self.snapshot_due = false;
+        self.snapshot_at = Some(now);
+        self.progress.send_replace(self.progress());
+        if let Err(error) = self.status().write(&self.setup.status) {
+            tracing::warn!(%error, file = %self.setup.status.display(), "status not written");
+        }
+    }
+
+    /// Entries of the document in force and where they stand.
+    pub(super) fn deployments(&self) -> Vec<(&Entry, DeploymentState)> {
+        let entries = self.document.iter().flat_map(|document| &document.entries);
+        entries.map(|entry| (entry, self.shown(entry).0)).collect()
+    }
+
+    fn shown(&self, entry: &Entry) -> (DeploymentState, u64) {
+        match self.journal.states().get(&entry.id) {
+            Some(state) => state.shown(),
+            None => {
+                let since = self.stored.as_ref().map_or(0, |stored| stored.received_unix_ms);
+                (DeploymentState::Skipped, since)
+            }
+        }
+    }
+
+    fn progress(&self) -> Option<Progress> {
+        let document = self.document.as_ref()?;
+        let live = |entry: &Entry| {
+            let running = self.running.as_ref()?;
+            let ours = running.document.entries[running.index].id == entry.id;
+            Some(running.run.live()).filter(|live| ours && !live.is_empty())
+        };
+        let deployments = document.entries.iter().take(DEPLOYMENTS_MAX).map(|entry| {
+            let (state, since_unix_ms) = self.shown(entry);
+            DeploymentProgress {
+                id: entry.id.to_string(),
+                name: field(&entry.name),
+                group: field(&entry.group),
+                state,
+                since_unix_ms,
+                output_tail: live(entry),
+            }
+        });
+        Some(Progress { document_version: document.version, deployments: deployments.collect() })
+    }
+
+    fn status(&self) -> Status {
+        let deployment = |entry: &Entry| {
+            let (state, since_unix_ms) = self.shown(entry);
+            let journalled = self.journal.states().get(&entry.id);
+            let (status_code, reason) = match journalled {
+                Some(State::Finished { result, .. }) => {
+                    (Some(result.deploy_status_code), result.reason.clone())
+                }
+                Some(State::Signalled(done)) => (Some(done.status_code), done.reason.clone()),
+                _ => (None, None),
+            };
+            DeploymentStatus {
+                id: entry.id.to_string(),
+                name: entry.name.clone(),
+                group: entry.group.clone(),
+                state,
+                since_unix_ms,
+                status_code,
+                reason,
+                result_stored: matches!(journalled, None | Some(State::Signalled(_))),
+            }
+        };
+        let entries = self.document.iter().flat_map(|document| &document.entries);
+        let unsent = |state: &State| matches!(state, State::Finished { .. });
+        Status {
+            schema: SCHEMA,
+            software: crate::SOFTWARE.into(),
+            pid: std::process::id(),
+            updated_unix_ms: unix_ms(),
+            agent_id: self.setup.agent_id.clone(),
+            link: self.link.clone(),
+            document: self.stored.as_ref().filter(|_| self.document.is_some()).map(|stored| {
+                DocumentStatus {
+                    version: stored.version,
+                    sha256: stored.sha256.to_string(),
+                    received_unix_ms: stored.received_unix_ms,
+                }
+            }),
+            deployments: entries.map(deployment).collect(),
+            results_waiting: self.journal.states().iter().filter(|(_, s)| unsent(s)).count(),
+            fault: self.fault.clone(),
+        }
+    }
+}
