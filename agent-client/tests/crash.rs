@@ -1,0 +1,200 @@
+//! A crash at every point: the journal cut after every frame and within frames, with every document that
+//! may be on disk at that time. No id runs twice, every id ends in a result.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use agent_client::document::ConfigId;
+use agent_client::hooks::{Hooks, script};
+use agent_client::journal::{Journal, Log, Record, State};
+use agent_client::pipeline::{Command, Pipeline, Report, Setup};
+use agent_client::store::{DocumentStore, StoredDocument};
+use bytes::Bytes;
+use metadata_delivery::message::DeploymentResult;
+use serde_json::{Value, json};
+use tokio::sync::{mpsc, watch};
+
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// A machine: its state directory and the file into which scripts write their id.
+struct Machine {
+    dir: tempfile::TempDir,
+}
+
+impl Machine {
+    fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap() }
+    }
+
+    fn setup(&self) -> Setup {
+        let path = |name: &str| self.dir.path().join(name);
+        let directories = script::Directories::new(path("work"), path("outputs"));
+        Setup {
+            journal: path("journal"),
+            document: path("document"),
+            status: path("status.json"),
+            hooks: Hooks::new(vec![], None, directories, path("").display().to_string()),
+            agent_id: "vm-1".into(),
+            stop_wait: Duration::from_secs(1),
+        }
+    }
+
+    fn ran(&self) -> Vec<String> {
+        let text = fs::read_to_string(self.dir.path().join("ran")).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    /// An agent's life: it gets these documents one after the other, each when the last has settled, and
+    /// the server stores all results. Returns the results.
+    fn live(&self, documents: &[(u64, Value)]) -> Vec<DeploymentResult> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (reports_in, mut reports) = mpsc::unbounded_channel();
+        let (progress, _watched) = watch::channel(None);
+        let (commands, commands_out) = mpsc::unbounded_channel();
+        let (pipeline, opened) = Pipeline::open(self.setup(), reports_in, progress).unwrap();
+        let stored = |result: &DeploymentResult| {
+            Command::ResultStored(ConfigId::new(&result.config_id).unwrap())
+        };
+        let mut results = opened.results;
+        for result in &results {
+            commands.send(stored(result)).unwrap();
+        }
+        let server = async {
+            for (version, document) in documents {
+                let body = Bytes::from(self.with_paths(document));
+                commands.send(Command::Document { version: *version, body }).unwrap();
+                let (mut confirmed, mut settled) = (false, false);
+                while !(confirmed && settled) {
+                    match reports.recv().await.unwrap() {
+                        Report::DocumentStored(holds) => confirmed |= holds.version == *version,
+                        Report::Settled { version: v, .. } => settled |= v == *version,
+                        Report::DocumentRefused { reason, .. } => panic!("refused: {reason}"),
+                        Report::Result(result) => {
+                            commands.send(stored(&result)).unwrap();
+                            results.push(*result);
+                        }
+                    }
+                }
+            }
+            commands.send(Command::Stop).unwrap();
+        };
+        let life = async { tokio::join!(pipeline.run(commands_out), server).0.unwrap() };
+        runtime.block_on(async { tokio::time::timeout(PATIENCE, life).await }).unwrap();
+        results
+    }
+
+    /// The document with the path of this machine's file in its scripts.
+    fn with_paths(&self, document: &Value) -> Vec<u8> {
+        let ran = self.dir.path().join("ran").display().to_string();
+        document.to_string().replace("RAN", &ran).into_bytes()
+    }
+
+    fn store(&self, version: u64, document: &Value) {
+        let stored = StoredDocument::new(version, self.with_paths(document).into(), 1);
+        DocumentStore::new(self.dir.path().join("document")).save(&stored).unwrap();
+    }
+
+    fn states(&self) -> BTreeMap<String, State> {
+        let journal = Journal::open(&self.dir.path().join("journal")).unwrap();
+        journal.states().iter().map(|(id, state)| (id.to_string(), state.clone())).collect()
+    }
+}
+
+fn script(id: &str) -> Value {
+    json!({"id": id, "name": id, "group": "script", "config": format!("#!/bin/sh\necho {id} >> RAN\n"),
+        "inputs": [], "outputs": []})
+}
+
+fn documents() -> [(u64, Value); 2] {
+    let bad = json!({"id": "bad", "name": "bad", "group": "script"});
+    let no_hook = json!({"id": "no-hook", "name": "n", "group": "chef", "inputs": []});
+    let failing = json!({"id": "failing", "name": "f", "group": "script",
+        "config": "#!/bin/sh\necho failing >> RAN\nexit 1\n", "inputs": []});
+    [
+        (1, json!({"deployments": [script("a"), bad, script("b"), no_hook, failing.clone()]})),
+        (2, json!({"deployments": [script("b"), script("c"), failing]})),
+    ]
+}
+
+/// Ids that the records say were started: they may have run.
+fn started(records: &[Record]) -> Vec<String> {
+    let started = records.iter().filter(|record| matches!(record, Record::Started { .. }));
+    started.map(|record| record.id().to_string()).collect()
+}
+
+fn read_log(path: &Path) -> Vec<Record> {
+    Log::open(path).unwrap().1
+}
+
+#[test]
+fn whatever_the_crash_no_id_runs_twice_and_every_id_ends_in_a_result() {
+    let documents = documents();
+    let undisturbed = Machine::new();
+    undisturbed.live(&documents);
+    assert_eq!(undisturbed.ran(), ["a", "b", "failing", "c"]);
+    let journal = fs::read(undisturbed.dir.path().join("journal")).unwrap();
+    let header = journal.iter().position(|&b| b == b'\n').unwrap() + 1;
+    let ends: Vec<usize> =
+        (header..=journal.len()).filter(|&end| journal[end - 1] == b'\n').collect();
+    assert!(ends.len() > 10, "{} frames", ends.len() - 1);
+    let torn = ends.windows(2).map(|pair| (pair[0] + pair[1]) / 2);
+
+    let mut interruptions = 0;
+    for cut in ends.iter().copied().chain(torn) {
+        for on_disk in [None, Some(0), Some(1)] {
+            let case = format!("journal cut at {cut} of {}, document {on_disk:?}", journal.len());
+            let machine = Machine::new();
+            let path = machine.dir.path().join("journal");
+            fs::write(&path, &journal[..cut]).unwrap();
+            let before = read_log(&path);
+            if let Some(n) = on_disk {
+                let (version, document) = &documents[n];
+                machine.store(*version, document);
+            }
+
+            // The server has the newest document, and does not know how far the agent came.
+            let results = machine.live(&documents[1..]);
+
+            let mut ran = started(&before);
+            ran.extend(machine.ran());
+            let once: BTreeSet<&String> = ran.iter().collect();
+            assert_eq!(once.len(), ran.len(), "{case}: something ran twice: {ran:?}");
+
+            let states = machine.states();
+            for (id, state) in &states {
+                assert!(matches!(state, State::Signalled(_)), "{case}: {id} is {state:?}");
+            }
+            for id in ["b", "c", "failing"] {
+                assert!(states.contains_key(id), "{case}: {id} has no end");
+            }
+            for record in &before {
+                let id = record.id().to_string();
+                let signalled =
+                    |r: &Record| matches!(r, Record::Signalled { .. }) && r.id() == record.id();
+                let reported = results.iter().filter(|result| result.config_id == id).count();
+                let expected = usize::from(!before.iter().any(signalled));
+                assert_eq!(reported, expected, "{case}: results of {id}");
+            }
+            for id in started(&before) {
+                let ended = before
+                    .iter()
+                    .any(|r| matches!(r, Record::Finished { .. }) && r.id().as_str() == id);
+                if !ended {
+                    let result = results.iter().find(|result| result.config_id == id).unwrap();
+                    let reason = result.reason.as_deref().unwrap_or_default();
+                    assert!(reason.starts_with("interrupted"), "{case}: {id}: {result:?}");
+                    interruptions += 1;
+                }
+            }
+
+            let ran_before = machine.ran();
+            assert!(machine.live(&documents[1..]).is_empty(), "{case}: results sent again");
+            assert_eq!(machine.ran(), ran_before, "{case}: run again by one more start");
+        }
+    }
+    assert!(interruptions >= 12, "the cuts have met {interruptions} running hooks");
+}
