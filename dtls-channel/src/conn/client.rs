@@ -49,7 +49,8 @@ pub(super) enum State {
 #[derive(Debug)]
 pub(super) struct AwaitServerHello {
     offer: ClientOffer,
-    cookie: Vec<u8>,
+    /// What the last hello carried; the first carries none.
+    cookie: Option<Vec<u8>>,
     hellos: u16,
 }
 
@@ -99,7 +100,7 @@ pub(super) fn start(now: Instant, core: &mut Core, sink: &mut Sink) -> Result<St
         groups: core.config.groups.clone(),
     };
     send_hello(now, core, &offer, &[], sink);
-    Ok(State::AwaitServerHello(AwaitServerHello { offer, cookie: Vec::new(), hellos: 1 }))
+    Ok(State::AwaitServerHello(AwaitServerHello { offer, cookie: None, hellos: 1 }))
 }
 
 fn send_hello(now: Instant, core: &mut Core, offer: &ClientOffer, cookie: &[u8], sink: &mut Sink) {
@@ -183,10 +184,11 @@ impl AwaitServerHello {
     ) -> Result<State, Fault> {
         let request = HelloVerifyRequest::read(message.body())?;
         // A repeated request is no news, and one too many is nobody we should serve.
-        if request.cookie != self.cookie && self.hellos < HELLOS_MAX {
+        let news = self.cookie.as_deref() != Some(request.cookie);
+        if news && self.hellos < HELLOS_MAX {
             self.hellos += 1;
-            self.cookie = request.cookie.to_vec();
-            send_hello(now, core, &self.offer, &self.cookie, sink);
+            self.cookie = Some(request.cookie.to_vec());
+            send_hello(now, core, &self.offer, request.cookie, sink);
         }
         Ok(State::AwaitServerHello(self))
     }
