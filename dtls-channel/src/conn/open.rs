@@ -129,6 +129,8 @@ impl Open {
                     return Err(DropCause::BadFragment);
                 };
                 match fragment.kind {
+                    // Once per repetition, in however many pieces that comes.
+                    HandshakeType::FINISHED if fragment.offset > 0 => {}
                     HandshakeType::FINISHED => {
                         self.repeat_last_flight(now, path, fragment.message_seq, sink);
                     }
@@ -157,6 +159,47 @@ impl Open {
     fn refuse_renegotiation(&mut self, path: Path, sink: &mut Sink) {
         if !std::mem::replace(&mut self.refused_renegotiation, true) {
             self.alert(path, WARNING, AlertDescription::NO_RENEGOTIATION, sink);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conn::flight::Item;
+    use crate::crypto::{CipherSuite, TrafficKey};
+    use crate::handshake::{Message, write_fragment};
+    use crate::record::Records;
+
+    /// The runner's `DTLS-RetransmitFinished-Fragmented`.
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a virtual clock starts somewhere")]
+    fn a_repeated_finished_in_many_pieces_asks_for_our_last_flight_once() {
+        let key = || TrafficKey::new(CipherSuite::Aes128GcmSha256, &[1; 16], &[2; 4]);
+        let (mut peer, read) = (WriteKeys::new(key()), ReadKeys::new(key(), 64));
+        let mut now = Instant::now();
+        let last_flight = LastFlight {
+            flight: Flight::new(vec![Item::ChangeCipherSpec]),
+            sequence0: 0,
+            answers: 5,
+            sent_at: now,
+        };
+        let mut open = Open::new(WriteKeys::new(key()), read, 1_200, Some(last_flight));
+        let finished = Message::build(HandshakeType::FINISHED, 5, |w| w.extend([0; 12]));
+        let path = std::net::SocketAddr::from(([127, 0, 0, 1], 1)).into();
+        let mut sink = Sink::default();
+        for repetition in 1..4 {
+            for offset in (0..12).step_by(2) {
+                let (mut body, mut datagram) = (Vec::new(), Vec::new());
+                write_fragment(&mut body, &finished, offset, 2);
+                peer.seal(ContentType::HANDSHAKE, &body, &mut datagram).unwrap();
+                let record = Records::new(&mut datagram).next().unwrap();
+                now += LAST_FLIGHT_RESEND_MIN;
+                let outcome =
+                    open.handle_record(now, path, record, AssociationId::STANDALONE, &mut sink);
+                assert!(matches!(outcome, Ok(Outcome::Continue)));
+            }
+            assert_eq!(sink.stats.flights_resent, repetition);
         }
     }
 }
