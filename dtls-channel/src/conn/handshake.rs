@@ -225,7 +225,8 @@ impl Core {
     fn alert(&mut self, what: AlertDescription, sink: &mut Sink) {
         let body = [FATAL, what.0];
         match &mut self.write {
-            Some(keys) if self.read.is_some() => {
+            // A server that waits for Finished has keys, but has not yet changed over to them.
+            Some(keys) if keys.next_sequence() > 0 => {
                 sink.datagram(self.path, |out| keys.seal(ContentType::ALERT, &body, out));
             }
             _ => {

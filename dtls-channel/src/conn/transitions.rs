@@ -11,6 +11,7 @@ use super::Connection;
 use super::handshake::Handshake;
 use crate::config::Config;
 use crate::crypto::Credentials;
+use crate::error::CloseReason;
 use crate::event::{AssociationId, Event, Phase};
 use crate::handshake::{Message, fragments, write_fragment};
 use crate::outbox::Sink;
@@ -221,4 +222,22 @@ fn any_record_left_out_of_the_peers_flight_keeps_the_association_from_opening() 
         let expected = if left_out == 3 { Phase::Open } else { Phase::Handshaking };
         assert_eq!(server.phase(), expected, "without record {left_out}");
     }
+}
+
+/// The runner's `TrailingMessageData-ClientFinished` and `WrongMessageType-ClientFinished`.
+#[test]
+fn an_alert_is_protected_only_after_our_own_change_of_keys() {
+    let config = config();
+    // All of the client's flight but Finished.
+    let (_, mut server, mut to_client) = waiting(&config, Who::Server, 4);
+    drain(&mut to_client);
+    assert_eq!(state_name(&server), "Finished");
+    server.close(CloseReason::Local, &mut to_client);
+    assert_eq!(drain(&mut to_client)[0][..5], [21, 0xfe, 0xfd, 0, 0], "epoch 0");
+    // The client's Finished was the first record under its keys.
+    let (_, mut client, mut to_server) = waiting(&config, Who::Client, 5);
+    drain(&mut to_server);
+    assert_eq!(state_name(&client), "Finished");
+    client.close(CloseReason::Local, &mut to_server);
+    assert_eq!(drain(&mut to_server)[0][..5], [21, 0xfe, 0xfd, 0, 1], "epoch 1");
 }
