@@ -47,3 +47,28 @@ fn a_request_to_verify_with_an_empty_cookie_is_answered_once() {
     client.handle_datagram(now, &mut record.clone(), &mut sink);
     assert!(sink.outbox.is_empty());
 }
+
+/// What a server first says to a hello of this version: the record's type and first body byte.
+fn answer_to_version(version: u16) -> (u8, u8) {
+    let (now, mut sink) = (now(), Sink::default());
+    drop(client(now, &mut sink));
+    let mut hello = datagram(&mut sink);
+    hello[25..27].copy_from_slice(&version.to_be_bytes());
+    let (id, config) = (AssociationId::STANDALONE, Arc::new(config()));
+    let mut server = Connection::server_without_cookie(now, id, path(), config, &mut sink);
+    server.handle_datagram(now, &mut hello, &mut sink);
+    let answer = datagram(&mut sink);
+    (answer[0], answer[13])
+}
+
+/// `MajorVersionTolerance` and `VersionTooLow`: RFC 5246 §E.1, versions counting downwards.
+#[test]
+fn a_client_of_a_later_version_is_answered_with_ours_and_one_of_an_earlier_refused() {
+    let (server_hello, alert) = ((22, 2), (21, 2));
+    for later in [0xfefd, 0xfefc, 0xfdff, 0x0000] {
+        assert_eq!(answer_to_version(later), server_hello, "{later:#06x}");
+    }
+    for earlier in [0xfefe, 0xfeff, 0xffff] {
+        assert_eq!(answer_to_version(earlier), alert, "{earlier:#06x}");
+    }
+}

@@ -75,8 +75,8 @@ pub(super) fn start(
 ) -> Result<State, Fault> {
     let hello = ClientHello::read(message.body())?;
     core.client_random = hello.random;
-    // DTLS versions count downwards; a client of a later one takes 1.2.
-    if hello.version >> 8 != VERSION_1_2 >> 8 || hello.version > VERSION_1_2 {
+    // DTLS versions count downwards; a client of a later one takes 1.2 (RFC 5246 §E.1).
+    if hello.version > VERSION_1_2 {
         return Err(Mismatch::Version(hello.version).into());
     }
     let config = core.config.clone();
