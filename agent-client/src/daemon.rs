@@ -11,6 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
+use certs::file::FileError;
 use certs::{EnrolmentToken, Identity};
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -77,11 +78,10 @@ impl Home {
     pub fn open(settings: &Settings) -> Result<Self, Abort> {
         let directory = &settings.state_dir;
         certs::file::ensure_private_directory(directory).map_err(|e| {
-            Abort::new(
-                Exit::Config,
-                anyhow::Error::from(e).context("preparing the state directory"),
-            )
-            .hint("run as root, or name another one: --state-dir DIR")
+            let hint = matches!(e, FileError::Io { .. })
+                .then(|| "run as root, or name another one: --state-dir DIR".to_owned());
+            let error = anyhow::Error::from(e).context("preparing the state directory");
+            Abort { exit: Exit::Config, error, hint }
         })?;
         let lock = Lock::take(directory).map_err(|e| {
             Abort::new(Exit::Failed, e).hint("stop it, or name another directory: --state-dir DIR")

@@ -19,7 +19,7 @@ mod recover;
 mod talk;
 mod view;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -456,12 +456,13 @@ impl Pipeline {
     }
 
     fn compact(&mut self) -> Result<(), PipelineError> {
-        let document = self.document.clone();
-        let current = |id: &ConfigId| {
-            document.as_ref().is_some_and(|d| d.entries.iter().any(|entry| entry.id == *id))
-        };
-        match self.journal.compact(current) {
-            Ok(_) => Ok(()),
+        if !self.journal.is_compaction_due() {
+            return Ok(());
+        }
+        let entries = self.document.iter().flat_map(|document| &document.entries);
+        let current: BTreeSet<&ConfigId> = entries.map(|entry| &entry.id).collect();
+        match self.journal.compact(|id| current.contains(id)) {
+            Ok(()) => Ok(()),
             Err(error) => self.disk_fault(error),
         }
     }
