@@ -149,6 +149,7 @@ mod tests {
         assert!(!greeting.peer_limits().told);
         greeting.on_hello(hello(1, 5000)).unwrap();
         greeting.on_hello(hello(0, 4096)).unwrap();
+        assert_eq!(greeting.peer_limits().document_bytes_max, 5000);
         greeting.on_hello(hello(1, 5000)).unwrap();
         assert_eq!(greeting.peer_limits().document_bytes_max, 5000);
         assert_eq!(

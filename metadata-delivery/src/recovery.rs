@@ -221,6 +221,12 @@ impl Recovery {
         self.sent.insert(number, SentPacket { sent_at: now, bytes, frames });
     }
 
+    /// Takes back the last packet, which the channel did not send: what it carried.
+    pub(crate) fn retract(&mut self, number: u64) -> Vec<SentFrame> {
+        self.untracked.retain(|(untracked, _)| *untracked != number);
+        self.take(number).map(|packet| packet.frames).unwrap_or_default()
+    }
+
     /// Takes in an acknowledgement. `delay_max` caps the delay that the peer claims.
     ///
     /// # Errors

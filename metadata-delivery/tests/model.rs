@@ -9,7 +9,7 @@ use proptest::collection::vec;
 
 proptest::proptest! {
     #![proptest_config(proptest::test_runner::Config {
-        cases: 400,
+        cases: 500,
         failure_persistence: None,
         ..proptest::test_runner::Config::default()
     })]

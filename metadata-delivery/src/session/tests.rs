@@ -100,6 +100,52 @@ fn a_packet_that_comes_twice_is_handled_once() {
 }
 
 #[test]
+fn a_packet_without_room_is_not_acknowledged_and_may_come_again() {
+    let mut session = session();
+    let mut number = 1;
+    transmit(&mut session, start(), &mut number);
+    let length = 10_000;
+    let offer = crate::wire::Offer {
+        transfer: 0,
+        version: 1,
+        base: 0,
+        encoding: 0,
+        plain_length: length,
+        encoded_length: length,
+        sha256: crate::message::Hex32::sha256_of(&vec![7; length as usize]).0,
+        name: "a",
+    };
+    session.handle_packet(start(), 1, &packet(&[Frame::Offer(offer)])).unwrap();
+    let piece = |offset| packet(&[Frame::Data { transfer: 0, offset, bytes: &[7] }]);
+    let mut taken = 1;
+    while session.stats().packets_without_room == 0 {
+        session.handle_packet(start(), taken + 1, &piece(2 * taken)).unwrap();
+        taken += 1;
+        assert!(taken < 2000, "no limit is reached");
+    }
+    let refused = taken;
+    let largest_acked = |packets: &[(u64, Vec<u8>)]| {
+        let acks = packets.iter().flat_map(|(_, packet)| frames(packet)).map(Result::unwrap);
+        acks.filter_map(|frame| match frame {
+            Frame::Ack(ack) => Some(ack.largest),
+            _ => None,
+        })
+        .max()
+    };
+    let packets = transmit(&mut session, start(), &mut number);
+    assert_eq!(largest_acked(&packets), Some(refused - 1));
+    // What the first gap held back makes room.
+    let whole = [7; 5000];
+    let fill = packet(&[Frame::Data { transfer: 0, offset: 0, bytes: &whole }]);
+    session.handle_packet(start(), refused + 1, &fill).unwrap();
+    session.handle_packet(start(), refused, &piece(2 * (refused - 1))).unwrap();
+    let packets = transmit(&mut session, start(), &mut number);
+    assert_eq!(largest_acked(&packets), Some(refused + 1));
+    assert_eq!(session.stats().packets_without_room, 1);
+    assert_eq!(session.stats().packets_duplicate, 0);
+}
+
+#[test]
 fn an_acknowledgement_is_not_acknowledged() {
     let mut session = session();
     let mut number = 1;
@@ -111,6 +157,18 @@ fn an_acknowledgement_is_not_acknowledged() {
     session.handle_timeout(start() + 10_000 * MS);
     assert_eq!(transmit(&mut session, start() + 10_000 * MS, &mut number).len(), 0);
     assert_eq!(session.next_timeout(), None);
+}
+
+#[test]
+fn a_packet_that_the_channel_could_not_send_goes_again_under_its_number() {
+    let mut session = session();
+    session.offer(start(), document("hello", 1, 300)).unwrap();
+    let (mut first, mut second) = (Vec::new(), Vec::new());
+    assert!(session.poll_transmit(start(), 5, &mut first));
+    assert!(session.poll_transmit(start(), 5, &mut second));
+    assert_eq!(first, second);
+    assert_eq!(session.stats().in_flight_bytes, first.len());
+    assert!(!session.poll_transmit(start(), 6, &mut second));
 }
 
 #[test]

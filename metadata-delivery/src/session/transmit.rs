@@ -16,12 +16,21 @@ impl Session {
     /// nothing to send now, and the number is still free.
     ///
     /// A packet that was written counts as sent. If the channel then fails to send it, that is a
-    /// loss like any other.
+    /// loss like any other; or, when the channel gives the same number to the next packet, the
+    /// call with that number takes the earlier packet back and sends what it carried.
     pub fn poll_transmit(&mut self, now: Instant, packet_number: u64, out: &mut Vec<u8>) -> bool {
         out.clear();
-        if self.recovery.largest_sent().is_some_and(|last| packet_number <= last) {
-            debug_assert!(false, "packet number {packet_number} was used before");
-            return false;
+        match self.recovery.largest_sent() {
+            Some(last) if packet_number == last => {
+                for frame in self.recovery.retract(packet_number) {
+                    self.frame_lost(frame);
+                }
+            }
+            Some(last) if packet_number < last => {
+                debug_assert!(false, "packet number {packet_number} after {last}");
+                return false;
+            }
+            _ => {}
         }
         let mut packet = Packet::new(out, self.config.payload_max);
         let acked = match self.phase {
