@@ -12,6 +12,11 @@ pub const MTU_MAX: usize = 65_507;
 /// Datagram size unless set: fits the IPv6 minimum MTU of 1,280 bytes behind a tunnel header.
 pub const MTU_DEFAULT: usize = 1_200;
 
+/// The shortest resend interval that may be set.
+pub const RESEND_MIN: Duration = Duration::from_millis(10);
+/// The longest waiting time that may be set.
+pub const WAIT_MAX: Duration = Duration::from_secs(3_600);
+
 /// Decides whether a peer is one we want to talk to.
 ///
 /// Called once per handshake, when the peer has proved that it holds the certificate's key and
@@ -42,8 +47,9 @@ pub struct Timers {
     pub resend_cap: Duration,
     /// A handshake that takes longer is given up.
     pub give_up: Duration,
-    /// How long a handshake that the peer seems to have refused is still given a chance: alerts are
-    /// unauthenticated before keys exist, so anybody can forge one.
+    /// How long a handshake that the peer seems to have refused, or broken, is still given a chance:
+    /// before keys exist anybody can forge an alert or a message that is not due. Zero believes the
+    /// first.
     pub alert_grace: Duration,
 }
 
@@ -55,7 +61,7 @@ impl Default for Timers {
             first_resend: Duration::from_millis(400),
             resend_cap: Duration::from_secs(4),
             give_up: Duration::from_secs(60),
-            alert_grace: Duration::from_secs(1),
+            alert_grace: Duration::from_secs(10),
         }
     }
 }
@@ -144,10 +150,16 @@ impl Config {
         self
     }
 
-    /// Other waiting times.
+    /// Other waiting times. Resends are kept between [`RESEND_MIN`] and [`WAIT_MAX`], so that no
+    /// setting makes a flood or overflows; the others are kept below [`WAIT_MAX`].
     #[must_use]
     pub fn with_timers(mut self, timers: Timers) -> Self {
-        self.timers = timers;
+        self.timers = Timers {
+            first_resend: timers.first_resend.clamp(RESEND_MIN, WAIT_MAX),
+            resend_cap: timers.resend_cap.clamp(RESEND_MIN, WAIT_MAX),
+            give_up: timers.give_up.min(WAIT_MAX),
+            alert_grace: timers.alert_grace.min(WAIT_MAX),
+        };
         self
     }
 

@@ -204,6 +204,9 @@ pub enum SendError {
         /// The longest that fits, in bytes.
         limit: usize,
     },
+    /// Too much waits to be sent already; try again after [`Driver::wait`](crate::Driver::wait).
+    #[error("{} bytes wait to be sent already", crate::OUTBOX_BYTES_MAX)]
+    Full,
     /// The key is used up; the association closes.
     #[error("the key has protected as many records as it may")]
     KeysExhausted,

@@ -47,7 +47,6 @@ impl From<SocketAddr> for Path {
 }
 
 /// Something that happened to an association.
-#[derive(Debug)]
 #[non_exhaustive]
 pub enum Event {
     /// Both sides have proved their keys and agree on the handshake.
@@ -56,11 +55,25 @@ pub enum Event {
     Message {
         /// The record's sequence number.
         sequence: u64,
-        /// What the peer sent.
+        /// What the peer sent. It shares its storage with its neighbours: copy what is kept for long.
         data: Bytes,
     },
     /// The association has ended; its id means nothing any more.
     Closed(CloseReason),
+}
+
+impl std::fmt::Debug for Event {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Established(established) => {
+                f.debug_tuple("Established").field(established).finish()
+            }
+            Self::Message { sequence, data } => {
+                write!(f, "Message {{ sequence: {sequence}, {} bytes }}", data.len())
+            }
+            Self::Closed(reason) => f.debug_tuple("Closed").field(reason).finish(),
+        }
+    }
 }
 
 /// What was agreed when an association opened.

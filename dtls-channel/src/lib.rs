@@ -59,19 +59,20 @@ pub mod testing;
 mod wire;
 
 pub use config::{
-    ClientCertificate, Config, KeyLog, MTU_DEFAULT, MTU_MAX, MTU_MIN, PeerVerifier, Timers,
+    ClientCertificate, Config, KeyLog, MTU_DEFAULT, MTU_MAX, MTU_MIN, PeerVerifier, RESEND_MIN,
+    Timers, WAIT_MAX,
 };
 pub use conn::{Connection, EARLY_BYTES_MAX};
 pub use crypto::{
     CERTIFICATE_BYTES_MAX, CipherSuite, Credentials, CredentialsError, Exporter, Group, NoRandom,
 };
-pub use endpoint::{Endpoint, EndpointConfig};
+pub use endpoint::{CLIENT_HELLO_BYTES_MAX, Endpoint, EndpointConfig};
 pub use error::{CloseReason, ConnectError, Mismatch, PeerFault, PeerRefused, SendError};
 pub use event::{AssociationId, Established, Event, Path, Phase, TimerKind};
 pub use handshake::{ASSOCIATION_REASSEMBLY_BYTES_MAX, MESSAGE_BYTES_MAX};
 #[cfg(feature = "net")]
 pub use net::Driver;
-pub use outbox::{Outbox, Sink, Transmit};
+pub use outbox::{OUTBOX_BYTES_MAX, Outbox, Sink, Transmit};
 pub use record::REPLAY_WINDOW_RECORDS_MAX;
 pub use stats::{DropCause, Drops, Stats};
 pub use wire::AlertDescription;

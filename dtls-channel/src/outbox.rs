@@ -1,6 +1,5 @@
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
-use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
 
@@ -11,6 +10,11 @@ use crate::stats::Stats;
 const SEGMENTS_MAX: usize = 64;
 /// Bytes in one such run; a UDP send cannot be longer.
 const RUN_BYTES_MAX: usize = 65_000;
+/// Bytes that may wait to be sent. Beyond that messages are refused, and what the protocol itself
+/// would send is dropped as if lost.
+pub const OUTBOX_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// The part of the buffer that was sent is given back when it is larger than this and than the rest.
+const COMPACT_BYTES_MIN: usize = 64 * 1024;
 /// Room for incoming messages is taken in pieces of this size.
 const ARENA_BYTES: usize = 64 * 1024;
 
@@ -21,16 +25,18 @@ pub struct Transmit {
     pub destination: SocketAddr,
     /// From which of our addresses; `None` leaves it to the kernel.
     pub source: Option<IpAddr>,
-    /// Where its bytes are in [`Outbox::bytes`].
-    pub range: Range<usize>,
+    /// How many bytes there are in all.
+    pub length: usize,
     /// Size of each datagram in bytes, if there are several.
     pub segment_size: Option<usize>,
 }
 
 /// Datagrams that wait to be sent, in one buffer that is reused.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Outbox {
     bytes: Vec<u8>,
+    /// Where the bytes of the first transmission begin; the others follow without gaps.
+    start: usize,
     transmits: VecDeque<Transmit>,
 }
 
@@ -44,14 +50,36 @@ impl Outbox {
     /// The next transmission and its bytes; it stays until [`pop`](Self::pop).
     #[must_use]
     pub fn front(&self) -> Option<(&Transmit, &[u8])> {
-        self.transmits.front().map(|t| (t, &self.bytes[t.range.clone()]))
+        self.transmits.front().map(|t| (t, &self.bytes[self.start..self.start + t.length]))
+    }
+
+    /// True if [`OUTBOX_BYTES_MAX`] bytes or more wait.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.bytes.len() - self.start >= OUTBOX_BYTES_MAX
     }
 
     /// Forgets the next transmission: it was sent, or cannot be.
     pub fn pop(&mut self) {
-        self.transmits.pop_front();
+        let length = self.transmits.front().map_or(0, |t| t.length);
+        self.advance(length);
+    }
+
+    /// Forgets the first `length` bytes of the next transmission, which must be whole datagrams.
+    pub fn advance(&mut self, length: usize) {
+        let Some(front) = self.transmits.front_mut() else { return };
+        self.start += length.min(front.length);
+        front.length = front.length.saturating_sub(length);
+        if front.length == 0 {
+            self.transmits.pop_front();
+        }
         if self.transmits.is_empty() {
             self.bytes.clear();
+            self.bytes.shrink_to(OUTBOX_BYTES_MAX / 4);
+            self.start = 0;
+        } else if self.start >= COMPACT_BYTES_MIN.max(self.bytes.len() / 2) {
+            self.bytes.drain(..self.start);
+            self.start = 0;
         }
     }
 
@@ -60,37 +88,41 @@ impl Outbox {
         let start = self.bytes.len();
         let result = write(&mut self.bytes);
         let length = self.bytes.len() - start;
-        if length > 0 && !self.extend_run(path, start, length) {
-            let range = start..start + length;
+        if length > 0 && !self.extend_run(path, length) {
             let (destination, source) = (path.remote, path.local);
-            let transmit = Transmit { destination, source, range, segment_size: None };
+            let transmit = Transmit { destination, source, length, segment_size: None };
             self.transmits.push_back(transmit);
         }
         result
     }
 
     /// Adds a datagram to the last run if destination and size allow.
-    fn extend_run(&mut self, path: Path, start: usize, length: usize) -> bool {
+    fn extend_run(&mut self, path: Path, length: usize) -> bool {
         let Some(last) = self.transmits.back_mut() else { return false };
-        let run = last.range.len();
+        let run = last.length;
         let segment = last.segment_size.unwrap_or(run);
         // A shorter datagram ends a run.
         let fits = (last.destination, last.source) == (path.remote, path.local)
-            && last.range.end == start
             && run % segment == 0
             && length <= segment
             && run / segment < SEGMENTS_MAX
             && run + length <= RUN_BYTES_MAX;
         if fits {
-            last.range.end = start + length;
+            last.length += length;
             last.segment_size = Some(segment);
         }
         fits
     }
 }
 
+impl std::fmt::Debug for Outbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Outbox({} bytes wait)", self.bytes.len() - self.start)
+    }
+}
+
 /// Where associations put what they produce: datagrams, events, counts.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Sink {
     /// Datagrams to be sent.
     pub outbox: Outbox,
@@ -141,6 +173,16 @@ impl Sink {
     }
 }
 
+impl std::fmt::Debug for Sink {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sink")
+            .field("outbox", &self.outbox)
+            .field("events", &self.events.len())
+            .field("stats", &self.stats)
+            .finish_non_exhaustive()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -161,6 +203,46 @@ mod tests {
         }
         assert!(outbox.bytes.is_empty());
         got
+    }
+
+    #[test]
+    fn a_buffer_that_is_never_empty_does_not_grow() {
+        let mut outbox = Outbox::default();
+        let push = |outbox: &mut Outbox, n: usize| {
+            outbox.datagram(address(n as u16 % 7 + 1), |b| {
+                b.extend((0..1_000).map(|i| (i + n) as u8));
+            });
+        };
+        push(&mut outbox, 0);
+        for n in 1..10_000 {
+            push(&mut outbox, n);
+            let (transmit, bytes) = outbox.front().unwrap();
+            assert_eq!((transmit.length, bytes[5]), (1_000, (5 + n - 1) as u8));
+            outbox.pop();
+            assert!(outbox.bytes.capacity() < 1_000_000);
+        }
+    }
+
+    #[test]
+    fn a_run_can_be_sent_in_parts() {
+        let mut outbox = Outbox::default();
+        for n in 0..5u8 {
+            outbox.datagram(address(1), |b| b.extend([n; 10]));
+        }
+        outbox.advance(20);
+        let (transmit, bytes) = outbox.front().unwrap();
+        assert_eq!((transmit.segment_size, bytes.len(), bytes[0]), (Some(10), 30, 2));
+        outbox.pop();
+        assert!(outbox.is_empty() && outbox.bytes.is_empty());
+    }
+
+    #[test]
+    fn debug_output_shows_no_content() {
+        let mut sink = Sink::default();
+        sink.datagram(address(1), |b| b.extend(b"hunter2"));
+        sink.message(AssociationId::STANDALONE, 1, b"hunter2");
+        assert!(!format!("{sink:?}").contains("hunter2"));
+        assert!(!format!("{:?}", sink.poll_event()).contains("hunter2"));
     }
 
     #[test]

@@ -53,6 +53,10 @@ drop_causes! {
     NoRoom = "no_room",
     /// A ClientHello though we are no server.
     NotServing = "not_serving",
+    /// A handshake message that was not due, while anybody could have forged it.
+    UnexpectedMessage = "unexpected_message",
+    /// Not an incoming record: a flight or cookie of ours that found the outbox full.
+    NotSent = "not_sent",
     /// For an association that is closed.
     Closed = "closed",
 }

@@ -192,7 +192,8 @@ fn nothing_in_common_is_reported_on_both_sides() {
     let expected = CloseReason::Mismatch(Mismatch::Suite);
     assert_eq!(close_reason(&net, Side::Server), Some(&expected));
     assert!(matches!(close_reason(&net, Side::Client), Some(CloseReason::PeerAlert(_))));
-    assert!(net.elapsed() < Duration::from_secs(5));
+    // No better than an alert that anybody could forge, so it was given its grace.
+    assert!(net.elapsed() < Duration::from_secs(12));
 }
 
 #[test]

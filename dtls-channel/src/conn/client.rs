@@ -33,6 +33,9 @@ use crate::wire::ids::VERSION_1_2;
 
 /// A server may change its cookie secret between our hellos, but not for ever.
 const HELLOS_MAX: u16 = 16;
+/// How long a hello may stay unanswered before a request that answers an earlier one counts, in
+/// first resend intervals.
+const STALE_REQUEST_WAIT: u32 = 3;
 
 /// What the client waits for, with what it needs then.
 #[expect(clippy::enum_variant_names, reason = "every state awaits a message")]
@@ -162,6 +165,28 @@ impl State {
         next.map(Next::State)
     }
 
+    /// True if a message of this kind has a place here.
+    pub(super) fn takes(&self, kind: HandshakeType) -> bool {
+        // RFC 5246 §7.4.1.1: a HelloRequest may come at any time, and is ignored.
+        kind == HandshakeType::HELLO_REQUEST
+            || match self {
+                Self::AwaitServerHello(_) => {
+                    matches!(
+                        kind,
+                        HandshakeType::SERVER_HELLO | HandshakeType::HELLO_VERIFY_REQUEST
+                    )
+                }
+                Self::AwaitCertificate(_) => kind == HandshakeType::CERTIFICATE,
+                Self::AwaitServerKeyExchange(_) => kind == HandshakeType::SERVER_KEY_EXCHANGE,
+                Self::AwaitCertificateRequest(_) => matches!(
+                    kind,
+                    HandshakeType::CERTIFICATE_REQUEST | HandshakeType::SERVER_HELLO_DONE
+                ),
+                Self::AwaitServerHelloDone(_) => kind == HandshakeType::SERVER_HELLO_DONE,
+                Self::AwaitFinished(_) => kind == HandshakeType::FINISHED,
+            }
+    }
+
     pub(super) fn expects(&self) -> &'static str {
         match self {
             Self::AwaitServerHello(_) => "ServerHello",
@@ -183,9 +208,13 @@ impl AwaitServerHello {
         sink: &mut Sink,
     ) -> Result<State, Fault> {
         let request = HelloVerifyRequest::read(message.body())?;
-        // A repeated request is no news, and one too many is nobody we should serve.
+        // A repeated request is no news, and one too many is nobody we should serve. One that
+        // answers an earlier hello (its copy may have met a newer secret) matters only if the newest
+        // hello stays without an answer.
         let news = self.cookie.as_deref() != Some(request.cookie);
-        if news && self.hellos < HELLOS_MAX {
+        let answers_newest = message.message_seq + 1 >= self.hellos;
+        let waited = now >= core.started_at + core.config.timers.first_resend * STALE_REQUEST_WAIT;
+        if news && self.hellos < HELLOS_MAX && (answers_newest || waited) {
             self.hellos += 1;
             self.cookie = Some(request.cookie.to_vec());
             send_hello(now, core, &self.offer, request.cookie, sink);

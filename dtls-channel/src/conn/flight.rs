@@ -2,6 +2,7 @@ use crate::event::Path;
 use crate::handshake::{HEADER_LEN as MESSAGE_HEADER_LEN, Message, write_fragment};
 use crate::outbox::Sink;
 use crate::record::{HEADER_LEN as RECORD_HEADER_LEN, WriteKeys, plaintext};
+use crate::stats::DropCause;
 use crate::wire::ids::{VERSION_1_0, VERSION_1_2};
 use crate::wire::{ContentType, HandshakeType};
 
@@ -44,6 +45,10 @@ impl Flight {
         keys: Option<&mut WriteKeys>,
         sink: &mut Sink,
     ) {
+        if sink.outbox.is_full() {
+            sink.stats.drops.count(DropCause::NotSent);
+            return;
+        }
         let mut packer =
             Packer { path, mtu, datagram: Vec::with_capacity(mtu), sequence0, keys, sink };
         for item in &self.items {

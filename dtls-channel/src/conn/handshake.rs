@@ -26,8 +26,13 @@ pub const EARLY_BYTES_MAX: usize = 8 * 1024;
 /// How many of them.
 const EARLY_RECORDS_MAX: usize = 8;
 /// A repeated flight of the peer makes us repeat ours at most this often, as a share of the first
-/// resend interval.
+/// resend interval. The pause doubles with each answer.
 const ANSWER_INTERVAL_SHARE: u32 = 4;
+/// After this many resends without an answer datagrams may be too large for the path (RFC 6347
+/// §4.1.1.1), so smaller ones are sent.
+const RESENDS_BEFORE_SMALLER: u32 = 3;
+/// What every path carries: 576 bytes of IPv4 less its headers.
+const SMALL_MTU: usize = 548;
 
 /// What handling a record led to.
 pub(super) enum Outcome {
@@ -90,17 +95,34 @@ pub(super) struct Core {
     /// Present exactly while the peer's Finished is awaited.
     pub(super) read: Option<ReadKeys>,
     next_message_seq: u16,
+    /// Largest datagram, in bytes; less than configured if the path seems to need it.
+    mtu: usize,
     sequence0: u64,
     flight: Flight,
     /// The last message of the peer's flight that ours answers; its repetition asks for ours.
-    answers: Option<u16>,
+    answers: Option<(HandshakeType, u16)>,
+    /// The message that was processed last.
+    heard: Option<(HandshakeType, u16)>,
+    /// When the flight was first sent, when last, and how often in between.
+    pub(super) started_at: Instant,
     sent_at: Instant,
+    resends: u32,
+    /// How long after sending a repetition of the peer is answered.
+    answer_pause: Duration,
     resend_at: Instant,
     interval: Duration,
     give_up_at: Instant,
-    refused: Option<(Instant, AlertDescription)>,
+    /// What seems to be wrong, and when that is believed unless the handshake goes on.
+    doubt: Option<(Instant, Doubt)>,
     peer_repeats: bool,
     early: Early,
+}
+
+/// A reason to give up that anybody could have forged.
+#[derive(Debug, Clone)]
+enum Doubt {
+    Alert(AlertDescription),
+    Fault(Fault),
 }
 
 /// Protected records that came too early.
@@ -134,14 +156,19 @@ impl Core {
             write: None,
             read: None,
             next_message_seq: 0,
+            mtu: config.mtu,
             sequence0: 0,
             flight: Flight::default(),
             answers: None,
+            heard: None,
+            started_at: now,
             sent_at: now,
+            resends: 0,
+            answer_pause: timers.first_resend / ANSWER_INTERVAL_SHARE,
             resend_at: now + timers.first_resend,
             interval: timers.first_resend,
             give_up_at: now + timers.give_up,
-            refused: None,
+            doubt: None,
             peer_repeats: false,
             early: Early::default(),
             config,
@@ -178,22 +205,34 @@ impl Core {
     /// Sends a new flight and starts its timer afresh.
     pub(super) fn start_flight(&mut self, now: Instant, items: Vec<Item>, sink: &mut Sink) {
         self.flight = Flight::new(items);
-        self.answers = self.incoming.next_seq().checked_sub(1);
+        self.answers = self.heard;
         self.interval = self.config.timers.first_resend;
-        self.refused = None;
+        self.answer_pause = self.interval / ANSWER_INTERVAL_SHARE;
+        self.started_at = now;
+        self.resends = 0;
+        self.doubt = None;
+        self.send_flight(now, sink);
+    }
+
+    fn resend_flight(&mut self, now: Instant, sink: &mut Sink) {
+        self.resends += 1;
+        if self.resends >= RESENDS_BEFORE_SMALLER {
+            self.mtu = self.mtu.min(SMALL_MTU);
+        }
+        sink.stats.flights_resent += 1;
         self.send_flight(now, sink);
     }
 
     fn send_flight(&mut self, now: Instant, sink: &mut Sink) {
         self.sent_at = now;
         self.resend_at = now + self.interval;
-        let (mtu, keys) = (self.config.mtu, self.write.as_mut());
+        let (mtu, keys) = (self.mtu, self.write.as_mut());
         self.flight.send(self.path, mtu, &mut self.sequence0, keys, sink);
     }
 
     /// Sends the flight that ends the handshake; it has no timer (RFC 6347 §4.2.4).
     pub(super) fn send_last(&mut self, flight: &Flight, sink: &mut Sink) {
-        let (mtu, keys) = (self.config.mtu, self.write.as_mut());
+        let (mtu, keys) = (self.mtu, self.write.as_mut());
         flight.send(self.path, mtu, &mut self.sequence0, keys, sink);
     }
 
@@ -273,6 +312,7 @@ impl Handshake {
         // RFC 6347 §4.2.1: ServerHello takes up the numbers of the hello that had the cookie.
         core.sequence0 = record_sequence;
         core.next_message_seq = hello.message_seq;
+        core.heard = Some((hello.kind, hello.message_seq));
         let mut this = Self { core, role: Role::Moving };
         let outcome = match server::start(now, &mut this.core, &hello, sink) {
             Ok(state) => {
@@ -295,15 +335,17 @@ impl Handshake {
         Self { core, role: Role::Server(server::State::AwaitClientHello) }
     }
 
-    pub(super) fn began_with(&self, client_random: &[u8; 32]) -> bool {
-        !matches!(self.role, Role::Client(_)) && self.core.client_random == *client_random
+    pub(super) fn began_with(&self, client_random: &[u8; 32], message_seq: u16) -> bool {
+        !matches!(self.role, Role::Client(_))
+            && self.core.client_random == *client_random
+            && message_seq < self.core.incoming.next_seq()
     }
 
     pub(super) fn next_timeout(&self) -> Option<(Instant, TimerKind)> {
         let core = &self.core;
-        let refused = core.refused.map(|(at, _)| (at, TimerKind::AlertGrace));
+        let doubt = core.doubt.as_ref().map(|(at, _)| (*at, TimerKind::AlertGrace));
         let resend = (!core.flight.is_empty()).then_some((core.resend_at, TimerKind::FlightResend));
-        [Some((core.give_up_at, TimerKind::HandshakeGiveUp)), resend, refused]
+        [Some((core.give_up_at, TimerKind::HandshakeGiveUp)), resend, doubt]
             .into_iter()
             .flatten()
             .min_by_key(|(at, _)| *at)
@@ -311,18 +353,18 @@ impl Handshake {
 
     pub(super) fn handle_timeout(&mut self, now: Instant, sink: &mut Sink) -> Outcome {
         let core = &mut self.core;
-        if let Some((at, what)) = core.refused
-            && at <= now
-        {
-            return Outcome::Closed(CloseReason::PeerAlert(what));
+        if let Some((_, doubt)) = core.doubt.take_if(|(at, _)| *at <= now) {
+            return match doubt {
+                Doubt::Alert(what) => Outcome::Closed(CloseReason::PeerAlert(what)),
+                Doubt::Fault(fault) => self.fail(fault, sink),
+            };
         }
         if core.give_up_at <= now {
             return Outcome::Closed(CloseReason::TimedOut);
         }
         if core.resend_at <= now && !core.flight.is_empty() {
             core.interval = (core.interval * 2).min(core.config.timers.resend_cap);
-            sink.stats.flights_resent += 1;
-            core.send_flight(now, sink);
+            core.resend_flight(now, sink);
         }
         Outcome::Continue
     }
@@ -330,10 +372,9 @@ impl Handshake {
     /// A repeated flight of the peer is answered once per datagram, not once per record.
     pub(super) fn end_of_datagram(&mut self, now: Instant, sink: &mut Sink) {
         let core = &mut self.core;
-        let pause = core.config.timers.first_resend / ANSWER_INTERVAL_SHARE;
-        if std::mem::take(&mut core.peer_repeats) && now >= core.sent_at + pause {
-            sink.stats.flights_resent += 1;
-            core.send_flight(now, sink);
+        if std::mem::take(&mut core.peer_repeats) && now >= core.sent_at + core.answer_pause {
+            core.answer_pause = (core.answer_pause * 2).min(core.config.timers.resend_cap);
+            core.resend_flight(now, sink);
         }
     }
 
@@ -366,12 +407,7 @@ impl Handshake {
         }
         match record.content_type {
             ContentType::HANDSHAKE => {
-                let repetitions_only = self.core.read.is_some();
-                for fragment in fragments(record.body) {
-                    let fragment = fragment.map_err(|_| DropCause::BadFragment)?;
-                    self.take_fragment(&fragment, repetitions_only)?;
-                }
-                Ok(self.process(now, sink))
+                self.take_fragments(now, record.body, self.core.read.is_some(), sink)
             }
             // The change of epoch is read off the records themselves.
             ContentType::CHANGE_CIPHER_SPEC => Ok(Outcome::Continue),
@@ -384,11 +420,37 @@ impl Handshake {
     fn note_alert(&mut self, now: Instant, body: &[u8]) -> Result<Outcome, DropCause> {
         let &[level, what] = body else { return Err(DropCause::UnexpectedRecord) };
         let what = AlertDescription(what);
+        if matches!(self.role, Role::Server(_)) && self.core.read.is_some() {
+            // The client has changed to protected records by now.
+            return Err(DropCause::Unprotected);
+        }
         if level == FATAL || what == AlertDescription::CLOSE_NOTIFY {
             let at = now + self.core.config.timers.alert_grace;
-            self.core.refused.get_or_insert((at, what));
+            self.core.doubt.get_or_insert((at, Doubt::Alert(what)));
         }
         Ok(Outcome::Continue)
+    }
+
+    /// Takes the fragments of one record and steps as far as they lead, whatever comes behind them.
+    fn take_fragments(
+        &mut self,
+        now: Instant,
+        body: &[u8],
+        repetitions_only: bool,
+        sink: &mut Sink,
+    ) -> Result<Outcome, DropCause> {
+        let mut refused = None;
+        for fragment in fragments(body) {
+            let taken = match fragment {
+                Ok(fragment) => self.take_fragment(&fragment, repetitions_only),
+                Err(_) => Err(DropCause::BadFragment),
+            };
+            refused = taken.err().or(refused);
+        }
+        match (self.process(now, sink), refused) {
+            (Outcome::Continue, Some(cause)) => Err(cause),
+            (outcome, _) => Ok(outcome),
+        }
     }
 
     /// Takes one fragment; `repetitions_only` once the peer's next message must be protected.
@@ -408,8 +470,8 @@ impl Handshake {
         }
         match self.core.incoming.take(fragment) {
             Taken::Kept => Ok(()),
-            Taken::Repeated(_, seq) => {
-                self.core.peer_repeats |= self.core.answers == Some(seq);
+            Taken::Repeated(kind, seq) => {
+                self.core.peer_repeats |= self.core.answers == Some((kind, seq));
                 Ok(())
             }
             Taken::Dropped(cause) => Err(cause),
@@ -433,18 +495,12 @@ impl Handshake {
         let Some(read) = &mut self.core.read else { return Err(DropCause::WrongEpoch) };
         let opened = read.open(record)?;
         match opened.content_type {
-            ContentType::HANDSHAKE => {
-                for fragment in fragments(opened.content) {
-                    let fragment = fragment.map_err(|_| DropCause::BadFragment)?;
-                    self.take_fragment(&fragment, false)?;
-                }
-                Ok(self.process(now, sink))
-            }
+            ContentType::HANDSHAKE => self.take_fragments(now, opened.content, false, sink),
             ContentType::APPLICATION_DATA => {
                 if !self.core.early.has_room(opened.content.len()) {
                     return Err(DropCause::EarlyFull);
                 }
-                let kept = sink.keep(opened.content);
+                let kept = Bytes::copy_from_slice(opened.content);
                 self.core.early.messages.push((opened.sequence, kept));
                 Ok(Outcome::Continue)
             }
@@ -464,7 +520,11 @@ impl Handshake {
     /// Steps through every message that is complete.
     fn process(&mut self, now: Instant, sink: &mut Sink) -> Outcome {
         while let Some(message) = self.core.incoming.next_message() {
-            self.core.refused = None;
+            if let Some(outcome) = self.doubt_message(now, &message, sink) {
+                return outcome;
+            }
+            self.core.doubt = None;
+            self.core.heard = Some((message.kind, message.message_seq));
             let core = &mut self.core;
             let next = match std::mem::replace(&mut self.role, Role::Moving) {
                 Role::Client(state) => {
@@ -493,6 +553,30 @@ impl Handshake {
             }
         }
         Outcome::Continue
+    }
+
+    /// A message that has no place here, while anybody could have forged it: it is put aside as if it
+    /// had not come, and only believed if nothing better comes.
+    fn doubt_message(
+        &mut self,
+        now: Instant,
+        message: &Message,
+        sink: &mut Sink,
+    ) -> Option<Outcome> {
+        let expected = match &self.role {
+            Role::Client(state) if !state.takes(message.kind) => state.expects(),
+            Role::Server(state) if !state.takes(message.kind) => state.expects(),
+            _ => return None,
+        };
+        let fault = Fault::unexpected(message.kind, expected);
+        let grace = self.core.config.timers.alert_grace;
+        if self.core.read.is_some() || grace.is_zero() {
+            return Some(self.fail(fault, sink));
+        }
+        sink.stats.drops.count(DropCause::UnexpectedMessage);
+        self.core.incoming.rebase(message.message_seq);
+        self.core.doubt.get_or_insert((now + grace, Doubt::Fault(fault)));
+        Some(Outcome::Continue)
     }
 
     /// The records that waited for keys.
@@ -536,7 +620,7 @@ impl Handshake {
             group: summary.group,
             extended_master_secret: summary.ems,
         };
-        let open = Open::new(write, read, core.config.mtu, last_flight);
+        let open = Open::new(write, read, core.mtu, &core.client_random, last_flight);
         let early = std::mem::take(&mut core.early.messages);
         Outcome::Opened(Box::new(Opened { open, established, early }))
     }

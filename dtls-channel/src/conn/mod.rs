@@ -235,11 +235,13 @@ impl Connection {
         sink.event(self.id, Event::Closed(reason));
     }
 
-    /// True if this is a server's handshake that began with a hello of this random.
-    pub(crate) fn began_with(&self, client_random: &[u8; 32]) -> bool {
+    /// True if this is a server's association, and this hello, or one before it in the same cookie
+    /// exchange, is what began it.
+    pub(crate) fn began_with(&self, client_random: &[u8; 32], message_seq: u16) -> bool {
         match &self.state {
-            State::Handshake(handshake) => handshake.began_with(client_random),
-            State::Open(_) | State::Closed => false,
+            State::Handshake(handshake) => handshake.began_with(client_random, message_seq),
+            State::Open(open) => open.began_with(client_random),
+            State::Closed => false,
         }
     }
 }

@@ -6,7 +6,7 @@ use crate::error::{CloseReason, SendError};
 use crate::event::{AssociationId, Path};
 use crate::handshake::fragments;
 use crate::outbox::Sink;
-use crate::record::{ReadKeys, Record, WriteKeys};
+use crate::record::{CONTENT_BYTES_MAX, ReadKeys, Record, WriteKeys};
 use crate::stats::DropCause;
 use crate::wire::{AlertDescription, ContentType, HandshakeType};
 
@@ -26,6 +26,8 @@ pub(super) struct Open {
     read: ReadKeys,
     mtu: u32,
     refused_renegotiation: bool,
+    /// The start of the client's random, at a server: tells a late copy of its hello from a new one.
+    began_with: Option<[u8; 8]>,
     last_flight: Option<Box<LastFlight>>,
 }
 
@@ -44,6 +46,7 @@ impl Open {
         write: WriteKeys,
         read: ReadKeys,
         mtu: usize,
+        client_random: &[u8; 32],
         last_flight: Option<LastFlight>,
     ) -> Self {
         Self {
@@ -51,8 +54,13 @@ impl Open {
             read,
             mtu: mtu as u32,
             refused_renegotiation: false,
+            began_with: last_flight.as_ref().and_then(|_| client_random.first_chunk().copied()),
             last_flight: last_flight.map(Box::new),
         }
+    }
+
+    pub(super) fn began_with(&self, client_random: &[u8; 32]) -> bool {
+        self.began_with.as_ref() == client_random.first_chunk()
     }
 
     pub(super) fn next_sequence(&self) -> u64 {
@@ -60,7 +68,7 @@ impl Open {
     }
 
     pub(super) fn message_size_max(&self) -> usize {
-        (self.mtu as usize).saturating_sub(self.write.overhead())
+        (self.mtu as usize).saturating_sub(self.write.overhead()).min(CONTENT_BYTES_MAX)
     }
 
     pub(super) fn send(
@@ -72,6 +80,9 @@ impl Open {
         let limit = self.message_size_max();
         if message.len() > limit {
             return Err(SendError::TooLarge { length: message.len(), limit });
+        }
+        if sink.outbox.is_full() {
+            return Err(SendError::Full);
         }
         if self.write.remaining() <= RECORDS_RESERVED {
             return Err(SendError::KeysExhausted);
@@ -184,7 +195,7 @@ mod tests {
             answers: 5,
             sent_at: now,
         };
-        let mut open = Open::new(WriteKeys::new(key()), read, 1_200, Some(last_flight));
+        let mut open = Open::new(WriteKeys::new(key()), read, 1_200, &[0; 32], Some(last_flight));
         let finished = Message::build(HandshakeType::FINISHED, 5, |w| w.extend([0; 12]));
         let path = std::net::SocketAddr::from(([127, 0, 0, 1], 1)).into();
         let mut sink = Sink::default();

@@ -154,6 +154,17 @@ impl State {
         next.map(Next::State)
     }
 
+    /// True if a message of this kind has a place here.
+    pub(super) fn takes(&self, kind: HandshakeType) -> bool {
+        kind == match self {
+            Self::AwaitClientHello => HandshakeType::CLIENT_HELLO,
+            Self::AwaitCertificate(_) => HandshakeType::CERTIFICATE,
+            Self::AwaitClientKeyExchange(_) => HandshakeType::CLIENT_KEY_EXCHANGE,
+            Self::AwaitCertificateVerify(_) => HandshakeType::CERTIFICATE_VERIFY,
+            Self::AwaitFinished(_) => HandshakeType::FINISHED,
+        }
+    }
+
     pub(super) fn expects(&self) -> &'static str {
         match self {
             Self::AwaitClientHello => "ClientHello",

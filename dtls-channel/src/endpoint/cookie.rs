@@ -12,12 +12,13 @@ const SECRET_LIFETIME: Duration = Duration::from_secs(60);
 const COOKIE_LEN: usize = 32;
 const ADDRESS_TAG: std::ops::Range<usize> = 1..16;
 const OFFER_TAG: std::ops::Range<usize> = 16..32;
+const OFFER_TAG_LEN: usize = 16;
 
 /// Makes and verifies cookies without remembering any (RFC 6347 §4.2.1).
 ///
 /// A cookie is a generation byte, a tag over address, port, version, random and session id, and a
-/// tag over all that and the offer. The second is zero if the hello it answers came in pieces: the
-/// first piece is all there is then.
+/// tag over all that and the offer. The second is zero if the hello it answers came in pieces, as
+/// the first piece is all there is then; the first tag covers which of the two it is.
 #[derive(Debug)]
 pub(super) struct CookieJar {
     current: hmac::Key,
@@ -62,10 +63,11 @@ impl CookieJar {
         self.rotate(now);
         let mut cookie = [0; COOKIE_LEN];
         cookie[0] = self.generation;
-        let tag = tag(&self.current, from, prefix, None);
+        let covers = if offer.is_some() { Covers::AddressAndMore } else { Covers::Address };
+        let tag = tag(&self.current, from, prefix, covers);
         cookie[ADDRESS_TAG].copy_from_slice(&tag.as_ref()[..ADDRESS_TAG.len()]);
         if let Some(offer) = offer {
-            let tag = self::tag(&self.current, from, prefix, Some(offer));
+            let tag = self::tag(&self.current, from, prefix, Covers::Offer(offer));
             cookie[OFFER_TAG].copy_from_slice(&tag.as_ref()[..OFFER_TAG.len()]);
         }
         cookie
@@ -87,11 +89,13 @@ impl CookieJar {
             1 => &self.previous,
             _ => return false,
         };
-        let expected = tag(key, from, prefix, None);
+        let has_more = cookie[OFFER_TAG] != [0; OFFER_TAG_LEN];
+        let covers = if has_more { Covers::AddressAndMore } else { Covers::Address };
+        let expected = tag(key, from, prefix, covers);
         let address_good = same(&cookie[ADDRESS_TAG], &expected.as_ref()[..ADDRESS_TAG.len()]);
         let offer_good = match offer {
-            Some(offer) if cookie[OFFER_TAG] != [0; 16] => {
-                let expected = tag(key, from, prefix, Some(offer));
+            Some(offer) if has_more => {
+                let expected = tag(key, from, prefix, Covers::Offer(offer));
                 same(&cookie[OFFER_TAG], &expected.as_ref()[..OFFER_TAG.len()])
             }
             _ => true,
@@ -100,7 +104,17 @@ impl CookieJar {
     }
 }
 
-fn tag(key: &hmac::Key, from: SocketAddr, prefix: &Prefix, offer: Option<&[u8]>) -> hmac::Tag {
+/// What a tag covers beside address and prefix.
+#[derive(Debug, Clone, Copy)]
+enum Covers<'a> {
+    /// Nothing, and no other tag follows.
+    Address,
+    /// Nothing, and a tag over the offer follows.
+    AddressAndMore,
+    Offer(&'a [u8]),
+}
+
+fn tag(key: &hmac::Key, from: SocketAddr, prefix: &Prefix, covers: Covers<'_>) -> hmac::Tag {
     let mut context = hmac::Context::with_key(key);
     match from.ip() {
         IpAddr::V4(ip) => context.update(&ip.to_ipv6_mapped().octets()),
@@ -109,11 +123,14 @@ fn tag(key: &hmac::Key, from: SocketAddr, prefix: &Prefix, offer: Option<&[u8]>)
     context.update(&from.port().to_be_bytes());
     context.update(&prefix.version.to_be_bytes());
     context.update(&prefix.random);
-    context.update(&[prefix.session_id.len() as u8, u8::from(offer.is_some())]);
+    let (kind, offer) = match covers {
+        Covers::Address => (0, &[][..]),
+        Covers::AddressAndMore => (1, &[][..]),
+        Covers::Offer(offer) => (2, offer),
+    };
+    context.update(&[prefix.session_id.len() as u8, kind]);
     context.update(&prefix.session_id);
-    if let Some(offer) = offer {
-        context.update(offer);
-    }
+    context.update(offer);
     context.sign()
 }
 
@@ -145,6 +162,11 @@ mod tests {
             bent[i] ^= 1;
             assert!(!jar.verify(now, from, &prefix(&bent), Some(b"offer")), "byte {i}");
         }
+        let mut stripped = cookie;
+        stripped[OFFER_TAG].fill(0);
+        assert!(!jar.verify(now, from, &prefix(&stripped), Some(b"other")), "offer tag removed");
+        let in_pieces = jar.make(now, from, &prefix(&[]), None);
+        assert!(jar.verify(now, from, &prefix(&in_pieces), Some(b"offer")));
         assert!(!jar.verify(now, from, &prefix(&[]), Some(b"offer")));
         assert!(!jar.verify(now, from, &prefix(&cookie[..31]), Some(b"offer")));
     }

@@ -60,7 +60,6 @@ impl Gathering {
                 sink.stats.drops.count(DropCause::UnexpectedRecord);
                 continue;
             }
-            self.record_sequence = self.record_sequence.max(record.sequence);
             for fragment in fragments(record.body) {
                 let taken = match fragment {
                     Ok(f) if f.kind == HandshakeType::CLIENT_HELLO => self.incoming.take(&f),

@@ -6,10 +6,18 @@ use crate::record::{HEADER_LEN as RECORD_HEADER_LEN, plaintext};
 use crate::wire::ids::VERSION_1_0;
 use crate::wire::{ContentType, HandshakeType, Reader};
 
+/// The largest ClientHello taken, in bytes. The biggest seen, with every extension and a long
+/// cookie, has about 1 KiB.
+pub const CLIENT_HELLO_BYTES_MAX: usize = 4_096;
+/// Hellos are numbered from 0 and each is an answer to a HelloVerifyRequest.
+const CLIENT_HELLO_SEQ_MAX: u16 = 16;
+/// Our records continue the numbering of the hello's, so that has to leave room.
+const RECORD_SEQUENCE_MAX: u64 = (1 << 48) - (1 << 16);
+
 /// What the first record of a datagram tells about where it belongs.
 #[derive(Debug)]
 pub(super) enum FirstRecord {
-    /// No whole record.
+    /// No whole record, or a hello out of all bounds.
     None,
     /// Epoch 0: (part of) a ClientHello.
     Hello(HelloPeek),
@@ -68,6 +76,12 @@ pub(super) fn peek(datagram: &[u8]) -> FirstRecord {
     }
     match Fragment::read(&mut Reader::new(body, "handshake fragment")) {
         Ok(fragment) if fragment.kind == HandshakeType::CLIENT_HELLO => {
+            if fragment.length > CLIENT_HELLO_BYTES_MAX
+                || fragment.message_seq > CLIENT_HELLO_SEQ_MAX
+                || record_sequence > RECORD_SEQUENCE_MAX
+            {
+                return FirstRecord::None;
+            }
             let first = fragment.offset == 0;
             let prefix = first.then(|| ClientHello::read_prefix(fragment.body).ok()).flatten();
             FirstRecord::Hello(HelloPeek {

@@ -16,6 +16,7 @@ use slab::Slab;
 
 use self::cookie::CookieJar;
 use self::gather::Gathering;
+pub use self::hello::CLIENT_HELLO_BYTES_MAX;
 use self::hello::{FirstRecord, HelloPeek};
 use crate::config::Config;
 use crate::conn::Connection;
@@ -38,7 +39,9 @@ pub struct EndpointConfig {
 }
 
 impl Default for EndpointConfig {
-    /// Serves nobody; 262,144 associations, 4,096 of them half-open (about 40 MiB at worst).
+    /// Serves nobody; 262,144 associations, 4,096 of them half-open. A half-open one holds at most
+    /// 40 KiB (hello, certificate, reassembly, early records), so all of them 160 MiB at worst; an
+    /// honest one holds about 5 KiB.
     fn default() -> Self {
         Self { server: None, associations_max: 1 << 18, half_open_max: 4_096 }
     }
@@ -69,11 +72,18 @@ struct Slot {
     state: SlotState,
 }
 
+#[expect(clippy::large_enum_variant, reason = "almost all of them are associations")]
 #[derive(Debug)]
 enum SlotState {
     /// A hello with a good cookie that came in pieces.
     Gathering(Box<Gathering>),
     Association(Connection),
+}
+
+/// One name for each address: a dual-stack socket shows IPv4 peers as mapped IPv6 ones, and flow
+/// labels and scopes come and go.
+fn key(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 /// The associations with one address: at most one that is open, and one that may take its place.
@@ -128,6 +138,12 @@ impl Endpoint {
     /// The oldest event not yet taken.
     pub fn poll_event(&mut self) -> Option<(AssociationId, Event)> {
         self.sink.poll_event()
+    }
+
+    /// True while [`send`](Self::send) does not answer [`SendError::Full`].
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        !self.sink.outbox.is_full()
     }
 
     /// True if [`poll_event`](Self::poll_event) has something.
@@ -222,17 +238,14 @@ impl Endpoint {
     pub fn handle_datagram(&mut self, now: Instant, path: Path, datagram: &mut [u8]) {
         self.sink.stats.datagrams_in += 1;
         self.sink.stats.bytes_in += datagram.len() as u64;
-        let peers = self.by_address.get(&path.remote).copied().unwrap_or_default();
+        let peers = self.by_address.get(&key(path.remote)).copied().unwrap_or_default();
         match hello::peek(datagram) {
             FirstRecord::None => self.drop_one(DropCause::Malformed),
             FirstRecord::Hello(hello) => self.handle_hello(now, path, peers, &hello, datagram),
-            FirstRecord::Plain => match peers.pending.or(peers.open) {
-                Some(index) => drop(self.deliver(now, index, datagram)),
-                None => self.drop_one(DropCause::Unknown),
-            },
-            FirstRecord::Protected => match (peers.open, peers.pending) {
+            FirstRecord::Plain | FirstRecord::Protected => match (peers.open, peers.pending) {
                 (Some(open), Some(pending)) => {
-                    // Rare: opening destroys what it cannot authenticate.
+                    // Rare: opening destroys what it cannot authenticate. A datagram may begin with
+                    // clear records and still be about the open association: a repeated flight.
                     let mut copy = datagram.to_vec();
                     if !self.deliver(now, open, datagram) {
                         self.deliver(now, pending, &mut copy);
@@ -276,6 +289,14 @@ impl Endpoint {
         hello: &HelloPeek,
         datagram: &mut [u8],
     ) {
+        // A late copy of the hello that began what is open by now.
+        if let (Some(open), Some(prefix)) = (peers.open, &hello.prefix)
+            && let Some(Slot { state: SlotState::Association(conn), .. }) =
+                self.slots.get(open as usize)
+            && conn.began_with(&prefix.random, hello.message_seq)
+        {
+            return self.drop_one(DropCause::StaleMessage);
+        }
         // More of a hello that is being put together, or a repetition of one that was answered.
         if let Some(index) = peers.pending
             && let Some(slot) = self.slots.get_mut(index as usize)
@@ -285,7 +306,10 @@ impl Endpoint {
                     return self.gather(now, index, datagram);
                 }
                 SlotState::Association(conn)
-                    if hello.prefix.as_ref().is_some_and(|p| conn.began_with(&p.random)) =>
+                    if hello
+                        .prefix
+                        .as_ref()
+                        .is_some_and(|p| conn.began_with(&p.random, hello.message_seq)) =>
                 {
                     self.deliver(now, index, datagram);
                     return;
@@ -305,6 +329,9 @@ impl Endpoint {
                 self.drop_one(DropCause::BadCookie);
             }
             let cookie = self.cookies.make(now, path.remote, prefix, hello.offer(datagram));
+            if self.sink.outbox.is_full() {
+                return self.drop_one(DropCause::NotSent);
+            }
             let sink = &mut self.sink;
             sink.stats.cookies_sent += 1;
             sink.datagram(path, |out| hello.write_verify_request(&cookie, out));
@@ -411,7 +438,7 @@ impl Endpoint {
             self.half_open.push_back(id);
             self.trim_half_open();
         }
-        let before = self.by_address.entry(path.remote).or_default().pending.replace(index);
+        let before = self.by_address.entry(key(path.remote)).or_default().pending.replace(index);
         if let Some(before) = before {
             self.discard(before, CloseReason::Superseded);
         }
@@ -464,7 +491,7 @@ impl Endpoint {
         if std::mem::take(&mut slot.half_open) {
             self.half_open_count -= 1;
         }
-        let Some(peers) = self.by_address.get_mut(&slot.path.remote) else { return };
+        let Some(peers) = self.by_address.get_mut(&key(slot.path.remote)) else { return };
         if peers.pending == Some(index) {
             peers.pending = None;
             if let Some(before) = peers.open.replace(index) {
@@ -481,11 +508,11 @@ impl Endpoint {
         if slot.half_open {
             self.half_open_count -= 1;
         }
-        if let Some(peers) = self.by_address.get_mut(&slot.path.remote) {
+        if let Some(peers) = self.by_address.get_mut(&key(slot.path.remote)) {
             peers.open.take_if(|i| *i == index);
             peers.pending.take_if(|i| *i == index);
             if peers.open.is_none() && peers.pending.is_none() {
-                self.by_address.remove(&slot.path.remote);
+                self.by_address.remove(&key(slot.path.remote));
             }
         }
     }

@@ -14,8 +14,9 @@ const RANGES_MAX: usize = 64;
 
 /// Puts handshake messages together, in order of `message_seq` (RFC 6347 §4.2.3).
 ///
-/// The key is the sequence number; type and length must agree with the first fragment seen. Of
-/// overlapping bytes the first to come stay, but a message in one piece beats one in pieces.
+/// The key is the sequence number; fragments that contradict each other in type or length drop each
+/// other. Of overlapping bytes the first to come stay, but a message in one piece beats one in
+/// pieces.
 #[derive(Debug, Default)]
 pub(crate) struct Reassembler {
     next: u16,
@@ -101,6 +102,10 @@ impl Reassembler {
         };
         let partial = &mut self.partial[index];
         if partial.kind != fragment.kind || partial.bytes.len() - HEADER_LEN != fragment.length {
+            // One of the two is forged, and nothing tells which: both go, and the peer's next
+            // resend begins anew.
+            let contradicted = self.partial.swap_remove(index);
+            self.held_bytes -= contradicted.bytes.len();
             return Taken::Dropped(DropCause::BadFragment);
         }
         partial.fill(fragment.offset, fragment.body)
@@ -215,8 +220,11 @@ mod tests {
         r.take(&fragment(0, 4, 0, b"ab"));
         let bad = Taken::Dropped(DropCause::BadFragment);
         assert_eq!(r.take(&fragment(0, 5, 2, b"cd")), bad);
+        assert_eq!(r.held_bytes(), 0, "and so is the first");
+        r.take(&fragment(0, 4, 0, b"ab"));
         let other = Fragment { kind: HandshakeType::FINISHED, ..fragment(0, 4, 2, b"cd") };
         assert_eq!(r.take(&other), bad);
+        r.take(&fragment(0, 4, 0, b"ab"));
         r.take(&fragment(0, 4, 2, b"cd"));
         assert_eq!(r.next_message().unwrap().body(), b"abcd");
     }

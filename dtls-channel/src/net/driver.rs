@@ -25,14 +25,18 @@ const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 /// An [`Endpoint`] with its socket, driven by one task: no task, timer or lock per association.
 ///
 /// Call [`wait`](Self::wait) in a loop and drain [`poll_event`](Self::poll_event) after it.
-#[derive(Debug)]
 pub struct Driver {
     socket: tokio::net::UdpSocket,
     state: UdpSocketState,
     endpoint: Endpoint,
     buffers: Vec<u8>,
     send_errors: u64,
+    receive_errors: u64,
 }
+
+/// The errors after which a socket can no longer be read.
+const EBADF: i32 = 9;
+const ENOTSOCK: i32 = 88;
 
 impl Driver {
     /// Binds a UDP socket; port 0 takes a free one. Must be called within a tokio runtime.
@@ -63,6 +67,7 @@ impl Driver {
             endpoint: Endpoint::new(Instant::now(), config).map_err(io::Error::other)?,
             buffers: vec![0; RECEIVE_RUNS_MAX * RUN_BYTES],
             send_errors: 0,
+            receive_errors: 0,
         })
     }
 
@@ -90,6 +95,12 @@ impl Driver {
     #[must_use]
     pub fn send_errors(&self) -> u64 {
         self.send_errors
+    }
+
+    /// Times that reading the socket failed, mostly for ICMP errors about what was sent.
+    #[must_use]
+    pub fn receive_errors(&self) -> u64 {
+        self.receive_errors
     }
 
     /// See [`Endpoint::connect`]; the first flight leaves with the next [`flush`](Self::flush) or
@@ -155,42 +166,45 @@ impl Driver {
             let (destination, src_ip) = (transmit.destination, transmit.source);
             let run = segment * self.state.max_gso_segments().max(1);
             let (socket, state) = (&self.socket, &self.state);
-            let mut sent = Ok(());
-            for contents in bytes.chunks(run) {
-                let segment_size = (contents.len() > segment).then_some(segment);
-                let transmit =
-                    quinn_udp::Transmit { destination, ecn: None, contents, segment_size, src_ip };
-                sent = socket.try_io(Interest::WRITABLE, || {
-                    state.try_send(UdpSockRef::from(socket), &transmit)
-                });
-                if sent.is_err() {
-                    break;
-                }
-            }
+            let contents = &bytes[..run.min(bytes.len())];
+            let length = contents.len();
+            let segment_size = (length > segment).then_some(segment);
+            let transmit =
+                quinn_udp::Transmit { destination, ecn: None, contents, segment_size, src_ip };
+            let sent = socket
+                .try_io(Interest::WRITABLE, || state.try_send(UdpSockRef::from(socket), &transmit));
             match sent {
                 Ok(()) => {}
-                // A run that was cut short is sent again whole: duplicates are the lesser evil,
-                // and the peer drops them.
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) => {
                     self.send_errors += 1;
                     tracing::debug!(%destination, %error, "datagrams not sent");
                 }
             }
-            self.endpoint.outbox().pop();
+            self.endpoint.outbox().advance(length);
         }
     }
 
+    /// True while [`send`](Self::send) does not answer [`SendError::Full`].
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.endpoint.has_room()
+    }
+
     /// Sends what waits, then sleeps until datagrams came in, a timer ran off or `until` passed,
-    /// and handles what there is. Returns at once if events are waiting. Cancel safe.
+    /// and handles what there is. Returns at once if events are waiting, and when there is room to
+    /// send again. Cancel safe.
     ///
     /// # Errors
     /// What the system says of the socket.
     #[expect(clippy::disallowed_methods, reason = "the driver is where the clock is read")]
     pub async fn wait(&mut self, until: Option<Instant>) -> io::Result<()> {
+        let had_room = self.has_room();
         loop {
+            // A socket that is always ready must not keep the other tasks from running.
+            tokio::task::coop::consume_budget().await;
             self.flush();
-            if self.endpoint.has_events() {
+            if self.endpoint.has_events() || self.has_room() != had_room {
                 return Ok(());
             }
             let timeout = self.endpoint.next_timeout();
@@ -240,9 +254,14 @@ impl Driver {
             let count = match count {
                 Ok(count) => count,
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
-                // An ICMP error for something sent earlier; not about what comes in.
-                Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => continue,
-                Err(e) => return Err(e),
+                // The socket itself is unusable.
+                Err(e) if matches!(e.raw_os_error(), Some(EBADF | ENOTSOCK)) => return Err(e),
+                // An ICMP error for something sent earlier, or want of memory: it passes.
+                Err(error) => {
+                    self.receive_errors += 1;
+                    tracing::debug!(%error, "nothing received");
+                    break;
+                }
             };
             any = true;
             let now = Instant::now();
@@ -259,5 +278,14 @@ impl Driver {
             }
         }
         Ok(any)
+    }
+}
+
+impl std::fmt::Debug for Driver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Driver")
+            .field("socket", &self.socket)
+            .field("associations", &self.endpoint.associations())
+            .finish_non_exhaustive()
     }
 }

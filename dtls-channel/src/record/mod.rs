@@ -5,5 +5,5 @@ mod protect;
 mod replay;
 
 pub(crate) use header::{HEADER_LEN, Record, Records};
-pub(crate) use protect::{ReadKeys, WriteKeys, plaintext};
+pub(crate) use protect::{CONTENT_BYTES_MAX, ReadKeys, WriteKeys, plaintext};
 pub use replay::REPLAY_WINDOW_RECORDS_MAX;

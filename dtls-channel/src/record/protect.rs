@@ -9,7 +9,7 @@ use crate::wire::ids::VERSION_1_2;
 /// The only protected epoch of an association: there is no renegotiation.
 const PROTECTED_EPOCH: u16 = 1;
 /// The largest plaintext of a record (RFC 5246 §6.2.1).
-const CONTENT_BYTES_MAX: usize = 1 << 14;
+pub(crate) const CONTENT_BYTES_MAX: usize = 1 << 14;
 
 /// Appends an unprotected record of epoch 0.
 pub(crate) fn plaintext(
