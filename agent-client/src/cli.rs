@@ -120,7 +120,7 @@ struct LinkArgs {
     /// Silence after which a sign of life is sent [default: 15s]
     #[arg(long, value_name = "TIME")]
     keep_alive: Option<String>,
-    /// Silence after which the server counts as lost [default: 45s]
+    /// How long the server may leave something unanswered until it counts as lost [default: 15s]
     #[arg(long, value_name = "TIME")]
     peer_timeout: Option<String>,
     /// Longest pause between attempts to reach a server [default: 60s]

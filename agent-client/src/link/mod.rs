@@ -55,7 +55,7 @@ pub struct Setup {
     pub boot_id: String,
     /// Silence after which a sign of life is sent.
     pub keep_alive: Duration,
-    /// Silence after which the server counts as lost.
+    /// How long something sent may go unanswered until the server counts as lost.
     pub peer_timeout: Duration,
     /// How patient to be when the server cannot be reached.
     pub patience: Patience,
