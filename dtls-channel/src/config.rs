@@ -89,8 +89,8 @@ pub enum ClientCertificate {
     Required,
     /// A server asks, and admits a client that has none; a client presents its own if asked.
     Optional,
-    /// A server does not ask; a client presents its own if asked.
-    NotRequested,
+    /// A server does not ask; a client presents none, even if asked.
+    Never,
 }
 
 /// How associations of one kind behave. Made once and shared.

@@ -291,17 +291,20 @@ fn servers_view(server: ClientCertificate, client: ClientCertificate) -> Result<
 }
 
 #[test]
-fn without_a_certificate_request_only_a_client_that_was_told_so_goes_on() {
-    use ClientCertificate::{NotRequested, Optional, Required};
+fn without_a_client_certificate_only_sides_that_were_told_so_go_on() {
+    use ClientCertificate::{Never, Optional, Required};
 
     assert_eq!(ClientCertificate::default(), Required);
-    for client in [Required, Optional, NotRequested] {
+    for client in [Required, Optional] {
         assert_eq!(servers_view(Required, client), Ok(true));
         assert_eq!(servers_view(Optional, client), Ok(true));
     }
-    assert_eq!(servers_view(NotRequested, Optional), Ok(false));
+    assert_eq!(servers_view(Never, Optional), Ok(false));
+    assert_eq!(servers_view(Optional, Never), Ok(false));
     let refused = CloseReason::Mismatch(Mismatch::NoCertificateRequest);
-    assert_eq!(servers_view(NotRequested, Required), Err(refused));
+    assert_eq!(servers_view(Never, Required), Err(refused));
+    let alert = CloseReason::PeerAlert(dtls_channel::AlertDescription::HANDSHAKE_FAILURE);
+    assert_eq!(servers_view(Required, Never), Err(alert));
 }
 
 /// Hands one side's datagrams to the other.

@@ -310,14 +310,16 @@ impl AwaitServerKeyExchange {
 impl AwaitCertificateRequest {
     fn request(self, core: &mut Core, message: &Message) -> Result<State, Fault> {
         let request = CertificateRequest::read(message.body())?;
-        if !request.verifies(core.config.credentials.signer().scheme()) {
+        let presents = core.config.client_certificate != ClientCertificate::Never;
+        if presents && !request.verifies(core.config.credentials.signer().scheme()) {
             return Err(Mismatch::SignatureScheme.into());
         }
         core.hear(message);
         Ok(State::AwaitServerHelloDone(AwaitServerHelloDone(self)))
     }
 
-    /// Answers the server's flight, with our certificate if it is `asked` for.
+    /// Answers the server's flight, with our certificate if it is `asked` for; having none, we say
+    /// so (RFC 5246 §7.4.6).
     fn done(
         self,
         now: Instant,
@@ -333,10 +335,11 @@ impl AwaitCertificateRequest {
         let Self { agreed: Agreed { suite, ems }, certificate, group, point } = self;
         let share = KeyShare::generate(group)?;
         let credentials = core.config.credentials.clone();
+        let presents = asked && core.config.client_certificate != ClientCertificate::Never;
         let mut items = Vec::with_capacity(5);
         if asked {
             items.push(Item::Plain(core.say(HandshakeType::CERTIFICATE, |w| {
-                Certificate { leaf: Some(credentials.certificate()) }.write(w);
+                Certificate { leaf: presents.then_some(credentials.certificate()) }.write(w);
             })));
         }
         items.push(Item::Plain(core.say(HandshakeType::CLIENT_KEY_EXCHANGE, |w| {
@@ -344,7 +347,7 @@ impl AwaitCertificateRequest {
         })));
         let premaster = share.agree(&point).ok_or(PeerFault::BadPoint)?;
         let (master, keys) = core.derive_keys(suite, &premaster, ems);
-        if asked {
+        if presents {
             let signature = credentials.signer().sign(&core.transcript)?;
             let scheme = credentials.signer().scheme();
             items.push(Item::Plain(core.say(HandshakeType::CERTIFICATE_VERIFY, |w| {

@@ -112,7 +112,7 @@ pub(super) fn start(
             Signed { scheme, signature: &signature }.write(w);
         }),
     ];
-    let asks = config.client_certificate != ClientCertificate::NotRequested;
+    let asks = config.client_certificate != ClientCertificate::Never;
     if asks {
         items.push(core.say(HandshakeType::CERTIFICATE_REQUEST, CertificateRequest::write));
     }
