@@ -1,0 +1,523 @@
+//! What a metadata document must look like before it is accepted, and what is wrong with one that is not.
+//!
+//! The document is kept and pushed byte for byte as it came; only its shape is checked: one JSON object
+//! with a `deployments` list whose entries are objects with a unique string `id`. Everything else belongs
+//! to Heat and to the hooks. The check is one pass that keeps only an outline of the list, and it recurses no deeper than the agent's own parser will (128 levels).
+
+use std::collections::HashMap;
+use std::fmt;
+
+use bytes::Bytes;
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use thiserror::Error;
+
+/// Largest document accepted unless the configuration says otherwise.
+pub const DOCUMENT_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Longest `id` of a deployment, in characters. Heat's are UUIDs.
+pub const CONFIG_ID_CHARS_MAX: usize = 255;
+/// Most problems listed for one document; the rest are only counted.
+const PROBLEMS_LISTED_MAX: usize = 8;
+
+/// A document whose shape was checked, with the digest under which it is compared and delivered.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ValidDocument {
+    body: Bytes,
+    sha256: [u8; 32],
+    deployments: usize,
+}
+
+impl ValidDocument {
+    /// Checks `body`, at most `bytes_max` long.
+    ///
+    /// # Errors
+    /// Too large, not JSON, or JSON of another shape; see [`DocumentError`].
+    pub fn check(body: Bytes, bytes_max: usize) -> Result<Self, DocumentError> {
+        if body.len() > bytes_max {
+            return Err(DocumentError::TooLarge { bytes: body.len() as u64, bytes_max });
+        }
+        let mut json = serde_json::Deserializer::from_slice(&body);
+        let outline = Place::Document
+            .deserialize(&mut json)
+            .and_then(|outline| json.end().map(|()| outline))
+            .map_err(|e| DocumentError::not_json(&e))?;
+        let deployments = outline.check()?;
+        Ok(Self { sha256: sha256(&body), body, deployments })
+    }
+
+    /// The bytes as they came.
+    pub fn body(&self) -> &Bytes {
+        &self.body
+    }
+
+    /// SHA-256 over the bytes.
+    pub fn sha256(&self) -> [u8; 32] {
+        self.sha256
+    }
+
+    /// How many deployments it lists.
+    pub fn deployments(&self) -> usize {
+        self.deployments
+    }
+}
+
+impl fmt::Debug for ValidDocument {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Documents carry passwords in their inputs: never their content.
+        f.debug_struct("ValidDocument")
+            .field("bytes", &self.body.len())
+            .field("deployments", &self.deployments)
+            .finish_non_exhaustive()
+    }
+}
+
+/// SHA-256 of `bytes`.
+pub fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
+    let mut out = [0; 32];
+    out.copy_from_slice(digest.as_ref());
+    out
+}
+
+/// Why a document is not accepted. The one in force stays.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum DocumentError {
+    /// More bytes than allowed.
+    #[error("the document has {bytes} bytes, the limit is {bytes_max}")]
+    TooLarge {
+        /// Its size (as far as it was read).
+        bytes: u64,
+        /// The limit in force.
+        bytes_max: usize,
+    },
+    /// A syntax error, or nested too deeply.
+    #[error("not JSON: line {line}, column {column}: {what}")]
+    NotJson {
+        /// Line of the error, from 1.
+        line: usize,
+        /// Column of the error, from 1 (0 at the start of a line).
+        column: usize,
+        /// What the parser expected or met.
+        what: String,
+    },
+    /// JSON, but not a metadata document.
+    #[error("{}", list(.problems, *.more))]
+    Shape {
+        /// The first few problems, in the document's order.
+        problems: Vec<Problem>,
+        /// How many more there are.
+        more: usize,
+    },
+}
+
+impl DocumentError {
+    /// The stable name of the error in API answers.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::TooLarge { .. } => "document_too_large",
+            Self::NotJson { .. } => "document_not_json",
+            Self::Shape { .. } => "document_invalid",
+        }
+    }
+
+    /// What the user can do about it.
+    pub fn hint(&self) -> String {
+        match self {
+            Self::TooLarge { .. } => {
+                "make the document smaller, or raise document_bytes_max in the configuration".into()
+            }
+            Self::NotJson { line, .. } => {
+                format!("look at line {line}; \"python3 -m json.tool FILE\" checks a file")
+            }
+            Self::Shape { problems, .. } => match problems.first().map(|p| p.kind) {
+                Some(ProblemKind::Missing) => {
+                    "a document without work says so: {\"deployments\": []}".into()
+                }
+                _ => "a document is {\"deployments\": [{\"id\": \"…\", \"name\": \"…\", \"group\": \"script\", …}]}"
+                    .into(),
+            },
+        }
+    }
+
+    fn not_json(error: &serde_json::Error) -> Self {
+        let text = error.to_string();
+        let what = text.rsplit_once(" at line ").map_or(text.as_str(), |(what, _)| what);
+        Self::NotJson { line: error.line(), column: error.column(), what: what.to_owned() }
+    }
+}
+
+/// One thing wrong with a document, at one place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Where: a JSON pointer (RFC 6901); empty for the whole document.
+    pub pointer: String,
+    /// What is there and what should be.
+    pub message: String,
+    kind: ProblemKind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ProblemKind {
+    Missing,
+    Wrong,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.pointer.is_empty() {
+            f.write_str(&self.message)
+        } else {
+            write!(f, "{}: {}", self.pointer, self.message)
+        }
+    }
+}
+
+fn list(problems: &[Problem], more: usize) -> String {
+    let mut text = problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("; ");
+    if more > 0 {
+        text.push_str(&format!("; and {more} more"));
+    }
+    text
+}
+
+/// Collects problems, keeping the first few.
+#[derive(Default)]
+struct Problems {
+    listed: Vec<Problem>,
+    more: usize,
+}
+
+impl Problems {
+    fn add(&mut self, pointer: impl Into<String>, kind: ProblemKind, message: impl Into<String>) {
+        if self.listed.len() < PROBLEMS_LISTED_MAX {
+            self.listed.push(Problem { pointer: pointer.into(), message: message.into(), kind });
+        } else {
+            self.more += 1;
+        }
+    }
+
+    fn wrong(&mut self, pointer: impl Into<String>, message: impl Into<String>) {
+        self.add(pointer, ProblemKind::Wrong, message);
+    }
+}
+
+/// The outline of a JSON value: its type, and the parts of it that are checked.
+enum Node {
+    /// null, a boolean or a number: only what it is called.
+    Scalar(&'static str),
+    Text(String),
+    List(Vec<Self>),
+    Object(Vec<(&'static str, Self)>),
+}
+
+impl Node {
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Scalar(kind) => kind,
+            Self::Text(_) => "a string",
+            Self::List(_) => "a list",
+            Self::Object(_) => "an object",
+        }
+    }
+
+    fn is_null(&self) -> bool {
+        matches!(self, Self::Scalar("null"))
+    }
+
+    /// The member `key`; of several the last, as parsers do.
+    fn get(&self, key: &str) -> Option<&Self> {
+        match self {
+            Self::Object(members) => members.iter().rev().find(|(k, _)| *k == key).map(|(_, v)| v),
+            _ => None,
+        }
+    }
+
+    /// How many deployments the document lists.
+    fn check(&self) -> Result<usize, DocumentError> {
+        let mut problems = Problems::default();
+        let mut count = 0;
+        match (self, self.get("deployments")) {
+            (Self::Object(_), Some(Self::List(entries))) => {
+                count = entries.len();
+                check_entries(entries, &mut problems);
+            }
+            (Self::Object(_), Some(other)) => {
+                let message = format!("is {}, must be a list of objects", other.kind());
+                problems.wrong("/deployments", message);
+            }
+            (Self::Object(_), None) => {
+                problems.add("", ProblemKind::Missing, "the document has no \"deployments\" list");
+            }
+            (other, _) => {
+                problems.wrong("", format!("the document is {}, must be an object", other.kind()));
+            }
+        }
+        if problems.listed.is_empty() {
+            Ok(count)
+        } else {
+            Err(DocumentError::Shape { problems: problems.listed, more: problems.more })
+        }
+    }
+}
+
+fn check_entries(entries: &[Node], problems: &mut Problems) {
+    let mut seen: HashMap<&str, usize> = HashMap::with_capacity(entries.len());
+    for (index, entry) in entries.iter().enumerate() {
+        let at = format!("/deployments/{index}");
+        if !matches!(entry, Node::Object(_)) {
+            problems.wrong(at, format!("is {}, must be an object", entry.kind()));
+            continue;
+        }
+        match entry.get("id") {
+            None => problems.wrong(at.as_str(), "has no \"id\""),
+            Some(Node::Text(id)) => {
+                if let Some(why) = bad_id(id) {
+                    problems.wrong(format!("{at}/id"), why);
+                } else if let Some(first) = seen.insert(id, index) {
+                    let message = format!("{id:?} is also the id of /deployments/{first}");
+                    problems.wrong(format!("{at}/id"), message);
+                }
+            }
+            Some(other) => {
+                problems
+                    .wrong(format!("{at}/id"), format!("is {}, must be a string", other.kind()));
+            }
+        }
+        for (key, wanted) in [
+            ("name", "a string"),
+            ("group", "a string"),
+            ("inputs", "a list"),
+            ("outputs", "a list"),
+        ] {
+            if let Some(value) = entry.get(key).filter(|v| !v.is_null() && v.kind() != wanted) {
+                problems
+                    .wrong(format!("{at}/{key}"), format!("is {}, must be {wanted}", value.kind()));
+            }
+        }
+    }
+}
+
+/// An id names journal entries and files at the agent, so it must be fit for both.
+fn bad_id(id: &str) -> Option<String> {
+    let chars = id.chars().count();
+    if chars == 0 {
+        Some("is empty".into())
+    } else if chars > CONFIG_ID_CHARS_MAX {
+        Some(format!("has {chars} characters, the limit is {CONFIG_ID_CHARS_MAX}"))
+    } else if id.starts_with('.') || id.chars().any(|c| c == '/' || c.is_control()) {
+        Some(format!("{id:?} starts with a dot or has a slash or control character"))
+    } else {
+        None
+    }
+}
+
+/// Where in the document a value stands, which decides what is kept of it.
+#[derive(Clone, Copy)]
+enum Place {
+    Document,
+    Deployments,
+    Entry,
+    /// A string or list whose type is checked.
+    Field,
+    /// Anywhere else: only walked. Not by `IgnoredAny`, which skips the depth limit and the check of
+    /// strings for UTF-8; the agent would then refuse what was accepted here.
+    Elsewhere,
+}
+
+impl Place {
+    /// The member of an object here that is kept, and where that stands.
+    fn member(self, key: &str) -> Option<(&'static str, Self)> {
+        match self {
+            Self::Document if key == "deployments" => Some(("deployments", Self::Deployments)),
+            Self::Entry => ["id", "name", "group", "inputs", "outputs"]
+                .into_iter()
+                .find(|k| *k == key)
+                .map(|k| (k, Self::Field)),
+            _ => None,
+        }
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Place {
+    type Value = Node;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Node, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Place {
+    type Value = Node;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Node, E> {
+        Ok(Node::Scalar("null"))
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Node, E> {
+        Ok(Node::Scalar("a boolean"))
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Node, E> {
+        Ok(Node::Scalar("a number"))
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Node, E> {
+        Ok(Node::Scalar("a number"))
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Node, E> {
+        Ok(Node::Scalar("a number"))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Node, E> {
+        Ok(Node::Text(if matches!(self, Self::Field) { text.to_owned() } else { String::new() }))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Node, A::Error> {
+        let mut kept = Vec::new();
+        if matches!(self, Self::Deployments) {
+            while let Some(entry) = seq.next_element_seed(Self::Entry)? {
+                kept.push(entry);
+            }
+        } else {
+            while seq.next_element_seed(Self::Elsewhere)?.is_some() {}
+        }
+        Ok(Node::List(kept))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Node, A::Error> {
+        let mut kept = Vec::new();
+        while let Some(key) = map.next_key::<String>()? {
+            match self.member(&key) {
+                Some((name, place)) => kept.push((name, map.next_value_seed(place)?)),
+                None => {
+                    map.next_value_seed(Self::Elsewhere)?;
+                }
+            }
+        }
+        Ok(Node::Object(kept))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str) -> Result<ValidDocument, DocumentError> {
+        ValidDocument::check(Bytes::copy_from_slice(text.as_bytes()), DOCUMENT_BYTES_MAX)
+    }
+
+    fn refusal(text: &str) -> String {
+        check(text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_document_is_kept_byte_for_byte() {
+        let text = "{ \"deployments\": [ {\"id\": \"a\", \"config\": {\"x\": [1, 2.5, null]}} ],\n \"x\": 1 }\n";
+        let document = check(text).unwrap();
+        assert_eq!(document.body().as_ref(), text.as_bytes());
+        assert_eq!(document.deployments(), 1);
+        assert_eq!(document.sha256(), sha256(text.as_bytes()));
+    }
+
+    #[test]
+    fn a_syntax_error_is_named_with_line_and_column() {
+        assert_eq!(
+            refusal("{\"deployments\": [\n  {\"id\": 1,}\n]}"),
+            "not JSON: line 2, column 12: trailing comma"
+        );
+        assert_eq!(
+            check("{\"deployments\": []} x").unwrap_err().code(),
+            "document_not_json",
+            "text after the document"
+        );
+        assert!(refusal("").starts_with("not JSON: line 1, column 0: EOF"));
+    }
+
+    #[test]
+    fn bytes_that_are_not_utf8_are_refused_anywhere() {
+        let body = Bytes::from_static(b"{\"deployments\": [], \"x\": [\"\xff\"]}");
+        let error = ValidDocument::check(body, DOCUMENT_BYTES_MAX).unwrap_err();
+        assert_eq!(error.code(), "document_not_json");
+    }
+
+    #[test]
+    fn deep_nesting_is_refused_without_recursing_into_it() {
+        let text = format!("{{\"deployments\": [], \"x\": {}", "[".repeat(1_000_000));
+        assert!(refusal(&text).contains("recursion limit"), "{}", refusal(&text));
+    }
+
+    #[test]
+    fn every_wrong_shape_is_named_by_its_place() {
+        let cases = [
+            ("[]", "the document is a list, must be an object"),
+            ("{}", "the document has no \"deployments\" list"),
+            (r#"{"deployments": {}}"#, "/deployments: is an object, must be a list of objects"),
+            (r#"{"deployments": null}"#, "/deployments: is null, must be a list of objects"),
+            (
+                r#"{"deployments": [{"id": "a"}, 7]}"#,
+                "/deployments/1: is a number, must be an object",
+            ),
+            (r#"{"deployments": [{"name": "a"}]}"#, "/deployments/0: has no \"id\""),
+            (r#"{"deployments": [{"id": 7}]}"#, "/deployments/0/id: is a number, must be a string"),
+            (r#"{"deployments": [{"id": ""}]}"#, "/deployments/0/id: is empty"),
+            (
+                r#"{"deployments": [{"id": "../x"}]}"#,
+                "/deployments/0/id: \"../x\" starts with a dot or has a slash or control character",
+            ),
+            (
+                r#"{"deployments": [{"id": "a"}, {"id": "b"}, {"id": "a"}]}"#,
+                "/deployments/2/id: \"a\" is also the id of /deployments/0",
+            ),
+            (
+                r#"{"deployments": [{"id": "a", "name": {}, "group": null, "inputs": {}}]}"#,
+                "/deployments/0/name: is an object, must be a string; \
+                 /deployments/0/inputs: is an object, must be a list",
+            ),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(refusal(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn many_problems_are_listed_up_to_a_limit_and_then_counted() {
+        let text = format!("{{\"deployments\": [{}]}}", vec!["1"; 20].join(","));
+        assert!(refusal(&text).ends_with("must be an object; and 12 more"));
+    }
+
+    #[test]
+    fn one_byte_over_the_limit_is_too_large() {
+        let body = Bytes::from_static(b"{\"deployments\": []}");
+        assert!(ValidDocument::check(body.clone(), body.len()).is_ok());
+        let error = ValidDocument::check(body.clone(), body.len() - 1).unwrap_err();
+        assert_eq!(error, DocumentError::TooLarge { bytes: 19, bytes_max: 18 });
+    }
+
+    #[test]
+    fn the_debug_form_shows_no_content() {
+        let document = check(r#"{"deployments": [], "password": "hunter2"}"#).unwrap();
+        assert!(!format!("{document:?}").contains("hunter2"));
+    }
+
+    proptest::proptest! {
+        /// The agent reads documents with the ordinary parser: what passes here must pass there.
+        #[test]
+        fn what_is_json_here_is_json_everywhere(tokens in proptest::collection::vec(
+            proptest::sample::select(vec![
+                "{", "}", "[", "]", ",", ":", "null", "true", "1", "-0.5e3", "\"id\"", "\"a\"",
+                "\"deployments\"", "\"\\ud800\"", " ", "\n", "x",
+            ]),
+            0..24,
+        )) {
+            let text = tokens.concat();
+            let parsed = serde_json::from_str::<serde_json::Value>(&text);
+            let is_json = !matches!(check(&text), Err(DocumentError::NotJson { .. }));
+            proptest::prop_assert_eq!(is_json, parsed.is_ok(), "{}", text);
+        }
+    }
+}
