@@ -33,6 +33,7 @@
 
 pub mod config;
 pub mod document;
+pub mod store;
 
 /// Name and version of this program, as agents and callers are told.
 pub const SOFTWARE: &str = concat!("metadata-server/", env!("CARGO_PKG_VERSION"));

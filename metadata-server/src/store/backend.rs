@@ -1,0 +1,117 @@
+//! What the store asks of the place where its bytes lie: ordered tables and durable transactions.
+//!
+//! What the bytes mean is in `ops`, once for all back ends.
+
+use super::StoreError;
+
+/// The tables, each an ordered map from bytes to bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Table {
+    /// Facts about the store itself: the format, the last result's number.
+    Meta,
+    /// Agent id → head of its document (JSON).
+    Heads,
+    /// Agent id → its document, as accepted.
+    Bodies,
+    /// Agent id → the last version ever given to a document of it (u64, big endian).
+    Versions,
+    /// Agent id → what is known of the agent (JSON).
+    Agents,
+    /// Fingerprint (32 bytes) → pin (JSON).
+    Pins,
+    /// Token id → enrolment token's record (JSON).
+    Tokens,
+    /// Number (u64, big endian) → result (JSON).
+    Results,
+    /// Agent id, 0, number → SHA-256 of the result.
+    ResultsOfAgent,
+    /// Agent id, 0, SHA-256 of the result → number.
+    ResultsSeen,
+}
+
+impl Table {
+    /// All tables, so that a back end can create them.
+    pub const ALL: [Self; 10] = [
+        Self::Meta,
+        Self::Heads,
+        Self::Bodies,
+        Self::Versions,
+        Self::Agents,
+        Self::Pins,
+        Self::Tokens,
+        Self::Results,
+        Self::ResultsOfAgent,
+        Self::ResultsSeen,
+    ];
+
+    /// The name of the table on disk: never change one.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Meta => "meta",
+            Self::Heads => "heads",
+            Self::Bodies => "bodies",
+            Self::Versions => "versions",
+            Self::Agents => "agents",
+            Self::Pins => "pins",
+            Self::Tokens => "tokens",
+            Self::Results => "results",
+            Self::ResultsOfAgent => "results_of_agent",
+            Self::ResultsSeen => "results_seen",
+        }
+    }
+}
+
+/// Told each entry of a scan; `false` ends the scan.
+pub type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> Result<bool, StoreError> + 'a;
+
+/// A consistent view of all tables.
+pub trait Snapshot {
+    /// The value of `key`.
+    ///
+    /// # Errors
+    /// Reading failed.
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Visits the entries with `from` ≤ key, in the keys' order.
+    ///
+    /// # Errors
+    /// Reading failed, or the visitor's own error.
+    fn scan(&self, table: Table, from: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreError>;
+}
+
+/// A view that can be changed; what it changes is visible to it at once, to others when committed.
+pub trait Transaction: Snapshot {
+    /// Sets `key` to `value`.
+    ///
+    /// # Errors
+    /// Writing failed; the transaction will not be committed.
+    fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), StoreError>;
+
+    /// Removes `key`, if it is there.
+    ///
+    /// # Errors
+    /// Writing failed; the transaction will not be committed.
+    fn delete(&mut self, table: Table, key: &[u8]) -> Result<(), StoreError>;
+}
+
+/// The work of a read.
+pub type ReadJob<'a> = dyn FnMut(&dyn Snapshot) -> Result<(), StoreError> + 'a;
+/// The work of a transaction.
+pub type WriteJob<'a> = dyn FnMut(&mut dyn Transaction) -> Result<(), StoreError> + 'a;
+
+/// A place for the tables.
+pub trait Backend: Send + Sync + 'static {
+    /// Runs `job` on one consistent view.
+    ///
+    /// # Errors
+    /// The view could not be had, or the job's own error.
+    fn read(&self, job: &mut ReadJob<'_>) -> Result<(), StoreError>;
+
+    /// Runs `job` and, if it returns `Ok`, makes all its changes durable, or none of them.
+    ///
+    /// `bytes` says about how much the job will write, for back ends that check for room first.
+    ///
+    /// # Errors
+    /// Nothing was changed: [`StoreError::Full`] if there is no room, the job's own error otherwise.
+    fn write(&self, bytes: usize, job: &mut WriteJob<'_>) -> Result<(), StoreError>;
+}

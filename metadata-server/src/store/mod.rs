@@ -1,0 +1,254 @@
+//! What the server must not forget: documents, agents, pins, enrolment tokens, results.
+//!
+//! Three layers. [`backend`] is an ordered map with durable transactions ([`RedbBackend`] in one
+//! file, [`MemoryBackend`] for tests, later etcd for several servers). `ops` is what the bytes mean,
+//! written once. [`Store`] is the face: reads run on the caller's thread, writes go through the one
+//! thread of [`writer`], which commits all that waits in a single transaction and answers after the
+//! fsync. Nothing is acknowledged before it is durable.
+
+pub mod backend;
+mod memory;
+mod ops;
+mod redb;
+mod types;
+pub mod writer;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use certs::{AgentId, Fingerprint};
+use thiserror::Error;
+
+pub use self::backend::Backend;
+pub use self::memory::MemoryBackend;
+pub use self::ops::FORMAT;
+pub use self::redb::RedbBackend;
+pub use self::types::{
+    AgentRecord, DocumentHead, Enrolment, Outcome, PinOrigin, PinRecord, ResultsPage, ResultsQuery,
+    SavedResult, StoredDocument, Write,
+};
+
+/// Why the store did not do what it was asked. Nothing of the request was done.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// No room on the disk, quota or file size limit.
+    #[error("the store is full: {what}")]
+    Full {
+        /// Which file, and how much is missing where that is known.
+        what: String,
+    },
+    /// More writes wait than the server is willing to hold in memory.
+    #[error("the store has {queued_bytes} bytes waiting to be written, the limit is {bytes_max}")]
+    Busy {
+        /// Bytes waiting.
+        queued_bytes: usize,
+        /// The limit.
+        bytes_max: usize,
+    },
+    /// The file or its folder may not be used by this user.
+    #[error("the store cannot be used: {what}")]
+    Denied {
+        /// What was tried, and what the system answered.
+        what: String,
+    },
+    /// The system failed to read or write.
+    #[error("the store failed: {what}")]
+    Io {
+        /// What was tried, and what the system answered.
+        what: String,
+    },
+    /// The file does not hold what was written to it.
+    #[error("the store is damaged: {what}")]
+    Corrupt {
+        /// What was found where.
+        what: String,
+    },
+    /// Written by a newer program.
+    #[error("the store has format {found}, this program knows up to {known}")]
+    Format {
+        /// The format in the file.
+        found: u64,
+        /// The newest format known.
+        known: u64,
+    },
+    /// Another process has the file open.
+    #[error("the store {} is in use by another process", path.display())]
+    InUse {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The server is stopping.
+    #[error("the store is closed: the server is stopping")]
+    Closed,
+}
+
+impl StoreError {
+    /// The stable name of the error in API answers.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Full { .. } => "store_full",
+            Self::Busy { .. } => "store_busy",
+            Self::Denied { .. } => "store_denied",
+            Self::Io { .. } => "store_failed",
+            Self::Corrupt { .. } => "store_damaged",
+            Self::Format { .. } => "store_format",
+            Self::InUse { .. } => "store_in_use",
+            Self::Closed => "stopping",
+        }
+    }
+
+    /// What the user can do about it.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Full { .. } => {
+                "free space on that file system; nothing was lost, what was stored before is in force"
+            }
+            Self::Busy { .. } => "send it again in a moment",
+            Self::Denied { .. } => {
+                "give the folder to the user that runs metadata-server, mode 0700"
+            }
+            Self::Io { .. } => "look at the disk (dmesg) and at the server's log",
+            Self::Corrupt { .. } => {
+                "restore the file from a backup; keep the damaged one for a report"
+            }
+            Self::Format { .. } => {
+                "use the newer metadata-server, or restore a backup made by this one"
+            }
+            Self::InUse { .. } => {
+                "stop the other metadata-server, or give this one its own --state-dir"
+            }
+            Self::Closed => "send it again once the server is back",
+        }
+    }
+}
+
+/// The store's face for reading. Cheap to clone; reads block, so call from a thread that may.
+#[derive(Clone)]
+pub struct Store {
+    backend: Arc<dyn Backend>,
+}
+
+impl Store {
+    /// Takes a back end into use: checks the format, or sets it in an empty one.
+    ///
+    /// # Errors
+    /// It cannot be read or written, or is of a newer format.
+    pub fn new(backend: Arc<dyn Backend>) -> Result<Self, StoreError> {
+        backend.write(0, &mut |tx| ops::check_format(tx))?;
+        Ok(Self { backend })
+    }
+
+    /// The head of an agent's document.
+    ///
+    /// # Errors
+    /// Reading failed.
+    pub fn document_head(&self, agent: &AgentId) -> Result<Option<DocumentHead>, StoreError> {
+        self.read(|view| ops::document_head(view, agent))
+    }
+
+    /// An agent's document.
+    ///
+    /// # Errors
+    /// Reading failed.
+    pub fn document(&self, agent: &AgentId) -> Result<Option<StoredDocument>, StoreError> {
+        self.read(|view| ops::document(view, agent))
+    }
+
+    /// The heads of all documents, by agent.
+    ///
+    /// # Errors
+    /// Reading failed.
+    pub fn document_heads(&self) -> Result<Vec<(AgentId, DocumentHead)>, StoreError> {
+        self.read(ops::document_heads)
+    }
+
+    /// What is known of one agent that has connected before.
+    ///
+    /// # Errors
+    /// Reading failed.
+    pub fn agent(&self, agent: &AgentId) -> Result<Option<AgentRecord>, StoreError> {
+        self.read(|view| ops::agent(view, agent))
+    }
+
+    /// What is known of all agents that have ever connected.
+    ///
+    /// # Errors
+    /// Reading failed.
+    pub fn agents(&self) -> Result<Vec<AgentRecord>, StoreError> {
+        self.read(ops::agents)
+    }
+
+    /// All pins.
+    ///
+    /// # Errors
+    /// Reading failed.
+    pub fn pins(&self) -> Result<Vec<PinRecord>, StoreError> {
+        self.read(ops::pins)
+    }
+
+    /// The pins of one agent.
+    ///
+    /// # Errors
+    /// Reading failed.
+    pub fn pins_of(&self, agent: &AgentId) -> Result<Vec<Fingerprint>, StoreError> {
+        let all = self.pins()?;
+        Ok(all.into_iter().filter(|p| p.agent_id == *agent).map(|p| p.fingerprint).collect())
+    }
+
+    /// The record of an enrolment token.
+    ///
+    /// # Errors
+    /// Reading failed.
+    pub fn token(&self, token_id: &str) -> Result<Option<certs::token::TokenRecord>, StoreError> {
+        self.read(|view| ops::token(view, token_id))
+    }
+
+    /// Results in the order they were stored.
+    ///
+    /// # Errors
+    /// Reading failed.
+    pub fn results(&self, query: &ResultsQuery) -> Result<ResultsPage, StoreError> {
+        self.read(|view| ops::results(view, query))
+    }
+
+    /// Whether the store can be read.
+    ///
+    /// # Errors
+    /// It cannot.
+    pub fn probe(&self) -> Result<(), StoreError> {
+        self.read(ops::probe)
+    }
+
+    fn read<T>(
+        &self,
+        job: impl Fn(&dyn backend::Snapshot) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let mut answer = None;
+        self.backend.read(&mut |view| {
+            answer = Some(job(view)?);
+            Ok(())
+        })?;
+        answer.ok_or(StoreError::Closed)
+    }
+
+    /// Does all writes in one durable transaction.
+    ///
+    /// # Errors
+    /// None of them was done.
+    fn commit(&self, writes: &[Write]) -> Result<Vec<Outcome>, StoreError> {
+        let bytes = writes.iter().map(Write::bytes).sum();
+        let mut outcomes = Vec::with_capacity(writes.len());
+        self.backend.write(bytes, &mut |tx| {
+            outcomes.clear();
+            for write in writes {
+                outcomes.push(ops::apply(tx, write)?);
+            }
+            Ok(())
+        })?;
+        Ok(outcomes)
+    }
+}
+
+#[cfg(test)]
+mod tests;

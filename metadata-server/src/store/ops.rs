@@ -1,0 +1,382 @@
+//! What the bytes in the tables mean. No back end knows, no caller sees keys.
+
+use bytes::Bytes;
+use certs::token::TokenRecord;
+use certs::{AgentId, Fingerprint};
+use metadata_delivery::message::{DeploymentResult, Hex32};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::StoreError;
+use super::backend::{Snapshot, Table, Transaction};
+use super::types::{
+    AgentRecord, DocumentHead, Enrolment, Outcome, PinOrigin, PinRecord, ResultsPage, ResultsQuery,
+    SavedResult, StoredDocument, Write,
+};
+
+/// The format of the store this program writes. Raise it when a table changes its meaning.
+pub const FORMAT: u64 = 1;
+
+const KEY_FORMAT: &[u8] = b"format";
+const KEY_LAST_RESULT: &[u8] = b"last_result";
+
+/// A page of results ends after so many bytes of them.
+const RESULTS_PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Tokens are remembered for a week after they end, so that a late use is told from a forgery.
+const TOKEN_REMEMBERED_S: u64 = 7 * 24 * 3600;
+/// A version from an agent above this is not believed: it would leave no room to go on.
+const VERSION_BELIEVED_MAX: u64 = 1 << 53;
+
+/// Sets the format in an empty store; refuses one of a newer program.
+pub(super) fn check_format(tx: &mut dyn Transaction) -> Result<(), StoreError> {
+    match get_number(tx, Table::Meta, KEY_FORMAT)? {
+        Some(found) if found > FORMAT => Err(StoreError::Format { found, known: FORMAT }),
+        Some(_) => Ok(()),
+        None => tx.put(Table::Meta, KEY_FORMAT, &FORMAT.to_be_bytes()),
+    }
+}
+
+/// Reads something, anything.
+pub(super) fn probe(view: &dyn Snapshot) -> Result<(), StoreError> {
+    view.get(Table::Meta, KEY_FORMAT).map(|_| ())
+}
+
+pub(super) fn document_head(
+    view: &dyn Snapshot,
+    agent: &AgentId,
+) -> Result<Option<DocumentHead>, StoreError> {
+    get_json(view, Table::Heads, key(agent))
+}
+
+pub(super) fn document(
+    view: &dyn Snapshot,
+    agent: &AgentId,
+) -> Result<Option<StoredDocument>, StoreError> {
+    let Some(head) = document_head(view, agent)? else { return Ok(None) };
+    match view.get(Table::Bodies, key(agent))? {
+        Some(body) => Ok(Some(StoredDocument { head, body: Bytes::from(body) })),
+        None => Err(StoreError::Corrupt { what: format!("agent {agent} has a head but no body") }),
+    }
+}
+
+pub(super) fn document_heads(
+    view: &dyn Snapshot,
+) -> Result<Vec<(AgentId, DocumentHead)>, StoreError> {
+    let mut all = Vec::new();
+    view.scan(Table::Heads, &[], &mut |agent, value| {
+        let agent = String::from_utf8_lossy(agent).into_owned();
+        let agent = AgentId::try_from(agent)
+            .map_err(|e| StoreError::Corrupt { what: format!("key in heads: {e}") })?;
+        all.push((agent, parse(Table::Heads, value)?));
+        Ok(true)
+    })?;
+    Ok(all)
+}
+
+pub(super) fn agent(
+    view: &dyn Snapshot,
+    agent: &AgentId,
+) -> Result<Option<AgentRecord>, StoreError> {
+    get_json(view, Table::Agents, key(agent))
+}
+
+pub(super) fn agents(view: &dyn Snapshot) -> Result<Vec<AgentRecord>, StoreError> {
+    scan_json(view, Table::Agents)
+}
+
+pub(super) fn pins(view: &dyn Snapshot) -> Result<Vec<PinRecord>, StoreError> {
+    scan_json(view, Table::Pins)
+}
+
+pub(super) fn token(
+    view: &dyn Snapshot,
+    token_id: &str,
+) -> Result<Option<TokenRecord>, StoreError> {
+    get_json(view, Table::Tokens, token_id.as_bytes())
+}
+
+pub(super) fn results(
+    view: &dyn Snapshot,
+    query: &ResultsQuery,
+) -> Result<ResultsPage, StoreError> {
+    let mut page = ResultsPage { results: Vec::new(), next_after: None };
+    let mut bytes = 0;
+    let from = query.after.saturating_add(1).to_be_bytes();
+    let mut take = |value: &[u8]| -> Result<bool, StoreError> {
+        if page.results.len() >= query.limit || bytes >= RESULTS_PAGE_BYTES_MAX {
+            page.next_after = page.results.last().map(|r: &SavedResult| r.number);
+            return Ok(false);
+        }
+        bytes += value.len();
+        page.results.push(parse(Table::Results, value)?);
+        Ok(true)
+    };
+    match &query.agent {
+        None => view.scan(Table::Results, &from, &mut |_, value| take(value))?,
+        Some(agent) => {
+            let prefix = prefix(agent);
+            let start = joined(&prefix, &from);
+            view.scan(Table::ResultsOfAgent, &start, &mut |entry, _| {
+                let Some(number) = entry.strip_prefix(prefix.as_slice()) else { return Ok(false) };
+                match view.get(Table::Results, number)? {
+                    Some(value) => take(&value),
+                    None => Err(missing_result(agent)),
+                }
+            })?;
+        }
+    }
+    Ok(page)
+}
+
+/// Does one write inside a transaction.
+pub(super) fn apply(tx: &mut dyn Transaction, write: &Write) -> Result<Outcome, StoreError> {
+    match write {
+        Write::PutDocument { agent, document, accepted_unix_ms } => {
+            let sha256 = Hex32(document.sha256());
+            if let Some(head) = document_head(tx, agent)?
+                && head.sha256 == sha256
+            {
+                let document = StoredDocument { head, body: document.body().clone() };
+                return Ok(Outcome::Document { document, is_new: false });
+            }
+            let head = DocumentHead {
+                version: next_version(tx, agent)?,
+                sha256,
+                bytes: document.body().len() as u64,
+                deployments: document.deployments() as u64,
+                accepted_unix_ms: *accepted_unix_ms,
+            };
+            put_json(tx, Table::Heads, key(agent), &head)?;
+            tx.put(Table::Bodies, key(agent), document.body())?;
+            let document = StoredDocument { head, body: document.body().clone() };
+            Ok(Outcome::Document { document, is_new: true })
+        }
+        Write::RaiseVersion { agent, held, held_sha256 } => {
+            raise_version(tx, agent, *held, *held_sha256)
+        }
+        Write::SaveAgent(record) => {
+            put_json(tx, Table::Agents, key(&record.agent_id), record)?;
+            Ok(Outcome::Done)
+        }
+        Write::IssueToken { record, now_unix_s } => {
+            forget_old_tokens(tx, *now_unix_s)?;
+            put_json(tx, Table::Tokens, record.token_id.as_str().as_bytes(), record)?;
+            Ok(Outcome::Done)
+        }
+        Write::Enrol { token_id, fingerprint, now_unix_ms } => {
+            enrol(tx, token_id, *fingerprint, *now_unix_ms).map(Outcome::Enrolment)
+        }
+        Write::AddPin(pin) => {
+            let owner = pin_of(tx, &pin.fingerprint)?.map(|p| p.agent_id);
+            match owner {
+                Some(owner) if owner != pin.agent_id => Ok(Outcome::Pin { taken_by: Some(owner) }),
+                Some(_) => Ok(Outcome::Pin { taken_by: None }),
+                None => {
+                    put_json(tx, Table::Pins, pin.fingerprint.as_bytes(), pin)?;
+                    Ok(Outcome::Pin { taken_by: None })
+                }
+            }
+        }
+        Write::RemovePin { agent, fingerprint } => {
+            let removed = pin_of(tx, fingerprint)?.is_some_and(|p| p.agent_id == *agent);
+            if removed {
+                tx.delete(Table::Pins, fingerprint.as_bytes())?;
+            }
+            Ok(Outcome::Unpin { removed })
+        }
+        Write::SaveResult { agent, result, sha256, stored_unix_ms, per_agent_max } => {
+            save_result(tx, agent, result, sha256, *stored_unix_ms, *per_agent_max)
+        }
+    }
+}
+
+fn next_version(tx: &mut dyn Transaction, agent: &AgentId) -> Result<u64, StoreError> {
+    let version = get_number(tx, Table::Versions, key(agent))?.unwrap_or(0) + 1;
+    tx.put(Table::Versions, key(agent), &version.to_be_bytes())?;
+    Ok(version)
+}
+
+fn raise_version(
+    tx: &mut dyn Transaction,
+    agent: &AgentId,
+    held: u64,
+    held_sha256: Hex32,
+) -> Result<Outcome, StoreError> {
+    if held > VERSION_BELIEVED_MAX {
+        return Ok(Outcome::Done);
+    }
+    let given = get_number(tx, Table::Versions, key(agent))?.unwrap_or(0);
+    if held > given {
+        tx.put(Table::Versions, key(agent), &held.to_be_bytes())?;
+    }
+    let Some(mut document) = document(tx, agent)? else { return Ok(Outcome::Done) };
+    if document.head.sha256 == held_sha256 || document.head.version > held {
+        return Ok(Outcome::Document { document, is_new: false });
+    }
+    document.head.version = next_version(tx, agent)?;
+    put_json(tx, Table::Heads, key(agent), &document.head)?;
+    Ok(Outcome::Document { document, is_new: true })
+}
+
+fn enrol(
+    tx: &mut dyn Transaction,
+    token_id: &str,
+    fingerprint: Fingerprint,
+    now_unix_ms: u64,
+) -> Result<Enrolment, StoreError> {
+    let Some(mut record) = token(tx, token_id)? else { return Ok(Enrolment::Unknown) };
+    if record.used_by.is_some() {
+        return Ok(Enrolment::Used);
+    }
+    if now_unix_ms / 1000 >= record.expires_unix {
+        return Ok(Enrolment::Expired);
+    }
+    let agent = record.agent_id.clone();
+    if let Some(pin) = pin_of(tx, &fingerprint)?
+        && pin.agent_id != agent
+    {
+        return Ok(Enrolment::FingerprintTaken { by: pin.agent_id });
+    }
+    let mut replaced = Vec::new();
+    for pin in pins(tx)? {
+        if pin.agent_id == agent && pin.fingerprint != fingerprint {
+            tx.delete(Table::Pins, pin.fingerprint.as_bytes())?;
+            replaced.push(pin.fingerprint);
+        }
+    }
+    let pin = PinRecord {
+        fingerprint,
+        agent_id: agent.clone(),
+        origin: PinOrigin::Token,
+        added_unix_ms: now_unix_ms,
+    };
+    put_json(tx, Table::Pins, fingerprint.as_bytes(), &pin)?;
+    record.used_by = Some(fingerprint);
+    put_json(tx, Table::Tokens, token_id.as_bytes(), &record)?;
+    Ok(Enrolment::Done { agent, replaced })
+}
+
+fn forget_old_tokens(tx: &mut dyn Transaction, now_unix_s: u64) -> Result<(), StoreError> {
+    let all: Vec<TokenRecord> = scan_json(tx, Table::Tokens)?;
+    for record in all {
+        if record.expires_unix.saturating_add(TOKEN_REMEMBERED_S) < now_unix_s {
+            tx.delete(Table::Tokens, record.token_id.as_str().as_bytes())?;
+        }
+    }
+    Ok(())
+}
+
+fn save_result(
+    tx: &mut dyn Transaction,
+    agent: &AgentId,
+    result: &DeploymentResult,
+    sha256: &[u8; 32],
+    stored_unix_ms: u64,
+    per_agent_max: u64,
+) -> Result<Outcome, StoreError> {
+    let prefix = prefix(agent);
+    let seen = joined(&prefix, sha256);
+    if let Some(number) = get_number(tx, Table::ResultsSeen, &seen)? {
+        return Ok(Outcome::Result { number, is_new: false });
+    }
+    let number = get_number(tx, Table::Meta, KEY_LAST_RESULT)?.unwrap_or(0) + 1;
+    tx.put(Table::Meta, KEY_LAST_RESULT, &number.to_be_bytes())?;
+    let saved =
+        SavedResult { number, agent_id: agent.clone(), stored_unix_ms, result: result.clone() };
+    put_json(tx, Table::Results, &number.to_be_bytes(), &saved)?;
+    tx.put(Table::ResultsOfAgent, &joined(&prefix, &number.to_be_bytes()), sha256)?;
+    tx.put(Table::ResultsSeen, &seen, &number.to_be_bytes())?;
+    make_room(tx, agent, &prefix, per_agent_max)?;
+    Ok(Outcome::Result { number, is_new: true })
+}
+
+/// Drops an agent's oldest results above `keep`, so that one agent cannot fill the store.
+fn make_room(
+    tx: &mut dyn Transaction,
+    agent: &AgentId,
+    prefix: &[u8],
+    keep: u64,
+) -> Result<(), StoreError> {
+    let mut all = Vec::new();
+    tx.scan(Table::ResultsOfAgent, prefix, &mut |entry, sha256| {
+        let Some(number) = entry.strip_prefix(prefix) else { return Ok(false) };
+        all.push((number.to_vec(), sha256.to_vec()));
+        Ok(true)
+    })?;
+    let excess = all.len().saturating_sub(usize::try_from(keep).unwrap_or(usize::MAX));
+    for (number, sha256) in all.drain(..excess) {
+        tracing::info!(agent = %agent, "dropping an agent's oldest result to make room");
+        tx.delete(Table::Results, &number)?;
+        tx.delete(Table::ResultsOfAgent, &joined(prefix, &number))?;
+        tx.delete(Table::ResultsSeen, &joined(prefix, &sha256))?;
+    }
+    Ok(())
+}
+
+fn pin_of(view: &dyn Snapshot, fingerprint: &Fingerprint) -> Result<Option<PinRecord>, StoreError> {
+    get_json(view, Table::Pins, fingerprint.as_bytes())
+}
+
+fn missing_result(agent: &AgentId) -> StoreError {
+    StoreError::Corrupt { what: format!("a result of agent {agent} is listed but not there") }
+}
+
+fn key(agent: &AgentId) -> &[u8] {
+    agent.as_str().as_bytes()
+}
+
+/// Agent ids hold no zero byte, so no agent's prefix starts another's.
+fn prefix(agent: &AgentId) -> Vec<u8> {
+    joined(key(agent), &[0])
+}
+
+fn joined(a: &[u8], b: &[u8]) -> Vec<u8> {
+    [a, b].concat()
+}
+
+fn get_number(view: &dyn Snapshot, table: Table, key: &[u8]) -> Result<Option<u64>, StoreError> {
+    view.get(table, key)?
+        .map(|bytes| {
+            let bytes: [u8; 8] = bytes.as_slice().try_into().map_err(|_| StoreError::Corrupt {
+                what: format!("a number in {} has {} bytes", table.name(), bytes.len()),
+            })?;
+            Ok(u64::from_be_bytes(bytes))
+        })
+        .transpose()
+}
+
+fn get_json<T: DeserializeOwned>(
+    view: &dyn Snapshot,
+    table: Table,
+    key: &[u8],
+) -> Result<Option<T>, StoreError> {
+    view.get(table, key)?.map(|bytes| parse(table, &bytes)).transpose()
+}
+
+fn scan_json<T: DeserializeOwned>(view: &dyn Snapshot, table: Table) -> Result<Vec<T>, StoreError> {
+    let mut all = Vec::new();
+    view.scan(table, &[], &mut |_, value| {
+        all.push(parse(table, value)?);
+        Ok(true)
+    })?;
+    Ok(all)
+}
+
+fn parse<T: DeserializeOwned>(table: Table, bytes: &[u8]) -> Result<T, StoreError> {
+    // The message names the place, never the content.
+    serde_json::from_slice(bytes).map_err(|e| StoreError::Corrupt {
+        what: format!("a record in {}: {:?} at {}", table.name(), e.classify(), e.column()),
+    })
+}
+
+fn put_json(
+    tx: &mut dyn Transaction,
+    table: Table,
+    key: &[u8],
+    value: &impl Serialize,
+) -> Result<(), StoreError> {
+    let bytes = serde_json::to_vec(value).map_err(|e| StoreError::Io {
+        what: format!("writing a record of {}: {e}", table.name()),
+    })?;
+    tx.put(table, key, &bytes)
+}

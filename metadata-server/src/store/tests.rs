@@ -1,0 +1,417 @@
+//! The same tests for every back end, then what only the file has: restarts, full disks, modes.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use certs::EnrolmentToken;
+use metadata_delivery::message::{DeploymentResult, Hex32, ResultStatus};
+
+use super::writer::Writer;
+use super::*;
+use crate::document::{DOCUMENT_BYTES_MAX, ValidDocument};
+
+fn agent(id: &str) -> AgentId {
+    id.parse().unwrap()
+}
+
+fn fingerprint(byte: u8) -> Fingerprint {
+    Fingerprint::from_bytes([byte; 32])
+}
+
+fn document(text: &str) -> ValidDocument {
+    let body = format!("{{\"deployments\": [], \"x\": \"{text}\"}}");
+    ValidDocument::check(Bytes::from(body), DOCUMENT_BYTES_MAX).unwrap()
+}
+
+fn put(id: &str, text: &str) -> Write {
+    Write::PutDocument { agent: agent(id), document: document(text), accepted_unix_ms: 1 }
+}
+
+fn result(config_id: &str, stdout: &str) -> DeploymentResult {
+    DeploymentResult {
+        config_id: config_id.into(),
+        name: "n".into(),
+        group: "script".into(),
+        action: "CREATE".into(),
+        document_version: 1,
+        status: ResultStatus::Complete,
+        deploy_stdout: stdout.into(),
+        deploy_stderr: String::new(),
+        deploy_status_code: 0,
+        outputs: serde_json::Map::new(),
+        reason: None,
+        started_unix_ms: 1,
+        finished_unix_ms: 2,
+    }
+}
+
+fn save(id: &str, config_id: &str, stdout: &str, per_agent_max: u64) -> Write {
+    let result = Arc::new(result(config_id, stdout));
+    let sha256 = crate::document::sha256(&serde_json::to_vec(&*result).unwrap());
+    Write::SaveResult { agent: agent(id), result, sha256, stored_unix_ms: 3, per_agent_max }
+}
+
+fn token(id: &str, expires_unix: u64) -> (String, Write) {
+    let (token, record) =
+        EnrolmentToken::issue(vec!["a.example:1".into()], fingerprint(0), agent(id), expires_unix)
+            .unwrap();
+    (token.token_id.to_string(), Write::IssueToken { record, now_unix_s: 0 })
+}
+
+fn enrol(token_id: &str, seen: u8, now_unix_ms: u64) -> Write {
+    Write::Enrol { token_id: token_id.into(), fingerprint: fingerprint(seen), now_unix_ms }
+}
+
+impl Store {
+    fn one(&self, write: Write) -> Outcome {
+        self.commit(std::slice::from_ref(&write)).unwrap().pop().unwrap()
+    }
+
+    fn version(&self, write: Write) -> (u64, bool) {
+        match self.one(write) {
+            Outcome::Document { document, is_new } => (document.head.version, is_new),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn numbers(&self, id: Option<&str>, after: u64, limit: usize) -> (Vec<u64>, Option<u64>) {
+        let page = self.results(&ResultsQuery { agent: id.map(agent), after, limit }).unwrap();
+        (page.results.iter().map(|r| r.number).collect(), page.next_after)
+    }
+}
+
+fn on_every_backend(test: impl Fn(Store)) {
+    test(Store::new(Arc::new(MemoryBackend::default())).unwrap());
+    let folder = tempfile::tempdir().unwrap();
+    let backend = RedbBackend::open(&folder.path().join("store.redb")).unwrap();
+    test(Store::new(Arc::new(backend)).unwrap());
+}
+
+#[test]
+fn versions_rise_per_agent_and_the_same_document_keeps_its_version() {
+    on_every_backend(|store| {
+        assert_eq!(store.version(put("a", "one")), (1, true));
+        assert_eq!(store.version(put("a", "one")), (1, false));
+        assert_eq!(store.version(put("a", "two")), (2, true));
+        assert_eq!(store.version(put("b", "one")), (1, true));
+        assert_eq!(store.version(put("a", "one")), (3, true), "back to an older text");
+        let stored = store.document(&agent("a")).unwrap().unwrap();
+        assert_eq!(stored.body, document("one").body());
+        assert_eq!(stored.head.sha256, Hex32(document("one").sha256()));
+        let heads = store.document_heads().unwrap();
+        let heads: Vec<_> = heads.iter().map(|(a, h)| (a.as_str(), h.version)).collect();
+        assert_eq!(heads, [("a", 3), ("b", 1)]);
+        assert_eq!(store.document(&agent("c")).unwrap(), None);
+    });
+}
+
+#[test]
+fn versions_go_on_above_what_an_agent_already_holds() {
+    on_every_backend(|store| {
+        store.one(put("a", "one"));
+        let raise = |held, text| Write::RaiseVersion {
+            agent: agent("a"),
+            held,
+            held_sha256: Hex32(document(text).sha256()),
+        };
+        assert_eq!(store.version(raise(7, "lost")), (8, true), "differs: given a newer version");
+        assert_eq!(store.version(raise(12, "one")), (8, false), "the same: nothing to send");
+        assert_eq!(store.version(put("a", "two")), (13, true));
+        assert_eq!(store.one(raise(u64::MAX, "lost")), Outcome::Done, "not believed");
+        assert_eq!(store.version(put("a", "three")), (14, true));
+    });
+}
+
+#[test]
+fn a_token_pins_once_and_in_place_of_older_pins() {
+    on_every_backend(|store| {
+        let (first, issue) = token("a", 100);
+        store.one(issue);
+        assert_eq!(
+            store.one(enrol(&first, 1, 99_000)),
+            Outcome::Enrolment(Enrolment::Done { agent: agent("a"), replaced: vec![] })
+        );
+        assert_eq!(store.one(enrol(&first, 2, 99_000)), Outcome::Enrolment(Enrolment::Used));
+        assert_eq!(store.one(enrol("none", 2, 99_000)), Outcome::Enrolment(Enrolment::Unknown));
+        let (late, issue) = token("a", 100);
+        store.one(issue);
+        assert_eq!(store.one(enrol(&late, 2, 100_000)), Outcome::Enrolment(Enrolment::Expired));
+        let (other, issue) = token("b", 100);
+        store.one(issue);
+        assert_eq!(
+            store.one(enrol(&other, 1, 5)),
+            Outcome::Enrolment(Enrolment::FingerprintTaken { by: agent("a") })
+        );
+        let (again, issue) = token("a", 100);
+        store.one(issue);
+        assert_eq!(
+            store.one(enrol(&again, 3, 5)),
+            Outcome::Enrolment(Enrolment::Done {
+                agent: agent("a"),
+                replaced: vec![fingerprint(1)]
+            })
+        );
+        assert_eq!(store.pins_of(&agent("a")).unwrap(), [fingerprint(3)]);
+    });
+}
+
+#[test]
+fn tokens_that_ended_long_ago_are_forgotten() {
+    on_every_backend(|store| {
+        let (old, issue) = token("a", 100);
+        store.one(issue);
+        let (new, issue) = token("a", 2_000_000);
+        let Write::IssueToken { record, .. } = issue else { unreachable!() };
+        store.one(Write::IssueToken { record, now_unix_s: 1_000_000 });
+        assert!(store.token(&old).unwrap().is_none());
+        assert!(store.token(&new).unwrap().is_some());
+    });
+}
+
+#[test]
+fn a_pin_belongs_to_one_agent() {
+    on_every_backend(|store| {
+        let pin = |id, seen| {
+            Write::AddPin(PinRecord {
+                fingerprint: fingerprint(seen),
+                agent_id: agent(id),
+                origin: PinOrigin::Admin,
+                added_unix_ms: 1,
+            })
+        };
+        assert_eq!(store.one(pin("a", 1)), Outcome::Pin { taken_by: None });
+        assert_eq!(store.one(pin("a", 2)), Outcome::Pin { taken_by: None });
+        assert_eq!(store.one(pin("b", 1)), Outcome::Pin { taken_by: Some(agent("a")) });
+        assert_eq!(store.pins_of(&agent("a")).unwrap().len(), 2);
+        let unpin = |id| Write::RemovePin { agent: agent(id), fingerprint: fingerprint(1) };
+        assert_eq!(store.one(unpin("b")), Outcome::Unpin { removed: false }, "not its own");
+        assert_eq!(store.one(unpin("a")), Outcome::Unpin { removed: true });
+        assert_eq!(store.one(unpin("a")), Outcome::Unpin { removed: false });
+    });
+}
+
+#[test]
+fn results_are_kept_once_per_agent_and_listed_in_pages() {
+    on_every_backend(|store| {
+        for (id, config_id) in [("a", "x"), ("ab", "x"), ("a", "y"), ("a", "x")] {
+            store.one(save(id, config_id, "out", 100));
+        }
+        assert_eq!(
+            store.one(save("a", "y", "out", 100)),
+            Outcome::Result { number: 3, is_new: false }
+        );
+        assert_eq!(
+            store.one(save("a", "y", "other", 100)),
+            Outcome::Result { number: 4, is_new: true },
+            "another run of the same config is another result"
+        );
+        assert_eq!(store.numbers(None, 0, 10), (vec![1, 2, 3, 4], None));
+        assert_eq!(store.numbers(None, 0, 2), (vec![1, 2], Some(2)));
+        assert_eq!(store.numbers(None, 2, 2), (vec![3, 4], None));
+        assert_eq!(store.numbers(Some("a"), 0, 2), (vec![1, 3], Some(3)));
+        assert_eq!(store.numbers(Some("a"), 3, 2), (vec![4], None));
+        assert_eq!(store.numbers(Some("ab"), 0, 2), (vec![2], None), "not those of \"a\"");
+        assert_eq!(store.numbers(Some("c"), 0, 2), (vec![], None));
+    });
+}
+
+#[test]
+fn the_oldest_results_of_an_agent_make_room_for_its_newest() {
+    on_every_backend(|store| {
+        for n in 0..5 {
+            store.one(save("a", &format!("c{n}"), "", 3));
+            store.one(save("b", &format!("c{n}"), "", 100));
+        }
+        assert_eq!(store.numbers(Some("a"), 0, 10).0, [5, 7, 9]);
+        assert_eq!(store.numbers(Some("b"), 0, 10).0, [2, 4, 6, 8, 10]);
+        assert_eq!(
+            store.one(save("a", "c0", "", 3)),
+            Outcome::Result { number: 11, is_new: true },
+            "a forgotten result is new again"
+        );
+    });
+}
+
+#[test]
+fn a_page_of_results_ends_after_a_few_megabytes() {
+    on_every_backend(|store| {
+        for n in 0..6 {
+            store.one(save("a", &format!("c{n}"), &"x".repeat(1_000_000), 100));
+        }
+        assert_eq!(store.numbers(Some("a"), 0, 100), (vec![1, 2, 3, 4, 5], Some(5)));
+        assert_eq!(store.numbers(None, 5, 100), (vec![6], None));
+    });
+}
+
+#[test]
+fn a_file_holds_everything_after_a_restart_and_is_private() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state/store.redb");
+    let open = || Store::new(Arc::new(RedbBackend::open(&path).unwrap())).unwrap();
+    let store = open();
+    store.one(put("a", "one"));
+    store.one(save("a", "x", "out", 9));
+    drop(store);
+    let store = open();
+    assert_eq!(store.version(put("a", "one")), (1, false));
+    assert_eq!(store.version(put("a", "two")), (2, true));
+    assert_eq!(store.numbers(Some("a"), 0, 9).0, [1]);
+    let mode = |path: &std::path::Path| path.metadata().unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&path), 0o600);
+    assert_eq!(mode(path.parent().unwrap()), 0o700);
+}
+
+#[test]
+fn a_file_in_use_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.redb");
+    let _first = RedbBackend::open(&path).unwrap();
+    let error = RedbBackend::open(&path).err().unwrap();
+    assert_eq!(error, StoreError::InUse { path });
+}
+
+#[test]
+fn a_file_that_is_no_store_is_not_touched() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.redb");
+    std::fs::write(&path, "something else, longer than a header".repeat(100)).unwrap();
+    let error = RedbBackend::open(&path).err().unwrap();
+    assert_eq!(error.code(), "store_damaged", "{error}");
+    assert!(std::fs::read_to_string(&path).unwrap().starts_with("something else"));
+}
+
+#[test]
+fn a_store_of_a_newer_program_is_refused() {
+    let backend = Arc::new(MemoryBackend::default());
+    backend
+        .write(0, &mut |tx| tx.put(backend::Table::Meta, b"format", &2u64.to_be_bytes()))
+        .unwrap();
+    let error = Store::new(backend).err().unwrap();
+    assert_eq!(error, StoreError::Format { found: 2, known: 1 });
+}
+
+#[test]
+fn writes_that_wait_share_a_transaction_and_one_that_fails_fails_alone() {
+    /// A back end that counts its transactions, holds the first one until told, and has no room
+    /// for the word "huge".
+    struct Picky {
+        memory: MemoryBackend,
+        transactions: Mutex<usize>,
+        gate: Mutex<std::sync::mpsc::Receiver<()>>,
+    }
+    struct PickyTx<'a>(&'a mut dyn backend::Transaction);
+    impl backend::Snapshot for PickyTx<'_> {
+        fn get(&self, t: backend::Table, k: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+            self.0.get(t, k)
+        }
+        fn scan(
+            &self,
+            t: backend::Table,
+            from: &[u8],
+            visit: &mut backend::Visit<'_>,
+        ) -> Result<(), StoreError> {
+            self.0.scan(t, from, visit)
+        }
+    }
+    impl backend::Transaction for PickyTx<'_> {
+        fn put(&mut self, t: backend::Table, k: &[u8], v: &[u8]) -> Result<(), StoreError> {
+            if v.windows(4).any(|w| w == b"huge") {
+                return Err(StoreError::Full { what: "test".into() });
+            }
+            self.0.put(t, k, v)
+        }
+        fn delete(&mut self, t: backend::Table, k: &[u8]) -> Result<(), StoreError> {
+            self.0.delete(t, k)
+        }
+    }
+    impl Backend for Picky {
+        fn read(&self, job: &mut backend::ReadJob<'_>) -> Result<(), StoreError> {
+            self.memory.read(job)
+        }
+        fn write(&self, bytes: usize, job: &mut backend::WriteJob<'_>) -> Result<(), StoreError> {
+            let nth = {
+                let mut transactions = self.transactions.lock().unwrap();
+                *transactions += 1;
+                *transactions
+            };
+            // 1 is the format; 2 the first write, during which the others queue up.
+            if nth == 2 {
+                self.gate.lock().unwrap().recv().unwrap();
+            }
+            self.memory.write(bytes, &mut |tx| job(&mut PickyTx(tx)))
+        }
+    }
+
+    let (open_gate, gate) = std::sync::mpsc::channel();
+    let backend = Arc::new(Picky {
+        memory: MemoryBackend::default(),
+        transactions: Mutex::new(0),
+        gate: Mutex::new(gate),
+    });
+    let store = Store::new(backend.clone()).unwrap();
+    let observed = Arc::new(Mutex::new(Vec::new()));
+    let seen = observed.clone();
+    let (writer, thread) = Writer::start(
+        store.clone(),
+        Box::new(move |write, _| {
+            if let Write::PutDocument { agent, .. } = write {
+                seen.lock().unwrap().push(agent.to_string());
+            }
+        }),
+    )
+    .unwrap();
+    let (answer, answers) = std::sync::mpsc::channel();
+    for (id, text) in [("a", "1"), ("b", "2"), ("c", "huge"), ("d", "4")] {
+        let answer = answer.clone();
+        writer.submit(put(id, text), move |outcome| answer.send((id, outcome)).unwrap());
+    }
+    open_gate.send(()).unwrap();
+    thread.stop();
+    drop(answer);
+    let answers: Vec<_> = answers.iter().map(|(id, outcome)| (id, outcome.is_ok())).collect();
+    assert_eq!(answers, [("a", true), ("b", true), ("c", false), ("d", true)]);
+    assert_eq!(*observed.lock().unwrap(), ["a", "b", "d"], "told in the order of the writes");
+    // format, "a", "b c d" which fails as one, then each of them alone.
+    assert_eq!(*backend.transactions.lock().unwrap(), 6);
+    assert!(store.document(&agent("c")).unwrap().is_none());
+
+    let (answer, answers) = std::sync::mpsc::channel();
+    writer.submit(put("e", "5"), move |outcome| answer.send(outcome).unwrap());
+    assert_eq!(answers.recv().unwrap(), Err(StoreError::Closed), "after the stop");
+}
+
+#[test]
+fn more_than_may_wait_is_refused_as_busy() {
+    let store = Store::new(Arc::new(MemoryBackend::default())).unwrap();
+    let blocked = Arc::new(AtomicBool::new(true));
+    let hold = blocked.clone();
+    let (writer, thread) = Writer::start(
+        store,
+        Box::new(move |_, _| {
+            while hold.load(Ordering::Acquire) {
+                std::thread::yield_now();
+            }
+        }),
+    )
+    .unwrap();
+    let big = ValidDocument::check(
+        Bytes::from(format!("{{\"deployments\": [], \"x\": \"{}\"}}", "y".repeat(15 << 20))),
+        DOCUMENT_BYTES_MAX,
+    )
+    .unwrap();
+    let (answer, answers) = std::sync::mpsc::channel();
+    for _ in 0..20 {
+        let write =
+            Write::PutDocument { agent: agent("a"), document: big.clone(), accepted_unix_ms: 1 };
+        let answer = answer.clone();
+        writer.submit(write, move |outcome| answer.send(outcome.map_err(|e| e.code())).unwrap());
+    }
+    // The refusals come at once, on this thread; the others wait for the observer.
+    assert_eq!(answers.try_recv().unwrap(), Err("store_busy"));
+    blocked.store(false, Ordering::Release);
+    thread.stop();
+    drop(answer);
+    assert!(answers.iter().any(|a| a.is_ok()), "what was taken is done");
+}
