@@ -31,8 +31,14 @@
 //! Data goes one way: HTTP → store → hub → agent, and agent → hub → store. The hub learns of a document
 //! from the store's writer, after the fsync, and from nowhere else.
 
+mod clock;
 pub mod config;
 pub mod document;
+pub mod error;
+pub mod hub;
+pub mod log;
+pub mod metrics;
+pub mod notice;
 pub mod store;
 
 /// Name and version of this program, as agents and callers are told.

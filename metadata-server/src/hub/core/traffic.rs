@@ -1,0 +1,268 @@
+//! What goes to and fro once an agent is accepted: documents out, progress and results in.
+
+use metadata_delivery::Name;
+use metadata_delivery::message::{
+    DeploymentState, METADATA, Message, PROGRESS, RESULT_PREFIX, metadata_name,
+};
+
+use super::*;
+use crate::store::{StoreError, StoredDocument};
+
+impl Core {
+    pub(super) fn on_received(&mut self, moment: Moment, id: PeerId, document: Document) {
+        if self.accepted(id).is_none() {
+            return self.on_early(moment, id, document);
+        }
+        match document.name.as_str() {
+            PROGRESS => self.on_progress(moment, id, &document),
+            name if name.starts_with(RESULT_PREFIX) => self.on_result(id, document),
+            // A repeated hello changes nothing.
+            _ => self.actions.push_back(Action::Confirm(id, document.name, document.version)),
+        }
+    }
+
+    pub(super) fn on_loaded(
+        &mut self,
+        moment: Moment,
+        id: PeerId,
+        loaded: Result<Loaded, StoreError>,
+    ) {
+        let Some(accepted) = self.accepted(id) else { return };
+        let Loaded { record, document } = match loaded {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                let reason = format!("the agent's document cannot be read: {error}");
+                return self.close(moment, id, CloseCode::Internal, reason);
+            }
+        };
+        let holds = accepted.holds;
+        if let Some(holds) = holds {
+            accepted.record.delivered_version.get_or_insert(holds.version);
+            if let Some(before) = record
+                && before.applied_version == Some(holds.version)
+            {
+                accepted.record.applied_version.get_or_insert(holds.version);
+            }
+        }
+        let save = accepted.record.clone();
+        let agent = save.agent_id.clone();
+        self.actions.push_back(Action::SaveAgent(save));
+        match (document, holds) {
+            (LoadedDocument::Push(document), _) => self.push(moment, id, document),
+            (LoadedDocument::Held, Some(holds)) => {
+                if let Some(accepted) = self.accepted(id) {
+                    accepted.newest = accepted.newest.max(holds.version);
+                }
+            }
+            (LoadedDocument::Ahead, Some(holds)) => {
+                self.actions.push_back(Action::RaiseVersion(id, agent, holds));
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn on_document(&mut self, moment: Moment, agent: AgentId, document: StoredDocument) {
+        let head = &document.head;
+        self.actions.push_back(Action::Tell(Notice::DocumentAccepted {
+            agent_id: agent.clone(),
+            version: head.version,
+            sha256: head.sha256,
+            bytes: head.bytes,
+            deployments: head.deployments,
+        }));
+        if let Some(id) = self.connected.get(&agent).copied() {
+            self.push(moment, id, document);
+        }
+    }
+
+    /// Offers a document unless a newer one was offered: notices of commits and reads of the store
+    /// overtake each other.
+    fn push(&mut self, moment: Moment, id: PeerId, document: StoredDocument) {
+        let Some(accepted) = self.accepted(id) else { return };
+        let version = document.head.version;
+        if version <= accepted.newest {
+            return;
+        }
+        accepted.newest = version;
+        accepted.sending = Some((version, moment.now));
+        let document = Document { name: metadata_name(), version, body: document.body };
+        self.actions.push_back(Action::Offer(id, document));
+    }
+
+    pub(super) fn on_peer_stored(&mut self, moment: Moment, id: PeerId, name: &Name, version: u64) {
+        if name.as_str() != METADATA {
+            return;
+        }
+        let Some(accepted) = self.accepted(id) else { return };
+        accepted.record.delivered_version = Some(version);
+        accepted.record.seen_unix_ms = moment.unix_ms;
+        let since = match accepted.sending {
+            Some((sending, since)) if sending == version => {
+                accepted.sending = None;
+                since
+            }
+            // An older version, stored while a newer one was already offered.
+            _ => moment.now,
+        };
+        let after_us = moment.now.duration_since(since).as_micros();
+        let record = accepted.record.clone();
+        self.actions.push_back(Action::Tell(Notice::DocumentDelivered {
+            agent_id: record.agent_id.clone(),
+            version,
+            after_ms: after_us as f64 / 1000.0,
+        }));
+        self.actions.push_back(Action::SaveAgent(record));
+    }
+
+    pub(super) fn on_peer_refused(
+        &mut self,
+        id: PeerId,
+        name: &Name,
+        version: u64,
+        code: u16,
+        reason: String,
+    ) {
+        if name.as_str() != METADATA {
+            return;
+        }
+        let Some(accepted) = self.accepted(id) else { return };
+        if accepted.sending.is_some_and(|(sending, _)| sending == version) {
+            accepted.sending = None;
+        }
+        let agent_id = accepted.record.agent_id.clone();
+        let notice = Notice::DocumentRefused { agent_id, version, code, reason };
+        self.actions.push_back(Action::Tell(notice));
+    }
+
+    // Progress and results in.
+
+    fn on_progress(&mut self, moment: Moment, id: PeerId, document: &Document) {
+        let progress = match Progress::from_body(&document.body) {
+            Ok(progress) => progress,
+            Err(error) => return self.refuse_document(id, document, error.to_string()),
+        };
+        self.actions.push_back(Action::Confirm(id, document.name.clone(), document.version));
+        let Some(accepted) = self.accepted(id) else { return };
+        let version = progress.document_version;
+        let ended = progress.deployments.iter().all(|d| has_ended(d.state));
+        let newly_applied = ended && accepted.record.applied_version != Some(version);
+        if newly_applied {
+            accepted.record.applied_version = Some(version);
+            accepted.record.seen_unix_ms = moment.unix_ms;
+        }
+        accepted.progress = Some(progress.clone());
+        let record = accepted.record.clone();
+        let agent_id = record.agent_id.clone();
+        self.actions.push_back(Action::Tell(Notice::Progress {
+            agent_id: agent_id.clone(),
+            document_version: version,
+            deployments: progress.deployments,
+        }));
+        if newly_applied {
+            self.actions.push_back(Action::Tell(Notice::DocumentApplied { agent_id, version }));
+            self.actions.push_back(Action::SaveAgent(record));
+        }
+    }
+
+    fn on_result(&mut self, id: PeerId, document: Document) {
+        let result = match DeploymentResult::from_body(&document.body) {
+            Ok(result) if result.name() == document.name => Arc::new(result),
+            Ok(result) => {
+                let reason = format!("it is the result of config {:?}", result.config_id);
+                return self.refuse_document(id, &document, reason);
+            }
+            Err(error) => return self.refuse_document(id, &document, error.to_string()),
+        };
+        let Some(accepted) = self.accepted(id) else { return };
+        let agent = accepted.record.agent_id.clone();
+        self.actions.push_back(Action::SaveResult { peer: id, agent, document, result });
+    }
+
+    fn refuse_document(&mut self, id: PeerId, document: &Document, reason: String) {
+        let Some(accepted) = self.accepted(id) else { return };
+        let agent_id = accepted.record.agent_id.clone();
+        self.actions.push_back(Action::Tell(Notice::ResultRefused {
+            agent_id,
+            name: document.name.to_string(),
+            reason: reason.clone(),
+        }));
+        self.actions.push_back(Action::Refuse {
+            peer: id,
+            name: document.name.clone(),
+            version: document.version,
+            code: REFUSED_MALFORMED,
+            reason,
+        });
+    }
+    pub(super) fn on_result_saved(
+        &mut self,
+        moment: Moment,
+        id: PeerId,
+        agent: AgentId,
+        document: Document,
+        result: Arc<DeploymentResult>,
+        saved: Result<(u64, bool), StoreError>,
+    ) {
+        match saved {
+            Ok((number, is_new)) => {
+                let Document { name, version, .. } = document;
+                if let Some(accepted) = self.accepted(id) {
+                    accepted.retry = STORE_RETRY_MIN;
+                    self.actions.push_back(Action::Confirm(id, name, version));
+                }
+                // Stored is stored, and worth telling, even if the agent has gone meanwhile.
+                if is_new {
+                    self.actions.push_back(Action::Tell(Notice::ResultStored {
+                        agent_id: agent,
+                        number,
+                        config_id: result.config_id.clone(),
+                        name: result.name.clone(),
+                        status: result.status,
+                        deploy_status_code: result.deploy_status_code,
+                        document_version: result.document_version,
+                    }));
+                }
+            }
+            // Not confirmed, so the agent keeps it, too. Should the connection end first, it is
+            // offered again on the next one.
+            Err(_) => {
+                let Some(accepted) = self.accepted(id) else { return };
+                let due = moment.now + accepted.retry;
+                accepted.retry = (accepted.retry * 2).min(STORE_RETRY_MAX);
+                accepted.unsaved.push(Unsaved { due, document, result });
+                self.arm_retry(id);
+            }
+        }
+    }
+
+    /// Hands out the results whose time to be written again has come.
+    pub(super) fn retry_results(&mut self, moment: Moment, id: PeerId) {
+        let Some(accepted) = self.accepted(id) else { return };
+        let agent = accepted.record.agent_id.clone();
+        let due: Vec<Unsaved> = accepted.unsaved.extract_if(.., |u| u.due <= moment.now).collect();
+        for Unsaved { document, result, .. } in due {
+            let agent = agent.clone();
+            self.actions.push_back(Action::SaveResult { peer: id, agent, document, result });
+        }
+        self.arm_retry(id);
+    }
+
+    fn arm_retry(&mut self, id: PeerId) {
+        let first = self.accepted(id).and_then(|a| a.unsaved.iter().map(|u| u.due).min());
+        match first {
+            Some(at) => self.arm(id, at),
+            None => self.disarm(id),
+        }
+    }
+}
+
+/// Whether nothing more will happen to a deployment in this state.
+fn has_ended(state: DeploymentState) -> bool {
+    match state {
+        DeploymentState::Complete
+        | DeploymentState::Failed
+        | DeploymentState::Interrupted
+        | DeploymentState::Skipped => true,
+        DeploymentState::Received | DeploymentState::Running | DeploymentState::Unknown => false,
+    }
+}

@@ -1,0 +1,214 @@
+//! The push hub: every association with an agent, and what is done about each.
+//!
+//! [`core`] decides. It is sans-IO: events and the time go in, actions come out, and it is tested on
+//! a virtual clock. `shell` owns the DTLS driver, one delivery session per association and their
+//! timers, in one task, and does what the core says.
+
+pub mod core;
+mod pins;
+mod shell;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use certs::{AgentId, Identity};
+use dtls_channel::{
+    Credentials, Driver, EndpointConfig, PeerRefused, PeerVerifier, Stats as DtlsStats,
+};
+use metadata_delivery::Limits;
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+use self::core::{Census, Core, Input, LiveAgent, Settings};
+use crate::config::Config;
+use crate::metrics::Metrics;
+use crate::notice::Stamped;
+use crate::store::writer::{Observer, Writer};
+use crate::store::{Outcome, Store, Write};
+
+/// Notices a slow watcher may lag behind before it misses some.
+const NOTICES_BUFFERED_MAX: usize = 1024;
+/// Commands that may wait for the hub.
+const COMMANDS_QUEUED_MAX: usize = 1024;
+/// Room for packets and welcome beside the newest document.
+const OUTBOUND_SPARE_BYTES: usize = 64 * 1024;
+
+/// What the rest of the server asks of the hub's task.
+pub(crate) enum Command {
+    /// Something the core has to know.
+    Input(Box<Input>),
+    /// Who is connected?
+    Live(oneshot::Sender<Vec<LiveAgent>>),
+    /// Is this one connected?
+    LiveAgent(AgentId, oneshot::Sender<Option<LiveAgent>>),
+    /// Numbers for the metrics.
+    Stats(oneshot::Sender<HubStats>),
+    /// Stop, waiting so long for agents to leave.
+    Drain(Duration),
+}
+
+/// Numbers for the metrics.
+#[derive(Debug, Clone, Copy)]
+pub struct HubStats {
+    /// Peers by phase.
+    pub census: Census,
+    /// The engine's counters.
+    pub dtls: DtlsStats,
+    /// Handshakes under way.
+    pub half_open: usize,
+    /// Datagrams that the system refused to send.
+    pub send_errors: u64,
+}
+
+/// The way to the hub's task. Cheap to clone.
+#[derive(Clone)]
+pub struct HubHandle {
+    commands: mpsc::Sender<Command>,
+    notices: broadcast::Sender<Arc<Stamped>>,
+}
+
+/// The hub before it runs: its channels, so that the store can be told whom to tell.
+pub struct HubChannels {
+    handle: HubHandle,
+    inbox: mpsc::Receiver<Command>,
+}
+
+/// The server's side of DTLS accepts every certificate whose key was proven: who is welcome, the
+/// core decides by the fingerprint, because a stranger may at least present a token.
+struct AnyProvenKey;
+
+impl PeerVerifier for AnyProvenKey {
+    fn verify(&self, _certificate_der: &[u8]) -> Result<(), PeerRefused> {
+        Ok(())
+    }
+}
+
+impl HubChannels {
+    /// New channels.
+    pub fn new() -> Self {
+        let (commands, inbox) = mpsc::channel(COMMANDS_QUEUED_MAX);
+        let (notices, _) = broadcast::channel(NOTICES_BUFFERED_MAX);
+        Self { handle: HubHandle { commands, notices }, inbox }
+    }
+
+    /// The way to the hub.
+    pub fn handle(&self) -> HubHandle {
+        self.handle.clone()
+    }
+
+    /// What the store's writer calls after each commit, so that nothing durable is ever unknown to
+    /// the hub, even if whoever wrote it has gone away. It blocks while the hub is busy, which
+    /// holds back the writers and nobody else.
+    pub fn observer(&self) -> Observer {
+        let commands = self.handle.commands.clone();
+        Box::new(move |write, outcome| {
+            let input = match (write, outcome) {
+                (
+                    Write::PutDocument { agent, .. },
+                    Outcome::Document { document, is_new: true },
+                ) => Input::DocumentAccepted(agent.clone(), document.clone()),
+                (Write::AddPin(pin), Outcome::Pin { taken_by: None }) => {
+                    Input::PinAdded(pin.clone())
+                }
+                (Write::RemovePin { fingerprint, .. }, Outcome::Unpin { removed: true }) => {
+                    Input::PinRemoved(*fingerprint)
+                }
+                _ => return,
+            };
+            // An error means that the hub has stopped: the next start reads the store.
+            drop(commands.blocking_send(Command::Input(Box::new(input))));
+        })
+    }
+
+    /// Binds the socket and starts the task. Returns where it listens.
+    ///
+    /// # Errors
+    /// The address cannot be bound, the identity cannot be used, or the pins cannot be read.
+    pub fn start(
+        self,
+        config: &Config,
+        identity: &Identity,
+        store: Store,
+        writer: Writer,
+        metrics: Arc<Metrics>,
+    ) -> anyhow::Result<(SocketAddr, tokio::task::JoinHandle<io::Result<()>>)> {
+        let credentials =
+            Credentials::from_der(identity.certificate_der().to_vec(), identity.pkcs8())
+                .context("using the server's identity")?;
+        let dtls = dtls_channel::Config::new(credentials, Arc::new(AnyProvenKey));
+        let endpoint = EndpointConfig { server: Some(Arc::new(dtls)), ..Default::default() };
+        let driver = Driver::bind(config.listen, endpoint)
+            .map_err(|e| crate::error::Failure::listen("UDP", "listen", config.listen, &e))?;
+        let address = driver.local_addr().context("asking for the socket's address")?;
+        let settings = Settings {
+            server: identity.fingerprint(),
+            software: crate::SOFTWARE.into(),
+            keep_alive: config.keep_alive,
+            agents_max: config.agents_max,
+        };
+        let pins = store.pins().context("reading the pins")?;
+        let limits = shell::SessionLimits {
+            keep_alive: config.keep_alive,
+            peer_timeout: config.peer_timeout,
+            results_per_agent_max: config.results_per_agent_max,
+            agent: Limits {
+                document_bytes_max: config.result_bytes_max,
+                outbound_bytes_max: config.document_bytes_max + OUTBOUND_SPARE_BYTES,
+                ..Limits::server()
+            },
+        };
+        let task = tokio::spawn(shell::run(shell::Parts {
+            driver,
+            core: Core::new(settings, pins),
+            store,
+            writer,
+            metrics,
+            notices: self.handle.notices,
+            commands: self.inbox,
+            limits,
+        }));
+        Ok((address, task))
+    }
+}
+
+impl Default for HubChannels {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl HubHandle {
+    /// The agents that are connected; empty once the hub has stopped.
+    pub async fn live(&self) -> Vec<LiveAgent> {
+        self.ask(Command::Live).await.unwrap_or_default()
+    }
+
+    /// One agent, if it is connected.
+    pub async fn live_agent(&self, agent: &AgentId) -> Option<LiveAgent> {
+        self.ask(|answer| Command::LiveAgent(agent.clone(), answer)).await.flatten()
+    }
+
+    /// Numbers for the metrics; `None` once the hub has stopped.
+    pub async fn stats(&self) -> Option<HubStats> {
+        self.ask(Command::Stats).await
+    }
+
+    /// Everything that happens from here on.
+    pub fn watch(&self) -> broadcast::Receiver<Arc<Stamped>> {
+        self.notices.subscribe()
+    }
+
+    /// Asks the hub to say goodbye to all agents and stop, after `timeout` at the latest.
+    pub async fn drain(&self, timeout: Duration) {
+        // An error means that it has stopped.
+        drop(self.commands.send(Command::Drain(timeout)).await);
+    }
+
+    async fn ask<T>(&self, question: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
+        let (answer, answered) = oneshot::channel();
+        self.commands.send(question(answer)).await.ok()?;
+        answered.await.ok()
+    }
+}

@@ -1,0 +1,491 @@
+//! The task around the core: one DTLS driver, one delivery session per association, their timers.
+//!
+//! One turn: take in what came (datagrams, commands, answers of the store), let sessions and core
+//! work until neither has anything to say, then send. No association has a task or a timer of its
+//! own, and nothing here blocks: the store is read on the blocking pool and written by its thread,
+//! and both answer through a channel.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use certs::proof::{EXPORTER_BYTES, EXPORTER_LABEL};
+use certs::{AgentId, Fingerprint};
+use dtls_channel::{AssociationId, Driver, Established, Event};
+use metadata_delivery::message::Holds;
+use metadata_delivery::{self as delivery, CloseCode, Limits, Session, SessionConfig};
+use tokio::sync::{broadcast, mpsc};
+
+use super::core::{Action, Core, Input, Loaded, LoadedDocument, Moment, PeerId};
+use super::{Command, HubStats};
+use crate::clock;
+use crate::document::sha256;
+use crate::log::{self, Limiter};
+use crate::metrics::Metrics;
+use crate::notice::{Notice, Stamped};
+use crate::store::writer::Writer;
+use crate::store::{Outcome, Store, StoreError, Write};
+
+/// Packets one session may send before the others get their turn.
+const BURST_PACKETS_MAX: usize = 64;
+/// Commands and answers taken in one turn.
+const INPUTS_PER_TURN_MAX: usize = 256;
+
+/// What the task is made of.
+pub(super) struct Parts {
+    pub(super) driver: Driver,
+    pub(super) core: Core,
+    pub(super) store: Store,
+    pub(super) writer: Writer,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) notices: broadcast::Sender<Arc<Stamped>>,
+    pub(super) commands: mpsc::Receiver<Command>,
+    pub(super) limits: SessionLimits,
+}
+
+/// What the sessions are told.
+#[derive(Debug, Clone)]
+pub(super) struct SessionLimits {
+    pub(super) keep_alive: Duration,
+    pub(super) peer_timeout: Duration,
+    pub(super) results_per_agent_max: u64,
+    /// For agents that are known.
+    pub(super) agent: Limits,
+}
+
+struct Link {
+    association: AssociationId,
+    session: Session,
+    /// The entry in `Shell::timers`.
+    armed: Option<Instant>,
+    closing: bool,
+}
+
+struct Shell {
+    driver: Driver,
+    core: Core,
+    store: Store,
+    writer: Writer,
+    metrics: Arc<Metrics>,
+    notices: broadcast::Sender<Arc<Stamped>>,
+    limits: SessionLimits,
+    answers: mpsc::UnboundedSender<Input>,
+    links: BTreeMap<PeerId, Link>,
+    peers: HashMap<AssociationId, PeerId>,
+    timers: BTreeSet<(Instant, PeerId)>,
+    /// Sessions that may have something to say or send.
+    awake: BTreeSet<PeerId>,
+    last_peer: u64,
+    packet: Vec<u8>,
+    refusals: Limiter,
+    /// When a stop no longer waits for anybody.
+    stop_at: Option<Instant>,
+}
+
+/// Runs until a stop was asked for and everybody has left, or until the socket fails.
+pub(super) async fn run(parts: Parts) -> io::Result<()> {
+    let Parts { driver, core, store, writer, metrics, notices, mut commands, limits } = parts;
+    let (answers, mut answered) = mpsc::unbounded_channel();
+    let mut shell = Shell {
+        driver,
+        core,
+        store,
+        writer,
+        metrics,
+        notices,
+        limits,
+        answers,
+        links: BTreeMap::new(),
+        peers: HashMap::new(),
+        timers: BTreeSet::new(),
+        awake: BTreeSet::new(),
+        last_peer: 0,
+        packet: Vec::new(),
+        refusals: Limiter::default(),
+        stop_at: None,
+    };
+    loop {
+        let until = shell.next_wake();
+        tokio::select! {
+            waited = shell.driver.wait(until) => waited?,
+            Some(command) = commands.recv() => shell.on_command(command),
+            Some(answer) = answered.recv() => shell.tell_core(answer),
+        }
+        for _ in 0..INPUTS_PER_TURN_MAX {
+            match (commands.try_recv(), answered.try_recv()) {
+                (Err(_), Err(_)) => break,
+                (command, answer) => {
+                    if let Ok(command) = command {
+                        shell.on_command(command);
+                    }
+                    if let Ok(answer) = answer {
+                        shell.tell_core(answer);
+                    }
+                }
+            }
+        }
+        shell.turn();
+        if shell.is_over() {
+            shell.driver.shutdown(clock::now());
+            shell.driver.flush();
+            return Ok(());
+        }
+    }
+}
+
+impl Shell {
+    fn moment(&self) -> Moment {
+        Moment { now: clock::now(), unix_ms: clock::unix_ms() }
+    }
+
+    fn tell_core(&mut self, input: Input) {
+        let moment = self.moment();
+        self.core.handle(moment, input);
+    }
+
+    fn next_wake(&self) -> Option<Instant> {
+        if !self.awake.is_empty() {
+            return Some(clock::now());
+        }
+        let session = self.timers.first().map(|(at, _)| *at);
+        [self.core.next_timeout(), session, self.stop_at].into_iter().flatten().min()
+    }
+
+    fn is_over(&self) -> bool {
+        self.core.is_drained() || self.stop_at.is_some_and(|at| at <= clock::now())
+    }
+
+    fn on_command(&mut self, command: Command) {
+        // Whoever asked may have gone away; then there is nobody to answer.
+        match command {
+            Command::Input(input) => self.tell_core(*input),
+            Command::Live(answer) => drop(answer.send(self.core.live())),
+            Command::LiveAgent(agent, answer) => drop(answer.send(self.core.live_agent(&agent))),
+            Command::Stats(answer) => drop(answer.send(HubStats {
+                census: self.core.census(),
+                dtls: *self.driver.stats(),
+                half_open: self.driver.endpoint().half_open(),
+                send_errors: self.driver.send_errors(),
+            })),
+            Command::Drain(timeout) => {
+                self.stop_at = Some(clock::now() + timeout);
+                self.tell_core(Input::Drain);
+            }
+        }
+    }
+
+    fn turn(&mut self) {
+        while let Some((association, event)) = self.driver.poll_event() {
+            self.on_event(association, event);
+        }
+        let now = clock::now();
+        while let Some(&(at, peer)) = self.timers.first() {
+            if at > now {
+                break;
+            }
+            self.timers.pop_first();
+            if let Some(link) = self.links.get_mut(&peer) {
+                link.armed = None;
+                link.session.handle_timeout(now);
+                self.awake.insert(peer);
+            }
+        }
+        if self.core.next_timeout().is_some_and(|at| at <= now) {
+            let moment = self.moment();
+            self.core.handle_timeout(moment);
+        }
+        self.settle();
+        // What sending brings about is looked at now; what that wants sent, in the next turn.
+        for input in self.transmit() {
+            self.tell_core(input);
+        }
+        while let Some(action) = self.core.poll_action() {
+            self.act(action);
+        }
+    }
+
+    fn on_event(&mut self, association: AssociationId, event: Event) {
+        match event {
+            Event::Established(established) => self.on_established(association, &established),
+            Event::Message { sequence, data } => {
+                let Some(peer) = self.peers.get(&association).copied() else { return };
+                let Some(link) = self.links.get_mut(&peer) else { return };
+                self.awake.insert(peer);
+                if let Err(error) = link.session.handle_packet(clock::now(), sequence, &data) {
+                    let code = error.close_code();
+                    self.tell_core(Input::Misbehaved(peer, code, error.to_string()));
+                }
+            }
+            Event::Closed(reason) => {
+                if let Some(peer) = self.peers.remove(&association) {
+                    self.forget(peer);
+                    self.tell_core(Input::Gone(peer, reason.to_string()));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn on_established(&mut self, association: AssociationId, established: &Established) {
+        self.last_peer += 1;
+        let peer = PeerId(self.last_peer);
+        let mut exporter = [0; EXPORTER_BYTES];
+        established.exporter.export(EXPORTER_LABEL, &[], &mut exporter);
+        let session = Session::new(
+            clock::now(),
+            SessionConfig {
+                payload_max: self.driver.message_size_max(association),
+                keep_alive: Some(self.limits.keep_alive),
+                peer_timeout: self.limits.peer_timeout,
+                limits: Limits::stranger(),
+                ..SessionConfig::default()
+            },
+        );
+        self.links.insert(peer, Link { association, session, armed: None, closing: false });
+        self.peers.insert(association, peer);
+        self.awake.insert(peer);
+        self.tell_core(Input::Established {
+            peer,
+            fingerprint: Fingerprint::of_der(&established.peer_certificate),
+            exporter,
+            remote: established.remote,
+        });
+    }
+
+    /// Lets core and sessions talk until neither has anything to say.
+    fn settle(&mut self) {
+        loop {
+            while let Some(action) = self.core.poll_action() {
+                self.act(action);
+            }
+            let mut inputs = Vec::new();
+            for peer in &self.awake {
+                let Some(link) = self.links.get_mut(peer) else { continue };
+                while let Some(event) = link.session.poll_event() {
+                    inputs.push(session_input(*peer, event));
+                }
+            }
+            if inputs.is_empty() {
+                return;
+            }
+            for input in inputs {
+                self.tell_core(input);
+            }
+        }
+    }
+
+    fn act(&mut self, action: Action) {
+        let now = clock::now();
+        match action {
+            Action::Open(peer) => {
+                let limits = self.limits.agent;
+                self.session(peer, |session| session.set_limits(now, limits));
+            }
+            Action::Offer(peer, document) => self.session(peer, |session| {
+                if let Err(error) = session.offer(now, document) {
+                    // Versions and sizes were checked before: only a session that is over refuses.
+                    tracing::warn!(peer = peer.0, %error, "document not offered");
+                }
+            }),
+            Action::Confirm(peer, name, version) => {
+                self.session(peer, |session| session.stored(now, &name, version));
+            }
+            Action::Refuse { peer, name, version, code, reason } => {
+                self.session(peer, |session| session.refuse(now, &name, version, code, &reason));
+            }
+            Action::Close(peer, code, reason) => {
+                self.session(peer, |session| session.close(now, code, &reason));
+                if let Some(link) = self.links.get_mut(&peer) {
+                    link.closing = true;
+                }
+            }
+            Action::Hangup(peer) => {
+                if let Some(link) = self.links.get(&peer) {
+                    self.driver.close(now, link.association);
+                }
+            }
+            Action::LookUpToken(peer, token_id) => {
+                self.read(move |store| Input::TokenFound(peer, store.token(&token_id)));
+            }
+            Action::Load(peer, agent, holds) => {
+                self.read(move |store| Input::Loaded(peer, load(store, &agent, holds)));
+            }
+            Action::RaiseVersion(peer, agent, holds) => {
+                let write =
+                    Write::RaiseVersion { agent, held: holds.version, held_sha256: holds.sha256 };
+                self.write(write, move |outcome| Input::Loaded(peer, raised(outcome)));
+            }
+            Action::Enrol { peer, token_id, fingerprint } => {
+                let now_unix_ms = clock::unix_ms();
+                let write = Write::Enrol { token_id, fingerprint, now_unix_ms };
+                self.write(write, move |outcome| {
+                    let enrolled = outcome.and_then(|outcome| match outcome {
+                        Outcome::Enrolment(enrolment) => Ok(enrolment),
+                        other => Err(other.unexpected()),
+                    });
+                    Input::Enrolled { peer, fingerprint, enrolled }
+                });
+            }
+            Action::SaveResult { peer, agent, document, result } => {
+                let write = Write::SaveResult {
+                    agent: agent.clone(),
+                    result: result.clone(),
+                    sha256: sha256(&document.body),
+                    stored_unix_ms: clock::unix_ms(),
+                    per_agent_max: self.limits.results_per_agent_max,
+                };
+                self.write(write, move |outcome| {
+                    let saved = outcome.and_then(|outcome| match outcome {
+                        Outcome::Result { number, is_new } => Ok((number, is_new)),
+                        other => Err(other.unexpected()),
+                    });
+                    Input::ResultSaved { peer, agent, document, result, saved }
+                });
+            }
+            Action::SaveAgent(record) => self.writer.submit(Write::SaveAgent(record), |outcome| {
+                if let Err(error) = outcome {
+                    tracing::warn!(%error, "what is known of an agent was not written");
+                }
+            }),
+            Action::Tell(notice) => self.tell(notice),
+        }
+    }
+
+    /// Reads the store on the blocking pool; the answer comes as an input.
+    fn read(&self, job: impl FnOnce(&Store) -> Input + Send + 'static) {
+        let (store, answers) = (self.store.clone(), self.answers.clone());
+        // The receiver lives as long as the task that would use the answer.
+        tokio::task::spawn_blocking(move || drop(answers.send(job(&store))));
+    }
+
+    /// Writes the store; the answer comes as an input.
+    fn write(
+        &self,
+        write: Write,
+        answer: impl FnOnce(Result<Outcome, StoreError>) -> Input + Send + 'static,
+    ) {
+        let (answers, metrics) = (self.answers.clone(), self.metrics.clone());
+        self.writer.submit(write, move |outcome| {
+            if let Err(error) = &outcome {
+                metrics.count_store_failure();
+                tracing::error!(%error, "store write failed");
+            }
+            drop(answers.send(answer(outcome)));
+        });
+    }
+
+    fn session(&mut self, peer: PeerId, job: impl FnOnce(&mut Session)) {
+        if let Some(link) = self.links.get_mut(&peer) {
+            job(&mut link.session);
+            self.awake.insert(peer);
+        }
+    }
+
+    /// Sends what the sessions have to say; returns what they report meanwhile.
+    fn transmit(&mut self) -> Vec<Input> {
+        let now = clock::now();
+        let mut inputs = Vec::new();
+        for peer in std::mem::take(&mut self.awake) {
+            let Some(link) = self.links.get_mut(&peer) else { continue };
+            let mut sent = 0;
+            while sent < BURST_PACKETS_MAX {
+                let Some(number) = self.driver.next_sequence(link.association) else { break };
+                if !link.session.poll_transmit(now, number, &mut self.packet) {
+                    break;
+                }
+                sent += 1;
+                match self.driver.send(now, link.association, &self.packet) {
+                    Ok(used) => debug_assert_eq!(used, number, "packet and record numbers agree"),
+                    Err(error) => {
+                        tracing::debug!(peer = peer.0, %error, "packet not sent");
+                        break;
+                    }
+                }
+            }
+            if sent == BURST_PACKETS_MAX {
+                self.awake.insert(peer);
+            }
+            while let Some(event) = link.session.poll_event() {
+                inputs.push(session_input(peer, event));
+            }
+            if link.closing && link.session.is_closed() {
+                self.driver.close(now, link.association);
+            }
+            let next = link.session.next_timeout();
+            if next != link.armed {
+                if let Some(at) = link.armed {
+                    self.timers.remove(&(at, peer));
+                }
+                link.armed = next;
+                if let Some(at) = next {
+                    self.timers.insert((at, peer));
+                }
+            }
+        }
+        self.driver.flush();
+        inputs
+    }
+
+    fn forget(&mut self, peer: PeerId) {
+        self.awake.remove(&peer);
+        if let Some(link) = self.links.remove(&peer)
+            && let Some(at) = link.armed
+        {
+            self.timers.remove(&(at, peer));
+        }
+    }
+
+    fn tell(&mut self, notice: Notice) {
+        self.metrics.count(&notice);
+        log::notice(&notice, &mut self.refusals);
+        // An error means that nobody watches.
+        drop(self.notices.send(Arc::new(Stamped { unix_ms: clock::unix_ms(), notice })));
+    }
+}
+
+fn session_input(peer: PeerId, event: delivery::Event) -> Input {
+    match event {
+        delivery::Event::Received(document) => Input::Received(peer, document),
+        delivery::Event::Stored { name, version } => Input::PeerStored(peer, name, version),
+        delivery::Event::Refused { name, version, code, reason } => {
+            Input::PeerRefused { peer, name, version, code, reason }
+        }
+        delivery::Event::PeerClosed { code: CloseCode::Shutdown, .. } => {
+            Input::Ended(peer, "the agent stopped".into())
+        }
+        delivery::Event::PeerClosed { code, reason } => {
+            Input::Ended(peer, format!("the agent closed: {code}: {reason}"))
+        }
+        delivery::Event::PeerLost => Input::Ended(peer, "the agent does not answer".into()),
+    }
+}
+
+/// Compares what an agent holds with what it should hold.
+fn load(store: &Store, agent: &AgentId, holds: Option<Holds>) -> Result<Loaded, StoreError> {
+    let record = store.agent(agent)?;
+    let head = store.document_head(agent)?;
+    let document = match (head, holds) {
+        (Some(head), Some(holds))
+            if head.version == holds.version && head.sha256 == holds.sha256 =>
+        {
+            LoadedDocument::Held
+        }
+        (head, Some(holds)) if holds.version >= head.as_ref().map_or(0, |h| h.version) => {
+            LoadedDocument::Ahead
+        }
+        (Some(_), _) => store.document(agent)?.map_or(LoadedDocument::None, LoadedDocument::Push),
+        (None, _) => LoadedDocument::None,
+    };
+    Ok(Loaded { record, document })
+}
+
+fn raised(outcome: Result<Outcome, StoreError>) -> Result<Loaded, StoreError> {
+    let document = match outcome? {
+        Outcome::Document { document, is_new: true } => LoadedDocument::Push(document),
+        Outcome::Document { is_new: false, .. } => LoadedDocument::Held,
+        Outcome::Done => LoadedDocument::None,
+        other => return Err(other.unexpected()),
+    };
+    Ok(Loaded { record: None, document })
+}

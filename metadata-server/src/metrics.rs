@@ -1,0 +1,204 @@
+//! Counters, and their text form for Prometheus. No label names an agent: the number of series
+//! does not grow with the fleet.
+
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::hub::HubStats;
+use crate::notice::{Notice, RefusalReason};
+
+/// Upper bounds of the push latency's buckets, in milliseconds.
+const LATENCY_BUCKETS_MS: [u64; 12] = [1, 2, 5, 10, 20, 50, 100, 250, 1000, 5000, 30_000, 120_000];
+
+/// What the server has done since it started.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    documents_accepted: AtomicU64,
+    documents_refused: AtomicU64,
+    documents_applied: AtomicU64,
+    agents_connected: AtomicU64,
+    agents_enrolled: AtomicU64,
+    agents_disconnected: AtomicU64,
+    results_stored: AtomicU64,
+    results_refused: AtomicU64,
+    store_failures: AtomicU64,
+    refusals: [AtomicU64; RefusalReason::ALL.len()],
+    latency_buckets: [AtomicU64; LATENCY_BUCKETS_MS.len()],
+    latency_sum_us: AtomicU64,
+    latency_count: AtomicU64,
+}
+
+fn add(counter: &AtomicU64, count: u64) {
+    counter.fetch_add(count, Ordering::Relaxed);
+}
+
+impl Metrics {
+    /// Counts what happened.
+    pub fn count(&self, notice: &Notice) {
+        match notice {
+            Notice::DocumentAccepted { .. } => add(&self.documents_accepted, 1),
+            Notice::AgentConnected { enrolled, .. } => {
+                add(&self.agents_connected, 1);
+                add(&self.agents_enrolled, u64::from(*enrolled));
+            }
+            Notice::AgentRefused(refusal) => {
+                for (reason, counter) in RefusalReason::ALL.iter().zip(&self.refusals) {
+                    add(counter, u64::from(*reason == refusal.reason));
+                }
+            }
+            Notice::AgentDisconnected { .. } => add(&self.agents_disconnected, 1),
+            Notice::DocumentDelivered { after_ms, .. } => {
+                for (bound, counter) in LATENCY_BUCKETS_MS.iter().zip(&self.latency_buckets) {
+                    add(counter, u64::from(*after_ms <= *bound as f64));
+                }
+                add(&self.latency_sum_us, (after_ms * 1000.0) as u64);
+                add(&self.latency_count, 1);
+            }
+            Notice::DocumentRefused { .. } => add(&self.documents_refused, 1),
+            Notice::Progress { .. } => {}
+            Notice::DocumentApplied { .. } => add(&self.documents_applied, 1),
+            Notice::ResultStored { .. } => add(&self.results_stored, 1),
+            Notice::ResultRefused { .. } => add(&self.results_refused, 1),
+        }
+    }
+
+    /// Counts a write that the store did not take.
+    pub fn count_store_failure(&self) {
+        add(&self.store_failures, 1);
+    }
+
+    /// Everything in the text format of Prometheus 0.0.4.
+    pub fn render(&self, hub: Option<&HubStats>, is_ready: bool) -> String {
+        let mut page = Page::default();
+        let version = env!("CARGO_PKG_VERSION");
+        page.family("build_info", "gauge", "The program; always 1.");
+        page.sample(
+            "build_info",
+            &format!("{{program=\"metadata-server\",version=\"{version}\"}}"),
+            1,
+        );
+        page.single("mds_ready", "gauge", "Whether /readyz says yes.", u64::from(is_ready));
+        let counters = [
+            (
+                "mds_documents_accepted_total",
+                "New documents made durable.",
+                &self.documents_accepted,
+            ),
+            (
+                "mds_documents_refused_total",
+                "Documents that their agent would not take.",
+                &self.documents_refused,
+            ),
+            (
+                "mds_documents_applied_total",
+                "Documents of which every deployment has ended.",
+                &self.documents_applied,
+            ),
+            ("mds_agents_connected_total", "Agents accepted.", &self.agents_connected),
+            ("mds_agents_enrolled_total", "Agents pinned by a token.", &self.agents_enrolled),
+            (
+                "mds_agents_disconnected_total",
+                "Accepted agents that left.",
+                &self.agents_disconnected,
+            ),
+            ("mds_results_stored_total", "Results made durable.", &self.results_stored),
+            ("mds_results_refused_total", "Results that could not be read.", &self.results_refused),
+            (
+                "mds_store_failures_total",
+                "Writes that the store did not take.",
+                &self.store_failures,
+            ),
+        ];
+        for (name, help, counter) in counters {
+            page.single(name, "counter", help, counter.load(Ordering::Relaxed));
+        }
+        page.family("mds_refusals_total", "counter", "Peers that were not accepted, by reason.");
+        for (reason, counter) in RefusalReason::ALL.iter().zip(&self.refusals) {
+            let labels = format!("{{reason=\"{}\"}}", reason.as_str());
+            page.sample("mds_refusals_total", &labels, counter.load(Ordering::Relaxed));
+        }
+        self.render_latency(&mut page);
+        if let Some(hub) = hub {
+            render_hub(&mut page, hub);
+        }
+        page.0
+    }
+
+    fn render_latency(&self, page: &mut Page) {
+        let name = "mds_push_latency_seconds";
+        page.family(name, "histogram", "From the start of a push to the agent's confirmation.");
+        for (bound, counter) in LATENCY_BUCKETS_MS.iter().zip(&self.latency_buckets) {
+            let labels = format!("{{le=\"{}\"}}", *bound as f64 / 1000.0);
+            page.sample(&format!("{name}_bucket"), &labels, counter.load(Ordering::Relaxed));
+        }
+        let count = self.latency_count.load(Ordering::Relaxed);
+        page.sample(&format!("{name}_bucket"), "{le=\"+Inf\"}", count);
+        let sum_s = self.latency_sum_us.load(Ordering::Relaxed) as f64 / 1e6;
+        page.sample(&format!("{name}_sum"), "", sum_s);
+        page.sample(&format!("{name}_count"), "", count);
+    }
+}
+
+fn render_hub(page: &mut Page, hub: &HubStats) {
+    page.family("mds_peers", "gauge", "Peers by phase.");
+    for (phase, count) in [
+        ("handshake", hub.half_open),
+        ("waiting", hub.census.waiting),
+        ("accepted", hub.census.accepted),
+        ("closing", hub.census.closing),
+    ] {
+        page.sample("mds_peers", &format!("{{phase=\"{phase}\"}}"), count);
+    }
+    page.family("mds_handshakes_total", "counter", "DTLS handshakes, by how they ended.");
+    for (result, count) in
+        [("completed", hub.dtls.handshakes_completed), ("failed", hub.dtls.handshakes_failed)]
+    {
+        page.sample("mds_handshakes_total", &format!("{{result=\"{result}\"}}"), count);
+    }
+    page.family(
+        "mds_dropped_datagrams_total",
+        "counter",
+        "Datagrams and records dropped, by cause.",
+    );
+    for (cause, count) in hub.dtls.drops.iter() {
+        page.sample(
+            "mds_dropped_datagrams_total",
+            &format!("{{cause=\"{}\"}}", cause.name()),
+            count,
+        );
+    }
+    for (name, help, count) in [
+        ("mds_datagrams_received_total", "Datagrams received.", hub.dtls.datagrams_in),
+        ("mds_datagrams_sent_total", "Datagrams sent.", hub.dtls.datagrams_out),
+        ("mds_received_bytes_total", "Bytes of UDP payload received.", hub.dtls.bytes_in),
+        ("mds_sent_bytes_total", "Bytes of UDP payload sent.", hub.dtls.bytes_out),
+        ("mds_flights_resent_total", "Handshake flights sent again.", hub.dtls.flights_resent),
+        (
+            "mds_half_open_evicted_total",
+            "Handshakes given up for newer ones.",
+            hub.dtls.half_open_evicted,
+        ),
+        ("mds_send_errors_total", "Datagrams the system refused to send.", hub.send_errors),
+    ] {
+        page.single(name, "counter", help, count);
+    }
+}
+
+/// The page being written. Writing to a string cannot fail.
+#[derive(Default)]
+struct Page(String);
+
+impl Page {
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+
+    fn sample(&mut self, name: &str, labels: &str, value: impl std::fmt::Display) {
+        let _ = writeln!(self.0, "{name}{labels} {value}");
+    }
+
+    fn single(&mut self, name: &str, kind: &str, help: &str, value: u64) {
+        self.family(name, kind, help);
+        self.sample(name, "", value);
+    }
+}
