@@ -31,10 +31,13 @@
 //! Data goes one way: HTTP → store → hub → agent, and agent → hub → store. The hub learns of a document
 //! from the store's writer, after the fsync, and from nowhere else.
 
+pub mod boot;
+pub mod client;
 mod clock;
 pub mod config;
 pub mod document;
 pub mod error;
+pub mod http;
 pub mod hub;
 pub mod log;
 pub mod metrics;

@@ -1,0 +1,170 @@
+//! From a configuration to a running server, and down again.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use anyhow::Context;
+use certs::file::ensure_private_directory;
+use certs::{Fingerprint, Identity, IdentityError};
+use tokio::net::TcpListener;
+use tokio::sync::watch as signal;
+use tokio::task::JoinHandle;
+
+use crate::clock;
+use crate::config::Config;
+use crate::error::{Exit, Failure};
+use crate::http::{self, AdminToken};
+use crate::hub::{HubChannels, HubHandle};
+use crate::metrics::Metrics;
+use crate::store::writer::{Writer, WriterThread};
+use crate::store::{Backend, RedbBackend, Store};
+
+/// A running server.
+pub struct Server {
+    /// Where agents connect, as bound.
+    pub udp_address: SocketAddr,
+    /// Where the admin API listens, as bound.
+    pub admin_address: SocketAddr,
+    /// What agents pin.
+    pub fingerprint: Fingerprint,
+    hub: HubHandle,
+    hub_task: JoinHandle<std::io::Result<()>>,
+    http_task: JoinHandle<std::io::Result<()>>,
+    writer_thread: WriterThread,
+    state: http::State,
+    stopping: signal::Sender<bool>,
+    drain_timeout: Duration,
+}
+
+impl Server {
+    /// Starts with the store in the configured folder.
+    ///
+    /// # Errors
+    /// What is wrong, and what to try; nothing is left running.
+    pub async fn start(config: Config) -> Result<Self, Failure> {
+        private_state_dir(&config)?;
+        let backend = RedbBackend::open(&config.store_file())?;
+        Self::start_with(config, Arc::new(backend)).await
+    }
+
+    /// Starts with another store.
+    ///
+    /// # Errors
+    /// What is wrong, and what to try; nothing is left running.
+    pub async fn start_with(config: Config, backend: Arc<dyn Backend>) -> Result<Self, Failure> {
+        private_state_dir(&config)?;
+        let identity = identity(&config)?;
+        let fingerprint = identity.fingerprint();
+        let token = AdminToken::load_or_create(&config.admin_token_file())?;
+        let listener = TcpListener::bind(config.admin_listen)
+            .await
+            .map_err(|e| Failure::listen("TCP", "admin-listen", config.admin_listen, &e))?;
+        let admin_address =
+            listener.local_addr().context("asking for the admin listener's address")?;
+        let store = Store::new(backend)?;
+        let channels = HubChannels::new();
+        let hub = channels.handle();
+        let metrics = Arc::new(Metrics::default());
+        let (writer, writer_thread) = Writer::start(store.clone(), channels.observer())
+            .context("starting the store's writer")?;
+        let started =
+            channels.start(&config, &identity, store.clone(), writer.clone(), metrics.clone());
+        let (udp_address, hub_task) = match started {
+            Ok(started) => started,
+            Err(error) => {
+                writer_thread.stop();
+                return Err(error.into());
+            }
+        };
+        let (stopping, stopped) = signal::channel(false);
+        let drain_timeout = config.drain_timeout;
+        let state = http::State::new(http::Inner {
+            config,
+            store,
+            writer,
+            hub: hub.clone(),
+            metrics,
+            token,
+            fingerprint,
+            udp_address,
+            started_unix_ms: clock::unix_ms(),
+            ready: AtomicBool::new(true),
+        });
+        let http_task = tokio::spawn(http::serve(listener, state.clone(), stopped, drain_timeout));
+        Ok(Self {
+            udp_address,
+            admin_address,
+            fingerprint,
+            hub,
+            hub_task,
+            http_task,
+            writer_thread,
+            state,
+            stopping,
+            drain_timeout,
+        })
+    }
+
+    /// Returns when a part of the server has failed, which none should.
+    pub async fn failed(&mut self) -> Failure {
+        let (part, ended) = tokio::select! {
+            ended = &mut self.hub_task => ("serving agents", ended),
+            ended = &mut self.http_task => ("serving the admin API", ended),
+        };
+        let why = match ended {
+            Ok(Ok(())) => "it ended by itself".to_owned(),
+            Ok(Err(error)) => error.to_string(),
+            Err(error) => error.to_string(),
+        };
+        Failure::new(Exit::Failed, format!("{part} failed: {why}"))
+    }
+
+    /// Drains and stops: not ready, goodbye to agents, requests finished, store written.
+    pub async fn stop(self) {
+        self.state.not_ready();
+        self.hub.drain(self.drain_timeout).await;
+        // A part that failed before has nothing to drain. Requests may go on meanwhile: what is
+        // put now is stored, and pushed after the next start.
+        if let Err(error) = self.hub_task.await {
+            tracing::error!(%error, "the hub ended badly");
+        }
+        self.stopping.send_replace(true);
+        if let Err(error) = self.http_task.await {
+            tracing::error!(%error, "the admin API ended badly");
+        }
+        let writer_thread = self.writer_thread;
+        if tokio::task::spawn_blocking(move || writer_thread.stop()).await.is_err() {
+            tracing::error!("the store's writer was not stopped");
+        }
+    }
+}
+
+fn private_state_dir(config: &Config) -> Result<(), Failure> {
+    ensure_private_directory(&config.state_dir).map_err(|e| {
+        let failure = Failure::new(Exit::Config, format!("state_dir: {:#}", anyhow::Error::new(e)));
+        failure.with_hint("give the folder to the user that runs metadata-server, mode 0700; --state-dir names another one")
+    })
+}
+
+/// The configured identity, or the server's own, made at the first start.
+///
+/// # Errors
+/// A file is missing, cannot be read, is open to others, or holds no usable key.
+pub fn identity(config: &Config) -> Result<Identity, Failure> {
+    let (loaded, setting) = match (&config.certificate_file, &config.key_file) {
+        (Some(certificate), Some(key)) => {
+            (Identity::load(certificate, key), "certificate_file and key_file")
+        }
+        _ => (Identity::load_or_create(&config.identity_dir()), "identity"),
+    };
+    loaded.map_err(|error| identity_failure(setting, error))
+}
+
+pub(crate) fn identity_failure(setting: &str, error: IdentityError) -> Failure {
+    let message = format!("{setting}: {:#}", anyhow::Error::new(error));
+    Failure::new(Exit::Config, message).with_hint(
+        "the key must be readable by the user that runs metadata-server, and by nobody else (mode 0600)",
+    )
+}
