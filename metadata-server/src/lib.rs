@@ -32,6 +32,7 @@
 //! from the store's writer, after the fsync, and from nowhere else.
 
 pub mod boot;
+pub mod cli;
 pub mod client;
 mod clock;
 pub mod config;

@@ -1,0 +1,7 @@
+//! The `metadata-server` program.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    metadata_server::cli::main()
+}
