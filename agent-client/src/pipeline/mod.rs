@@ -160,6 +160,7 @@ impl Pipeline {
         mut self,
         mut commands: mpsc::UnboundedReceiver<Command>,
     ) -> Result<(), PipelineError> {
+        let mut somebody_tells = true;
         loop {
             self.advance().await?;
             self.publish();
@@ -169,7 +170,8 @@ impl Pipeline {
             let timer = [self.retry_at, self.snapshot_timer(), self.stop_timer()];
             let timer = timer.into_iter().flatten().min();
             tokio::select! {
-                command = commands.recv(), if !commands.is_closed() || !commands.is_empty() => {
+                command = commands.recv(), if somebody_tells => {
+                    somebody_tells = command.is_some();
                     self.command(command.unwrap_or(Command::Stop))?;
                 }
                 activity = activity(&mut self.running) => self.active(activity)?,
