@@ -4,6 +4,7 @@ use std::time::Duration;
 use crate::crypto::{CipherSuite, Credentials, Group};
 use crate::error::PeerRefused;
 use crate::record::REPLAY_WINDOW_RECORDS_MAX;
+use crate::wire::AlertDescription;
 
 /// The smallest datagram size that may be set, in bytes of UDP payload.
 pub const MTU_MIN: usize = 228;
@@ -26,8 +27,13 @@ pub trait PeerVerifier: Send + Sync {
     ///
     /// # Errors
     /// The text ends up in [`CloseReason::PeerRefused`](crate::CloseReason::PeerRefused); the peer
-    /// learns only that its certificate is bad.
+    /// is told no more than [`alert`](Self::alert).
     fn verify(&self, certificate_der: &[u8]) -> Result<(), PeerRefused>;
+
+    /// The alert by which a refused peer learns of it.
+    fn alert(&self) -> AlertDescription {
+        AlertDescription::BAD_CERTIFICATE
+    }
 }
 
 /// Takes lines in the format of `SSLKEYLOGFILE`, with which Wireshark decrypts a capture.

@@ -78,7 +78,7 @@ pub enum Mismatch {
 pub(crate) enum Fault {
     Peer(PeerFault),
     Mismatch(Mismatch),
-    Refused(PeerRefused),
+    Refused(PeerRefused, AlertDescription),
     NoRandom,
 }
 
@@ -105,7 +105,7 @@ impl Fault {
             },
             Self::Mismatch(Mismatch::Version(_)) => AlertDescription::PROTOCOL_VERSION,
             Self::Mismatch(_) => AlertDescription::HANDSHAKE_FAILURE,
-            Self::Refused(_) => AlertDescription::BAD_CERTIFICATE,
+            Self::Refused(_, alert) => *alert,
             Self::NoRandom => AlertDescription::INTERNAL_ERROR,
         }
     }
@@ -180,7 +180,7 @@ impl From<Fault> for CloseReason {
         match fault {
             Fault::Peer(fault) => Self::PeerFault(fault),
             Fault::Mismatch(mismatch) => Self::Mismatch(mismatch),
-            Fault::Refused(refused) => Self::PeerRefused(refused),
+            Fault::Refused(refused, _) => Self::PeerRefused(refused),
             Fault::NoRandom => Self::NoRandom,
         }
     }

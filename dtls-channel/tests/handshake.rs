@@ -10,8 +10,8 @@ use std::time::Duration;
 use common::{config, config_with, identity};
 use dtls_channel::testing::{LinkConfig, Net, Side};
 use dtls_channel::{
-    AssociationId, CipherSuite, ClientCertificate, CloseReason, Config, Connection, Event, Group,
-    Mismatch, PeerRefused, PeerVerifier, Sink, Timers,
+    AlertDescription, AssociationId, CipherSuite, ClientCertificate, CloseReason, Config,
+    Connection, Event, Group, Mismatch, PeerRefused, PeerVerifier, Sink, Timers,
 };
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -162,6 +162,35 @@ impl PeerVerifier for Refuse {
     }
 }
 
+struct RefuseAsUnknown;
+impl PeerVerifier for RefuseAsUnknown {
+    fn verify(&self, _: &[u8]) -> Result<(), PeerRefused> {
+        Err(PeerRefused("not this one".into()))
+    }
+
+    fn alert(&self) -> AlertDescription {
+        AlertDescription::CERTIFICATE_UNKNOWN
+    }
+}
+
+#[test]
+fn a_refused_peer_is_told_what_the_verifier_wants_it_to_be_told() {
+    let alert = |refusing: Config, other: Config, server_refuses: bool| {
+        let (server, client) = if server_refuses { (refusing, other) } else { (other, refusing) };
+        let told = if server_refuses { Side::Client } else { Side::Server };
+        let mut net = net(1, &LinkConfig::default(), server, client);
+        net.run_until(MINUTE * 2, |n| n.events.len() == 2);
+        close_reason(&net, told).cloned()
+    };
+    for server_refuses in [false, true] {
+        let told = |verifier| alert(config_with(verifier), config(), server_refuses);
+        let bad = CloseReason::PeerAlert(AlertDescription::BAD_CERTIFICATE);
+        assert_eq!(told(Arc::new(Refuse)), Some(bad));
+        let unknown = CloseReason::PeerAlert(AlertDescription::CERTIFICATE_UNKNOWN);
+        assert_eq!(told(Arc::new(RefuseAsUnknown)), Some(unknown));
+    }
+}
+
 #[test]
 fn a_refused_certificate_opens_neither_side() {
     let refused = CloseReason::PeerRefused(PeerRefused("not this one".into()));
@@ -303,7 +332,7 @@ fn without_a_client_certificate_only_sides_that_were_told_so_go_on() {
     assert_eq!(servers_view(Optional, Never), Ok(false));
     let refused = CloseReason::Mismatch(Mismatch::NoCertificateRequest);
     assert_eq!(servers_view(Never, Required), Err(refused));
-    let alert = CloseReason::PeerAlert(dtls_channel::AlertDescription::HANDSHAKE_FAILURE);
+    let alert = CloseReason::PeerAlert(AlertDescription::HANDSHAKE_FAILURE);
     assert_eq!(servers_view(Required, Never), Err(alert));
 }
 

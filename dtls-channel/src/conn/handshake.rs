@@ -258,7 +258,8 @@ impl Core {
 
     /// The pin check, once the peer has proved that it holds the key.
     pub(super) fn check_peer(&self, certificate: &[u8]) -> Result<(), Fault> {
-        self.config.verifier.verify(certificate).map_err(Fault::Refused)
+        let verifier = &self.config.verifier;
+        verifier.verify(certificate).map_err(|refused| Fault::Refused(refused, verifier.alert()))
     }
 
     fn alert(&mut self, what: AlertDescription, sink: &mut Sink) {
