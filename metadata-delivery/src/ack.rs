@@ -29,6 +29,10 @@ pub(crate) struct ReceivedPackets {
     largest_at: Option<Instant>,
     /// Ack-eliciting packets not reported yet.
     unreported: u32,
+    /// Largest number of an ack-eliciting packet, and the largest that the peer is known to have
+    /// a report of.
+    largest_eliciting: Option<u64>,
+    largest_confirmed: Option<u64>,
     /// Ack-eliciting packets since the peer last had to acknowledge something.
     since_asked: u32,
     /// When they have to be reported.
@@ -57,6 +61,7 @@ impl ReceivedPackets {
         }
         self.unreported += 1;
         self.since_asked += 1;
+        self.largest_eliciting = self.largest_eliciting.max(Some(number));
         // A gap is news that the sender can act on: say so at once (RFC 9000 §13.2.1).
         let due = if in_order && self.unreported < ACK_EVERY { now + ACK_DELAY_MAX } else { now };
         self.ack_at = Some(self.ack_at.map_or(due, |at| at.min(due)));
@@ -99,6 +104,12 @@ impl ReceivedPackets {
         self.unreported > 0
     }
 
+    /// Whether a report may have been lost. It is repeated in packets that are sent anyway: the
+    /// peer has nothing else to tell it that its packets arrived.
+    pub(crate) fn is_unconfirmed(&self) -> bool {
+        self.largest_eliciting > self.largest_confirmed
+    }
+
     /// The ranges for an ACK, and how long the largest number has waited.
     pub(crate) fn report(
         &self,
@@ -128,6 +139,7 @@ impl ReceivedPackets {
 
     /// The peer has our report up to `largest`: what lies far below need not be repeated.
     pub(crate) fn report_arrived(&mut self, largest: u64) {
+        self.largest_confirmed = self.largest_confirmed.max(Some(largest));
         let keep_from = largest.saturating_sub(REORDER_PACKETS_MAX);
         while self.ranges.len() > 1 && self.ranges.back().is_some_and(|&(_, high)| high < keep_from)
         {
@@ -183,6 +195,21 @@ mod tests {
         received.record(now + Duration::from_millis(3), 4, true);
         let (delay, _) = received.report(now + Duration::from_millis(5));
         assert_eq!(delay, Duration::from_millis(5));
+    }
+
+    #[test]
+    fn a_report_stays_unconfirmed_until_one_that_covers_it_has_arrived() {
+        let mut received = ReceivedPackets::default();
+        assert!(!received.is_unconfirmed());
+        received.record(start(), 4, false);
+        assert!(!received.is_unconfirmed(), "nobody waits for a report");
+        received.record(start(), 5, true);
+        received.reported();
+        assert!(received.is_unconfirmed());
+        received.report_arrived(4);
+        assert!(received.is_unconfirmed());
+        received.report_arrived(5);
+        assert!(!received.is_unconfirmed());
     }
 
     #[test]

@@ -59,7 +59,7 @@ pub(crate) struct Settled {
     pub(crate) lost: Vec<SentPacket>,
     /// Packets that were called lost before, and are acknowledged now.
     pub(crate) late: Vec<SentPacket>,
-    /// A new round-trip sample.
+    /// A new round-trip sample, without the time that the peer took to answer.
     pub(crate) sample: Option<Duration>,
 }
 
@@ -227,7 +227,7 @@ impl Recovery {
         self.take(number).map(|packet| packet.frames).unwrap_or_default()
     }
 
-    /// Takes in an acknowledgement. `delay_max` caps the delay that the peer claims.
+    /// Takes in an acknowledgement. `delay_max` is how long the peer holds one back.
     ///
     /// # Errors
     /// [`PacketError::AckOfUnsent`] for numbers outside what was sent.
@@ -266,8 +266,8 @@ impl Recovery {
         }
         if let Some(sent_at) = largest_sent_at.filter(|_| !settled.acked.is_empty()) {
             let sample = now.saturating_duration_since(sent_at);
-            self.rtt.sample(sample, Duration::from_micros(ack.delay_us).min(delay_max));
-            settled.sample = Some(sample);
+            let wait = Duration::from_micros(ack.delay_us);
+            settled.sample = Some(self.rtt.sample(sample, wait, delay_max));
         }
         self.untracked.retain(|(number, _)| *number > ack.largest);
         self.timeouts = 0;
@@ -306,7 +306,8 @@ impl Recovery {
             return None;
         }
         let base = self.rtt.probe_timeout() + peer_delay_max;
-        let timeout = base.saturating_mul(1 << self.timeouts.min(16));
+        // The first one is a tail loss probe (RFC 8985 §7); doubling begins after the second.
+        let timeout = base.saturating_mul(1 << self.timeouts.saturating_sub(1).min(16));
         // A path slower than the cap keeps its own pace.
         Some(self.last_sent_at + timeout.min(PROBE_TIMEOUT_MAX.max(base)))
     }
@@ -465,7 +466,7 @@ mod tests {
     }
 
     #[test]
-    fn probe_timeouts_double_up_to_the_cap_and_end_with_an_acknowledgement() {
+    fn probe_timeouts_double_from_the_third_up_to_the_cap_and_end_with_an_acknowledgement() {
         let mut recovery = sending([1]);
         let mut at = start();
         let mut waits = Vec::new();
@@ -476,7 +477,7 @@ mod tests {
             assert!(matches!(recovery.on_timeout(at, 10 * MS), TimedOut::Probe(n) if n == count));
             assert!(recovery.probe_owed());
         }
-        assert_eq!(waits, [310 * MS, 620 * MS, 1240 * MS, 2480 * MS, 3000 * MS, 3000 * MS]);
+        assert_eq!(waits, [310 * MS, 310 * MS, 620 * MS, 1240 * MS, 2480 * MS, 3000 * MS]);
         recovery.on_sent(at, 2, 100, vec![SentFrame::Ping]);
         let settled = ack(&mut recovery, at + 40 * MS, &[(2, 2)]).unwrap();
         assert_eq!(transfers(&settled.lost), [1]);

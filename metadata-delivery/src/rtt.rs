@@ -21,22 +21,33 @@ impl Rtt {
         Self { latest: initial, smoothed: initial, variation: initial / 2, min: None }
     }
 
-    /// Takes a sample; `ack_delay` is what the peer says it waited, already capped.
-    pub(crate) fn sample(&mut self, sample: Duration, ack_delay: Duration) {
+    /// Takes a sample, and returns what is left of it after the time that the acknowledgement
+    /// waited at the peer. A wait of more than `wait_max` is that of a repeated acknowledgement,
+    /// which says less.
+    pub(crate) fn sample(
+        &mut self,
+        sample: Duration,
+        wait: Duration,
+        wait_max: Duration,
+    ) -> Duration {
         let Some(min) = self.min else {
-            self.min = Some(sample);
-            self.latest = sample;
-            self.smoothed = sample;
-            self.variation = sample / 2;
-            return;
+            let first = if wait > wait_max { sample.saturating_sub(wait) } else { sample };
+            let first = first.max(GRANULARITY);
+            self.min = Some(first);
+            self.latest = first;
+            self.smoothed = first;
+            self.variation = first / 2;
+            return first;
         };
-        let min = min.min(sample);
-        self.min = Some(min);
-        self.latest = sample;
-        // The peer's word counts only as far as the result stays possible.
-        let adjusted = if sample >= min + ack_delay { sample - ack_delay } else { sample };
+        // The peer's word counts only as far as the result stays possible (RFC 9002 §5.3).
+        let adjusted = sample.saturating_sub(wait).max(min.min(sample));
+        if wait <= wait_max {
+            self.min = Some(min.min(sample));
+        }
+        self.latest = adjusted;
         self.variation = (self.variation * 3 + self.smoothed.abs_diff(adjusted)) / 4;
         self.smoothed = (self.smoothed * 7 + adjusted) / 8;
+        adjusted
     }
 
     /// The smoothed estimate, once there was a sample.
@@ -63,32 +74,46 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    #[test]
-    fn the_first_sample_replaces_the_assumption() {
+    fn fed(samples: &[(Duration, Duration)]) -> Rtt {
         let mut rtt = Rtt::new(333 * MS);
-        assert_eq!((rtt.smoothed, rtt.measured()), (333 * MS, None));
-        rtt.sample(40 * MS, 10 * MS);
-        assert_eq!(rtt.measured(), Some(40 * MS));
-        assert_eq!(rtt.probe_timeout(), 120 * MS);
+        for (sample, wait) in samples {
+            rtt.sample(*sample, *wait, 1Duration::ZERO);
+        }
+        rtt
     }
 
     #[test]
-    fn the_peers_delay_is_taken_off_unless_that_goes_below_the_minimum() {
-        let mut rtt = Rtt::new(333 * MS);
-        rtt.sample(40 * MS, Duration::ZERO);
-        rtt.sample(56 * MS, 8 * MS);
+    fn the_first_sample_replaces_the_assumption() {
+        let rtt = Rtt::new(333 * MS);
+        assert_eq!((rtt.smoothed, rtt.measured()), (333 * MS, None));
+        let rtt = fed(&[(4Duration::ZERO, 1Duration::ZERO)]);
+        assert_eq!(rtt.measured(), Some(4Duration::ZERO), "the first is taken as it is");
+        assert_eq!(rtt.probe_timeout(), 12Duration::ZERO);
+    }
+
+    #[test]
+    fn the_peers_wait_is_taken_off_unless_that_goes_below_the_minimum() {
+        let rtt = fed(&[(4Duration::ZERO, Duration::ZERO), (56 * MS, 8 * MS)]);
         assert_eq!(rtt.smoothed, 41 * MS);
-        rtt.sample(41 * MS, 30 * MS);
-        assert_eq!(rtt.smoothed, 41 * MS, "a lie about the delay changes nothing");
+        let rtt = fed(&[(4Duration::ZERO, Duration::ZERO), (41 * MS, 3Duration::ZERO)]);
+        assert_eq!(rtt.latest, 4Duration::ZERO, "a lie about the wait makes no miracles");
+    }
+
+    #[test]
+    fn a_repeated_acknowledgement_says_little_but_more_than_nothing() {
+        let rtt = fed(&[(54Duration::ZERO, 50Duration::ZERO)]);
+        assert_eq!(rtt.measured(), Some(4Duration::ZERO));
+        let rtt = fed(&[(4Duration::ZERO, Duration::ZERO), (535 * MS, 50Duration::ZERO)]);
+        assert_eq!(rtt.smoothed, 4Duration::ZERO);
+        assert_eq!(rtt.min, Some(4Duration::ZERO));
     }
 
     #[test]
     fn the_loss_delay_follows_the_larger_of_latest_and_smoothed() {
-        let mut rtt = Rtt::new(333 * MS);
-        rtt.sample(80 * MS, Duration::ZERO);
-        rtt.sample(8 * MS, Duration::ZERO);
-        assert_eq!(rtt.loss_delay(1), rtt.smoothed * 9 / 8);
-        rtt.sample(160 * MS, Duration::ZERO);
-        assert_eq!(rtt.loss_delay(1), 180 * MS);
+        let rtt = fed(&[(8Duration::ZERO, Duration::ZERO), (8 * MS, Duration::ZERO)]);
+        assert_eq!(rtt.loss_delay(1), rtt.smoothed + rtt.smoothed / 8);
+        let rtt = fed(&[(8Duration::ZERO, Duration::ZERO), (16Duration::ZERO, Duration::ZERO)]);
+        assert_eq!(rtt.loss_delay(1), 18Duration::ZERO);
+        assert_eq!(rtt.loss_delay(4), 24Duration::ZERO);
     }
 }

@@ -10,6 +10,9 @@ use crate::wire::{Frame, write_ack};
 /// Share of a packet that an ACK may take when it has many ranges: a quarter.
 const ACK_SHARE: usize = 4;
 
+/// Length of an ACK that only repeats the newest ranges.
+const ACK_REPEATED_BYTES_MAX: usize = 32;
+
 impl Session {
     /// Writes the next packet, at most `payload_max` bytes, into `out`, which is cleared first.
     /// `packet_number` is the number the channel will give it: higher than any before. False:
@@ -114,10 +117,12 @@ impl Session {
     }
 
     fn write_ack(&mut self, now: Instant, packet: &mut Packet<'_>) -> Option<u64> {
-        if !self.received.has_news() {
-            return None;
-        }
-        let room = (self.config.payload_max / ACK_SHARE).min(packet.room());
+        let room = match (self.received.has_news(), self.received.is_unconfirmed()) {
+            (true, _) => self.config.payload_max / ACK_SHARE,
+            (false, true) => ACK_REPEATED_BYTES_MAX,
+            (false, false) => return None,
+        };
+        let room = room.min(packet.room());
         let (waited, ranges) = self.received.report(now);
         let delay_us = u64::try_from(waited.as_micros()).unwrap_or(u64::MAX >> 2);
         let acked = write_ack(packet.out(), room, delay_us, ranges);
