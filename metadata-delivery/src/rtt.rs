@@ -77,7 +77,7 @@ mod tests {
     fn fed(samples: &[(Duration, Duration)]) -> Rtt {
         let mut rtt = Rtt::new(333 * MS);
         for (sample, wait) in samples {
-            rtt.sample(*sample, *wait, 1Duration::ZERO);
+            rtt.sample(*sample, *wait, 10 * MS);
         }
         rtt
     }
@@ -86,34 +86,34 @@ mod tests {
     fn the_first_sample_replaces_the_assumption() {
         let rtt = Rtt::new(333 * MS);
         assert_eq!((rtt.smoothed, rtt.measured()), (333 * MS, None));
-        let rtt = fed(&[(4Duration::ZERO, 1Duration::ZERO)]);
-        assert_eq!(rtt.measured(), Some(4Duration::ZERO), "the first is taken as it is");
-        assert_eq!(rtt.probe_timeout(), 12Duration::ZERO);
+        let rtt = fed(&[(40 * MS, 10 * MS)]);
+        assert_eq!(rtt.measured(), Some(40 * MS), "the first is taken as it is");
+        assert_eq!(rtt.probe_timeout(), 120 * MS);
     }
 
     #[test]
     fn the_peers_wait_is_taken_off_unless_that_goes_below_the_minimum() {
-        let rtt = fed(&[(4Duration::ZERO, Duration::ZERO), (56 * MS, 8 * MS)]);
+        let rtt = fed(&[(40 * MS, Duration::ZERO), (56 * MS, 8 * MS)]);
         assert_eq!(rtt.smoothed, 41 * MS);
-        let rtt = fed(&[(4Duration::ZERO, Duration::ZERO), (41 * MS, 3Duration::ZERO)]);
-        assert_eq!(rtt.latest, 4Duration::ZERO, "a lie about the wait makes no miracles");
+        let rtt = fed(&[(40 * MS, Duration::ZERO), (41 * MS, 30 * MS)]);
+        assert_eq!(rtt.latest, 40 * MS, "a lie about the wait makes no miracles");
     }
 
     #[test]
     fn a_repeated_acknowledgement_says_little_but_more_than_nothing() {
-        let rtt = fed(&[(54Duration::ZERO, 50Duration::ZERO)]);
-        assert_eq!(rtt.measured(), Some(4Duration::ZERO));
-        let rtt = fed(&[(4Duration::ZERO, Duration::ZERO), (535 * MS, 50Duration::ZERO)]);
-        assert_eq!(rtt.smoothed, 4Duration::ZERO);
-        assert_eq!(rtt.min, Some(4Duration::ZERO));
+        let rtt = fed(&[(540 * MS, 500 * MS)]);
+        assert_eq!(rtt.measured(), Some(40 * MS));
+        let rtt = fed(&[(40 * MS, Duration::ZERO), (535 * MS, 500 * MS)]);
+        assert_eq!(rtt.smoothed, 40 * MS);
+        assert_eq!(rtt.min, Some(40 * MS));
     }
 
     #[test]
     fn the_loss_delay_follows_the_larger_of_latest_and_smoothed() {
-        let rtt = fed(&[(8Duration::ZERO, Duration::ZERO), (8 * MS, Duration::ZERO)]);
+        let rtt = fed(&[(80 * MS, Duration::ZERO), (8 * MS, Duration::ZERO)]);
         assert_eq!(rtt.loss_delay(1), rtt.smoothed + rtt.smoothed / 8);
-        let rtt = fed(&[(8Duration::ZERO, Duration::ZERO), (16Duration::ZERO, Duration::ZERO)]);
-        assert_eq!(rtt.loss_delay(1), 18Duration::ZERO);
-        assert_eq!(rtt.loss_delay(4), 24Duration::ZERO);
+        let rtt = fed(&[(80 * MS, Duration::ZERO), (160 * MS, Duration::ZERO)]);
+        assert_eq!(rtt.loss_delay(1), 180 * MS);
+        assert_eq!(rtt.loss_delay(4), 240 * MS);
     }
 }

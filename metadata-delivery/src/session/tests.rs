@@ -172,6 +172,30 @@ fn a_packet_that_the_channel_could_not_send_goes_again_under_its_number() {
 }
 
 #[test]
+fn an_acknowledgement_is_repeated_with_other_frames_until_one_has_arrived() {
+    let mut session = session();
+    let mut number = 1;
+    let has_ack = |(_, packet): &(u64, Vec<u8>)| {
+        frames(packet).any(|frame| matches!(frame, Ok(Frame::Ack(_))))
+    };
+    transmit(&mut session, start(), &mut number);
+    for n in 0..50 {
+        session.handle_packet(start(), 10 * n, &packet(&[Frame::Ping])).unwrap();
+    }
+    assert!(transmit(&mut session, start(), &mut number).iter().any(has_ack));
+    session.offer(start(), document("a", 1, 100)).unwrap();
+    let repeated = transmit(&mut session, start(), &mut number);
+    assert!(has_ack(&repeated[0]), "the first may be lost");
+    assert!(repeated[0].1.len() < 300, "{} bytes", repeated[0].1.len());
+    let mut ack = Vec::new();
+    wire::write_ack(&mut ack, 100, 0, [(1, number - 1)].into_iter());
+    session.handle_packet(start(), 1000, &ack).unwrap();
+    session.offer(start(), document("a", 2, 100)).unwrap();
+    let packets = transmit(&mut session, start(), &mut number);
+    assert!(!packets.is_empty() && !packets.iter().any(has_ack));
+}
+
+#[test]
 fn faults_of_the_peer_are_errors_with_the_code_to_close_with() {
     let mut session = session();
     let mut ack = Vec::new();
