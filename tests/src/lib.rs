@@ -6,18 +6,33 @@
 //! - [`Process`]: a child with its output, for peers and daemons.
 //! - [`Node`]: our own end of one association, on a thread.
 //! - [`PemIdentity`]: one of our identities as the files that other programs read.
+//! - [`Server`], [`Agent`]: the two daemons with their state, to be stopped, killed and restarted.
+//! - [`Puppet`]: a peer of the server that says what no real agent would.
+//! - [`documents`]: what is pushed.
 
 #![expect(clippy::expect_used, reason = "all of this is test code, which fails by panicking")]
 
+mod agent;
+mod binaries;
+pub mod documents;
+mod http;
 mod identity;
 mod node;
 mod process;
+mod puppet;
+mod server;
 
+pub use agent::Agent;
+pub use binaries::{agent_binary, server_binary};
+pub use http::{Reply, request};
 pub use identity::PemIdentity;
 pub use node::{Node, Pin};
 pub use process::{Process, udp_port};
+pub use puppet::{Puppet, Seen, hello};
+pub use server::Server;
 
 use std::time::Duration;
+use std::time::Instant;
 
 use dtls_channel::CipherSuite;
 
@@ -43,4 +58,19 @@ pub fn suites_and_mtus() -> impl Iterator<Item = (CipherSuite, usize)> {
 pub fn lines(mtu: usize) -> Vec<String> {
     let long = "0123456789".repeat((mtu - 100) / 10);
     vec!["message 1".into(), format!("message 2 {long}"), "message 3, ümläute".into()]
+}
+
+/// Asks again and again until there is an answer.
+///
+/// # Panics
+/// If there is none within [`PATIENCE`].
+pub fn wait_until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "waited {PATIENCE:?} for {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
