@@ -13,8 +13,10 @@ use thiserror::Error;
 
 /// Largest document accepted unless the configuration says otherwise.
 pub const DOCUMENT_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// Longest `id` of a deployment, in characters. Heat's are UUIDs.
-pub const CONFIG_ID_CHARS_MAX: usize = 255;
+/// Most deployments in a document: as many as an agent can report on.
+pub const DEPLOYMENTS_MAX: usize = metadata_delivery::message::DEPLOYMENTS_MAX;
+/// Longest `id`, `name` and `group` of a deployment, in characters: what Heat's database holds.
+pub const FIELD_CHARS_MAX: usize = 255;
 /// Most problems listed for one document; the rest are only counted.
 const PROBLEMS_LISTED_MAX: usize = 8;
 
@@ -206,7 +208,8 @@ enum Node {
     /// null, a boolean or a number: only what it is called.
     Scalar(&'static str),
     Text(String),
-    List(Vec<Self>),
+    /// Of the deployments, [`DEPLOYMENTS_MAX`] are kept; the number is that of all.
+    List(Vec<Self>, usize),
     Object(Vec<(&'static str, Self)>),
 }
 
@@ -215,7 +218,7 @@ impl Node {
         match self {
             Self::Scalar(kind) => kind,
             Self::Text(_) => "a string",
-            Self::List(_) => "a list",
+            Self::List(..) => "a list",
             Self::Object(_) => "an object",
         }
     }
@@ -237,8 +240,12 @@ impl Node {
         let mut problems = Problems::default();
         let mut count = 0;
         match (self, self.get("deployments")) {
-            (Self::Object(_), Some(Self::List(entries))) => {
-                count = entries.len();
+            (Self::Object(_), Some(Self::List(entries, length))) => {
+                count = *length;
+                if count > DEPLOYMENTS_MAX {
+                    let message = format!("has {count} entries, the limit is {DEPLOYMENTS_MAX}");
+                    problems.wrong("/deployments", message);
+                }
                 check_entries(entries, &mut problems);
             }
             (Self::Object(_), Some(other)) => {
@@ -289,21 +296,33 @@ fn check_entries(entries: &[Node], problems: &mut Problems) {
             ("inputs", "a list"),
             ("outputs", "a list"),
         ] {
-            if let Some(value) = entry.get(key).filter(|v| !v.is_null() && v.kind() != wanted) {
-                problems
-                    .wrong(format!("{at}/{key}"), format!("is {}, must be {wanted}", value.kind()));
+            let Some(value) = entry.get(key).filter(|value| !value.is_null()) else { continue };
+            let at = format!("{at}/{key}");
+            match value {
+                Node::Text(text) if wanted == "a string" => {
+                    if let Some(why) = too_long(text) {
+                        problems.wrong(at, why);
+                    }
+                }
+                other if other.kind() == wanted => {}
+                other => problems.wrong(at, format!("is {}, must be {wanted}", other.kind())),
             }
         }
     }
 }
 
+fn too_long(text: &str) -> Option<String> {
+    let chars = text.chars().count();
+    (chars > FIELD_CHARS_MAX)
+        .then(|| format!("has {chars} characters, the limit is {FIELD_CHARS_MAX}"))
+}
+
 /// An id names journal entries and files at the agent, so it must be fit for both.
 fn bad_id(id: &str) -> Option<String> {
-    let chars = id.chars().count();
-    if chars == 0 {
+    if id.is_empty() {
         Some("is empty".into())
-    } else if chars > CONFIG_ID_CHARS_MAX {
-        Some(format!("has {chars} characters, the limit is {CONFIG_ID_CHARS_MAX}"))
+    } else if let Some(why) = too_long(id) {
+        Some(why)
     } else if id.starts_with('.') || id.chars().any(|c| c == '/' || c.is_control()) {
         Some(format!("{id:?} starts with a dot or has a slash or control character"))
     } else {
@@ -379,14 +398,17 @@ impl<'de> Visitor<'de> for Place {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Node, A::Error> {
         let mut kept = Vec::new();
-        if matches!(self, Self::Deployments) {
-            while let Some(entry) = seq.next_element_seed(Self::Entry)? {
+        let mut length = 0;
+        loop {
+            let keep = matches!(self, Self::Deployments) && length < DEPLOYMENTS_MAX;
+            let place = if keep { Self::Entry } else { Self::Elsewhere };
+            let Some(entry) = seq.next_element_seed(place)? else { break };
+            length += 1;
+            if keep {
                 kept.push(entry);
             }
-        } else {
-            while seq.next_element_seed(Self::Elsewhere)?.is_some() {}
         }
-        Ok(Node::List(kept))
+        Ok(Node::List(kept, length))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Node, A::Error> {
@@ -404,120 +426,4 @@ impl<'de> Visitor<'de> for Place {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn check(text: &str) -> Result<ValidDocument, DocumentError> {
-        ValidDocument::check(Bytes::copy_from_slice(text.as_bytes()), DOCUMENT_BYTES_MAX)
-    }
-
-    fn refusal(text: &str) -> String {
-        check(text).unwrap_err().to_string()
-    }
-
-    #[test]
-    fn a_document_is_kept_byte_for_byte() {
-        let text = "{ \"deployments\": [ {\"id\": \"a\", \"config\": {\"x\": [1, 2.5, null]}} ],\n \"x\": 1 }\n";
-        let document = check(text).unwrap();
-        assert_eq!(document.body().as_ref(), text.as_bytes());
-        assert_eq!(document.deployments(), 1);
-        assert_eq!(document.sha256(), sha256(text.as_bytes()));
-    }
-
-    #[test]
-    fn a_syntax_error_is_named_with_line_and_column() {
-        assert_eq!(
-            refusal("{\"deployments\": [\n  {\"id\": 1,}\n]}"),
-            "not JSON: line 2, column 12: trailing comma"
-        );
-        assert_eq!(
-            check("{\"deployments\": []} x").unwrap_err().code(),
-            "document_not_json",
-            "text after the document"
-        );
-        assert!(refusal("").starts_with("not JSON: line 1, column 0: EOF"));
-    }
-
-    #[test]
-    fn bytes_that_are_not_utf8_are_refused_anywhere() {
-        let body = Bytes::from_static(b"{\"deployments\": [], \"x\": [\"\xff\"]}");
-        let error = ValidDocument::check(body, DOCUMENT_BYTES_MAX).unwrap_err();
-        assert_eq!(error.code(), "document_not_json");
-    }
-
-    #[test]
-    fn deep_nesting_is_refused_without_recursing_into_it() {
-        let text = format!("{{\"deployments\": [], \"x\": {}", "[".repeat(1_000_000));
-        assert!(refusal(&text).contains("recursion limit"), "{}", refusal(&text));
-    }
-
-    #[test]
-    fn every_wrong_shape_is_named_by_its_place() {
-        let cases = [
-            ("[]", "the document is a list, must be an object"),
-            ("{}", "the document has no \"deployments\" list"),
-            (r#"{"deployments": {}}"#, "/deployments: is an object, must be a list of objects"),
-            (r#"{"deployments": null}"#, "/deployments: is null, must be a list of objects"),
-            (
-                r#"{"deployments": [{"id": "a"}, 7]}"#,
-                "/deployments/1: is a number, must be an object",
-            ),
-            (r#"{"deployments": [{"name": "a"}]}"#, "/deployments/0: has no \"id\""),
-            (r#"{"deployments": [{"id": 7}]}"#, "/deployments/0/id: is a number, must be a string"),
-            (r#"{"deployments": [{"id": ""}]}"#, "/deployments/0/id: is empty"),
-            (
-                r#"{"deployments": [{"id": "../x"}]}"#,
-                "/deployments/0/id: \"../x\" starts with a dot or has a slash or control character",
-            ),
-            (
-                r#"{"deployments": [{"id": "a"}, {"id": "b"}, {"id": "a"}]}"#,
-                "/deployments/2/id: \"a\" is also the id of /deployments/0",
-            ),
-            (
-                r#"{"deployments": [{"id": "a", "name": {}, "group": null, "inputs": {}}]}"#,
-                "/deployments/0/name: is an object, must be a string; \
-                 /deployments/0/inputs: is an object, must be a list",
-            ),
-        ];
-        for (text, expected) in cases {
-            assert_eq!(refusal(text), expected, "{text}");
-        }
-    }
-
-    #[test]
-    fn many_problems_are_listed_up_to_a_limit_and_then_counted() {
-        let text = format!("{{\"deployments\": [{}]}}", vec!["1"; 20].join(","));
-        assert!(refusal(&text).ends_with("must be an object; and 12 more"));
-    }
-
-    #[test]
-    fn one_byte_over_the_limit_is_too_large() {
-        let body = Bytes::from_static(b"{\"deployments\": []}");
-        assert!(ValidDocument::check(body.clone(), body.len()).is_ok());
-        let error = ValidDocument::check(body.clone(), body.len() - 1).unwrap_err();
-        assert_eq!(error, DocumentError::TooLarge { bytes: 19, bytes_max: 18 });
-    }
-
-    #[test]
-    fn the_debug_form_shows_no_content() {
-        let document = check(r#"{"deployments": [], "password": "hunter2"}"#).unwrap();
-        assert!(!format!("{document:?}").contains("hunter2"));
-    }
-
-    proptest::proptest! {
-        /// The agent reads documents with the ordinary parser: what passes here must pass there.
-        #[test]
-        fn what_is_json_here_is_json_everywhere(tokens in proptest::collection::vec(
-            proptest::sample::select(vec![
-                "{", "}", "[", "]", ",", ":", "null", "true", "1", "-0.5e3", "\"id\"", "\"a\"",
-                "\"deployments\"", "\"\\ud800\"", " ", "\n", "x",
-            ]),
-            0..24,
-        )) {
-            let text = tokens.concat();
-            let parsed = serde_json::from_str::<serde_json::Value>(&text);
-            let is_json = !matches!(check(&text), Err(DocumentError::NotJson { .. }));
-            proptest::prop_assert_eq!(is_json, parsed.is_ok(), "{}", text);
-        }
-    }
-}
+mod tests;

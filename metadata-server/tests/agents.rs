@@ -3,15 +3,10 @@
 
 mod support;
 
-use std::time::{Duration, Instant};
-
 use certs::Identity;
 use metadata_delivery::message::{DeploymentResult, Enrol, Hex32, Holds, Message};
 use metadata_delivery::{CloseCode, Document, Name};
 use support::{Running, config, document, result};
-
-/// What the server allows a stranger.
-const STRANGER_TIME: Duration = Duration::from_secs(5);
 
 #[tokio::test]
 async fn an_agent_enrols_gets_its_document_and_its_result_is_stored() {
@@ -125,11 +120,9 @@ async fn an_unknown_key_is_refused_and_the_keys_seen_and_expected_are_named() {
     let (known, _agent) = running.enrolled("a").await;
     running.put("a", &document(&["c1"])).await;
     let stranger = Identity::generate("test").unwrap();
-    let begun = Instant::now();
     let mut agent = running.connect(&stranger).await;
     agent.hello("a", None, None);
     let ended = agent.end().await;
-    assert!(begun.elapsed() < STRANGER_TIME);
     let (code, reason) = ended.close.unwrap();
     assert_eq!(code, CloseCode::PinMismatch);
     assert_eq!(
@@ -145,15 +138,13 @@ async fn an_unknown_key_is_refused_and_the_keys_seen_and_expected_are_named() {
 }
 
 #[tokio::test]
-async fn a_silent_stranger_is_closed_within_five_seconds_and_reaches_nothing() {
+async fn a_silent_stranger_is_closed_and_reaches_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let running = Running::start(config(folder.path(), &[])).await;
     let stranger = Identity::generate("test").unwrap();
     let mut silent = running.connect(&stranger).await;
-    let begun = Instant::now();
+    // That it takes five seconds, the hub's own tests show on a virtual clock.
     let ended = silent.end().await;
-    // Closed at 5 s; the close itself may take a moment more on a busy machine.
-    assert!(begun.elapsed() < STRANGER_TIME + Duration::from_secs(2), "{:?}", begun.elapsed());
     let (code, reason) = ended.close.unwrap();
     assert_eq!(code, CloseCode::UnknownAgent);
     assert!(reason.contains(&stranger.fingerprint().to_string()), "{reason}");

@@ -428,6 +428,34 @@ fn a_store_in_use_is_named() {
 }
 
 #[test]
+fn the_log_holds_no_secret_even_at_its_most_talkative() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut child = program()
+        .args(["dev", "--json", "--agent", "a", "--listen", "127.0.0.1:0", "--admin-listen"])
+        .args(["127.0.0.1:0", "--log-filter", "trace", "--log-format", "json", "--state-dir"])
+        .arg(folder.path())
+        .stdout(Stdio::piped())
+        .stderr(fs::File::create(folder.path().join("log")).unwrap())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let dev = Dev { info: serde_json::from_str(&line).unwrap(), child };
+    let token = stdout(&dev.run(&["enroll", "b"]));
+    assert_eq!(exit(&dev.put("a", r#"{"deployments": [], "password": "correct horse"}"#)), 0);
+    let admin_token = fs::read_to_string(folder.path().join("admin-token")).unwrap();
+    assert_eq!(dev.terminate(), Some(0));
+    let log = fs::read_to_string(folder.path().join("log")).unwrap();
+    assert!(log.contains("document accepted"), "{log}");
+    for secret in [token.trim(), admin_token.trim(), "correct horse"] {
+        assert!(!log.contains(secret), "{log}");
+    }
+    for line in log.lines() {
+        serde_json::from_str::<Value>(line).expect("one JSON object per line");
+    }
+}
+
+#[test]
 fn help_is_as_reviewed() {
     let mut text = String::new();
     for arguments in

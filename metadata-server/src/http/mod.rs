@@ -111,9 +111,8 @@ impl State {
     /// Writes, and returns when it is durable.
     async fn write(&self, write: Write) -> Result<Outcome, ApiError> {
         let outcome = self.inner.writer.write(write).await;
-        if let Err(error) = &outcome {
+        if outcome.is_err() {
             self.inner.metrics.count_store_failure();
-            tracing::error!(%error, "store write failed");
         }
         Ok(outcome?)
     }

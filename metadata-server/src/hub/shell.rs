@@ -331,6 +331,7 @@ impl Shell {
                 let write = Write::SaveResult {
                     agent: agent.clone(),
                     result: result.clone(),
+                    bytes: document.body.len(),
                     sha256: sha256(&document.body),
                     stored_unix_ms: clock::unix_ms(),
                     per_agent_max: self.limits.results_per_agent_max,
@@ -343,11 +344,8 @@ impl Shell {
                     Input::ResultSaved { peer, agent, document, result, saved }
                 });
             }
-            Action::SaveAgent(record) => self.writer.submit(Write::SaveAgent(record), |outcome| {
-                if let Err(error) = outcome {
-                    tracing::warn!(%error, "what is known of an agent was not written");
-                }
-            }),
+            // Nobody waits for it: the next one says it all again.
+            Action::SaveAgent(record) => self.writer.submit(Write::SaveAgent(record), drop),
             Action::Tell(notice) => self.tell(notice),
         }
     }
@@ -367,9 +365,8 @@ impl Shell {
     ) {
         let (answers, metrics) = (self.answers.clone(), self.metrics.clone());
         self.writer.submit(write, move |outcome| {
-            if let Err(error) = &outcome {
+            if outcome.is_err() {
                 metrics.count_store_failure();
-                tracing::error!(%error, "store write failed");
             }
             drop(answers.send(answer(outcome)));
         });

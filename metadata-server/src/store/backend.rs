@@ -19,28 +19,37 @@ pub enum Table {
     Agents,
     /// Fingerprint (32 bytes) → pin (JSON).
     Pins,
+    /// Agent id, 0, fingerprint → nothing.
+    PinsOfAgent,
     /// Token id → enrolment token's record (JSON).
     Tokens,
+    /// Second of expiry since 1970 (u64, big endian), token id → nothing.
+    TokensByExpiry,
     /// Number (u64, big endian) → result (JSON).
     Results,
     /// Agent id, 0, number → SHA-256 of the result.
     ResultsOfAgent,
+    /// Agent id → how many results are kept of it (u64, big endian).
+    ResultCounts,
     /// Agent id, 0, SHA-256 of the result → number.
     ResultsSeen,
 }
 
 impl Table {
     /// All tables, so that a back end can create them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
         Self::Meta,
         Self::Heads,
         Self::Bodies,
         Self::Versions,
         Self::Agents,
         Self::Pins,
+        Self::PinsOfAgent,
         Self::Tokens,
+        Self::TokensByExpiry,
         Self::Results,
         Self::ResultsOfAgent,
+        Self::ResultCounts,
         Self::ResultsSeen,
     ];
 
@@ -53,9 +62,12 @@ impl Table {
             Self::Versions => "versions",
             Self::Agents => "agents",
             Self::Pins => "pins",
+            Self::PinsOfAgent => "pins_of_agent",
             Self::Tokens => "tokens",
+            Self::TokensByExpiry => "tokens_by_expiry",
             Self::Results => "results",
             Self::ResultsOfAgent => "results_of_agent",
+            Self::ResultCounts => "result_counts",
             Self::ResultsSeen => "results_seen",
         }
     }

@@ -192,8 +192,7 @@ impl Store {
     /// # Errors
     /// Reading failed.
     pub fn pins_of(&self, agent: &AgentId) -> Result<Vec<Fingerprint>, StoreError> {
-        let all = self.pins()?;
-        Ok(all.into_iter().filter(|p| p.agent_id == *agent).map(|p| p.fingerprint).collect())
+        self.read(|view| ops::pins_of(view, agent))
     }
 
     /// The record of an enrolment token.

@@ -88,6 +88,23 @@ pub(super) fn pins(view: &dyn Snapshot) -> Result<Vec<PinRecord>, StoreError> {
     scan_json(view, Table::Pins)
 }
 
+pub(super) fn pins_of(
+    view: &dyn Snapshot,
+    agent: &AgentId,
+) -> Result<Vec<Fingerprint>, StoreError> {
+    let prefix = prefix(agent);
+    let mut all = Vec::new();
+    view.scan(Table::PinsOfAgent, &prefix, &mut |entry, _| {
+        let Some(bytes) = entry.strip_prefix(prefix.as_slice()) else { return Ok(false) };
+        let bytes = bytes.try_into().map_err(|_| StoreError::Corrupt {
+            what: format!("a pin of agent {agent} has {} bytes", bytes.len()),
+        })?;
+        all.push(Fingerprint::from_bytes(bytes));
+        Ok(true)
+    })?;
+    Ok(all)
+}
+
 pub(super) fn token(
     view: &dyn Snapshot,
     token_id: &str,
@@ -160,7 +177,10 @@ pub(super) fn apply(tx: &mut dyn Transaction, write: &Write) -> Result<Outcome, 
         }
         Write::IssueToken { record, now_unix_s } => {
             forget_old_tokens(tx, *now_unix_s)?;
-            put_json(tx, Table::Tokens, record.token_id.as_str().as_bytes(), record)?;
+            let token_id = record.token_id.as_str().as_bytes();
+            put_json(tx, Table::Tokens, token_id, record)?;
+            let by_expiry = joined(&record.expires_unix.to_be_bytes(), token_id);
+            tx.put(Table::TokensByExpiry, &by_expiry, &[])?;
             Ok(Outcome::Done)
         }
         Write::Enrol { token_id, fingerprint, now_unix_ms } => {
@@ -172,7 +192,7 @@ pub(super) fn apply(tx: &mut dyn Transaction, write: &Write) -> Result<Outcome, 
                 Some(owner) if owner != pin.agent_id => Ok(Outcome::Pin { taken_by: Some(owner) }),
                 Some(_) => Ok(Outcome::Pin { taken_by: None }),
                 None => {
-                    put_json(tx, Table::Pins, pin.fingerprint.as_bytes(), pin)?;
+                    pin_down(tx, pin)?;
                     Ok(Outcome::Pin { taken_by: None })
                 }
             }
@@ -180,11 +200,11 @@ pub(super) fn apply(tx: &mut dyn Transaction, write: &Write) -> Result<Outcome, 
         Write::RemovePin { agent, fingerprint } => {
             let removed = pin_of(tx, fingerprint)?.is_some_and(|p| p.agent_id == *agent);
             if removed {
-                tx.delete(Table::Pins, fingerprint.as_bytes())?;
+                unpin(tx, agent, fingerprint)?;
             }
             Ok(Outcome::Unpin { removed })
         }
-        Write::SaveResult { agent, result, sha256, stored_unix_ms, per_agent_max } => {
+        Write::SaveResult { agent, result, sha256, stored_unix_ms, per_agent_max, .. } => {
             save_result(tx, agent, result, sha256, *stored_unix_ms, *per_agent_max)
         }
     }
@@ -238,10 +258,10 @@ fn enrol(
         return Ok(Enrolment::FingerprintTaken { by: pin.agent_id });
     }
     let mut replaced = Vec::new();
-    for pin in pins(tx)? {
-        if pin.agent_id == agent && pin.fingerprint != fingerprint {
-            tx.delete(Table::Pins, pin.fingerprint.as_bytes())?;
-            replaced.push(pin.fingerprint);
+    for old in pins_of(tx, &agent)? {
+        if old != fingerprint {
+            unpin(tx, &agent, &old)?;
+            replaced.push(old);
         }
     }
     let pin = PinRecord {
@@ -250,18 +270,40 @@ fn enrol(
         origin: PinOrigin::Token,
         added_unix_ms: now_unix_ms,
     };
-    put_json(tx, Table::Pins, fingerprint.as_bytes(), &pin)?;
+    pin_down(tx, &pin)?;
     record.used_by = Some(fingerprint);
     put_json(tx, Table::Tokens, token_id.as_bytes(), &record)?;
     Ok(Enrolment::Done { agent, replaced })
 }
 
+fn pin_down(tx: &mut dyn Transaction, pin: &PinRecord) -> Result<(), StoreError> {
+    put_json(tx, Table::Pins, pin.fingerprint.as_bytes(), pin)?;
+    let of_agent = joined(&prefix(&pin.agent_id), pin.fingerprint.as_bytes());
+    tx.put(Table::PinsOfAgent, &of_agent, &[])
+}
+
+fn unpin(
+    tx: &mut dyn Transaction,
+    agent: &AgentId,
+    fingerprint: &Fingerprint,
+) -> Result<(), StoreError> {
+    tx.delete(Table::Pins, fingerprint.as_bytes())?;
+    tx.delete(Table::PinsOfAgent, &joined(&prefix(agent), fingerprint.as_bytes()))
+}
+
 fn forget_old_tokens(tx: &mut dyn Transaction, now_unix_s: u64) -> Result<(), StoreError> {
-    let all: Vec<TokenRecord> = scan_json(tx, Table::Tokens)?;
-    for record in all {
-        if record.expires_unix.saturating_add(TOKEN_REMEMBERED_S) < now_unix_s {
-            tx.delete(Table::Tokens, record.token_id.as_str().as_bytes())?;
+    let limit = now_unix_s.saturating_sub(TOKEN_REMEMBERED_S).to_be_bytes();
+    let mut old = Vec::new();
+    tx.scan(Table::TokensByExpiry, &[], &mut |entry, _| {
+        let is_old = entry < limit.as_slice();
+        if is_old {
+            old.push(entry.to_vec());
         }
+        Ok(is_old)
+    })?;
+    for entry in old {
+        tx.delete(Table::Tokens, entry.get(limit.len()..).unwrap_or_default())?;
+        tx.delete(Table::TokensByExpiry, &entry)?;
     }
     Ok(())
 }
@@ -286,25 +328,29 @@ fn save_result(
     put_json(tx, Table::Results, &number.to_be_bytes(), &saved)?;
     tx.put(Table::ResultsOfAgent, &joined(&prefix, &number.to_be_bytes()), sha256)?;
     tx.put(Table::ResultsSeen, &seen, &number.to_be_bytes())?;
-    make_room(tx, agent, &prefix, per_agent_max)?;
+    let count = get_number(tx, Table::ResultCounts, key(agent))?.unwrap_or(0) + 1;
+    let excess = count.saturating_sub(per_agent_max);
+    drop_oldest(tx, agent, &prefix, excess)?;
+    tx.put(Table::ResultCounts, key(agent), &(count - excess).to_be_bytes())?;
     Ok(Outcome::Result { number, is_new: true })
 }
 
-/// Drops an agent's oldest results above `keep`, so that one agent cannot fill the store.
-fn make_room(
+/// Drops some of an agent's results, so that one agent cannot fill the store.
+fn drop_oldest(
     tx: &mut dyn Transaction,
     agent: &AgentId,
     prefix: &[u8],
-    keep: u64,
+    excess: u64,
 ) -> Result<(), StoreError> {
-    let mut all = Vec::new();
-    tx.scan(Table::ResultsOfAgent, prefix, &mut |entry, sha256| {
-        let Some(number) = entry.strip_prefix(prefix) else { return Ok(false) };
-        all.push((number.to_vec(), sha256.to_vec()));
-        Ok(true)
-    })?;
-    let excess = all.len().saturating_sub(usize::try_from(keep).unwrap_or(usize::MAX));
-    for (number, sha256) in all.drain(..excess) {
+    let mut oldest = Vec::new();
+    if excess > 0 {
+        tx.scan(Table::ResultsOfAgent, prefix, &mut |entry, sha256| {
+            let Some(number) = entry.strip_prefix(prefix) else { return Ok(false) };
+            oldest.push((number.to_vec(), sha256.to_vec()));
+            Ok((oldest.len() as u64) < excess)
+        })?;
+    }
+    for (number, sha256) in oldest {
         tracing::info!(agent = %agent, "dropping an agent's oldest result to make room");
         tx.delete(Table::Results, &number)?;
         tx.delete(Table::ResultsOfAgent, &joined(prefix, &number))?;

@@ -49,7 +49,14 @@ fn result(config_id: &str, stdout: &str) -> DeploymentResult {
 fn save(id: &str, config_id: &str, stdout: &str, per_agent_max: u64) -> Write {
     let result = Arc::new(result(config_id, stdout));
     let sha256 = crate::document::sha256(&serde_json::to_vec(&*result).unwrap());
-    Write::SaveResult { agent: agent(id), result, sha256, stored_unix_ms: 3, per_agent_max }
+    Write::SaveResult {
+        agent: agent(id),
+        bytes: stdout.len(),
+        result,
+        sha256,
+        stored_unix_ms: 3,
+        per_agent_max,
+    }
 }
 
 fn token(id: &str, expires_unix: u64) -> (String, Write) {

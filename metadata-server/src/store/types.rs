@@ -177,6 +177,8 @@ pub enum Write {
         agent: AgentId,
         /// The result.
         result: Arc<DeploymentResult>,
+        /// Its length as sent.
+        bytes: usize,
         /// SHA-256 of its bytes as sent, by which a repetition is known.
         sha256: [u8; 32],
         /// Now, in milliseconds since 1970.
@@ -193,12 +195,7 @@ impl Write {
         RECORD_BYTES
             + match self {
                 Self::PutDocument { document, .. } => document.body().len(),
-                Self::SaveResult { result, .. } => {
-                    result.deploy_stdout.len()
-                        + result.deploy_stderr.len()
-                        // Outputs are counted as if they were printed once more.
-                        + result.deploy_stdout.len()
-                }
+                Self::SaveResult { bytes, .. } => *bytes,
                 _ => 0,
             }
     }

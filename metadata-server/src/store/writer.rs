@@ -8,6 +8,8 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 
 use super::{Outcome, Store, StoreError, Write};
+use crate::clock;
+use crate::log::Limiter;
 
 /// Bytes of writes that may wait; more are refused with [`StoreError::Busy`].
 pub const QUEUED_BYTES_MAX: usize = 256 * 1024 * 1024;
@@ -46,7 +48,8 @@ impl Writer {
     pub fn start(store: Store, observer: Observer) -> std::io::Result<(Self, WriterThread)> {
         let (queue, jobs) = mpsc::channel();
         let queued_bytes = Arc::new(AtomicUsize::new(0));
-        let worker = Worker { store, observer, jobs, queued_bytes: queued_bytes.clone() };
+        let failures = Limiter::default();
+        let worker = Worker { store, observer, jobs, queued_bytes: queued_bytes.clone(), failures };
         let thread =
             thread::Builder::new().name("store-writer".into()).spawn(move || worker.run())?;
         Ok((Self { queue: queue.clone(), queued_bytes }, WriterThread { queue, thread }))
@@ -100,6 +103,8 @@ struct Worker {
     observer: Observer,
     jobs: mpsc::Receiver<Job>,
     queued_bytes: Arc<AtomicUsize>,
+    /// A full disk fails every write, and need not fill the log as well.
+    failures: Limiter,
 }
 
 impl Worker {
@@ -174,8 +179,13 @@ impl Worker {
     }
 
     fn answer(&mut self, write: &Write, done: Done, outcome: Result<Outcome, StoreError>) {
-        if let Ok(outcome) = &outcome {
-            (self.observer)(write, outcome);
+        match &outcome {
+            Ok(outcome) => (self.observer)(write, outcome),
+            Err(error) => {
+                if let Some(suppressed) = self.failures.admit(clock::now(), error.code()) {
+                    tracing::error!(%error, suppressed, "store write failed");
+                }
+            }
         }
         done(outcome);
     }
