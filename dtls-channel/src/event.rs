@@ -1,4 +1,5 @@
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -93,6 +94,9 @@ pub struct Established {
     pub suite: CipherSuite,
     /// The key exchange group.
     pub group: Group,
+    /// One round trip of the handshake, the peer's computing included; `None` if every flight had to
+    /// be repeated, so that nothing can be told.
+    pub round_trip: Option<Duration>,
     /// True unless a setting admitted a peer without the extended master secret.
     pub extended_master_secret: bool,
 }

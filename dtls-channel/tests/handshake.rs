@@ -42,6 +42,7 @@ fn every_suite_and_group_opens_and_carries_messages_both_ways() {
                 let Event::Established(e) = event else { panic!("{event:?}") };
                 assert_eq!((e.suite, e.group, e.extended_master_secret), (suite, group, true));
                 assert_eq!(e.incoming, side == Side::Server);
+                assert_eq!(e.round_trip, Some(Duration::from_millis(40)));
                 let mut key = [0; 40];
                 e.exporter.export("EXPORTER-test", b"context", &mut key);
                 exported.push(key);

@@ -229,7 +229,7 @@ fn an_ipv4_peer_on_a_dual_stack_socket_is_one_peer() {
 
 #[test]
 fn a_path_for_small_datagrams_only_is_found_out() {
-    let link = LinkConfig { mtu: 600, ..LinkConfig::default() };
+    let link = LinkConfig { mtu: 900, ..LinkConfig::default() };
     let mut net = Net::new(1, &link, Arc::new(config()));
     net.connect(Arc::new(config()));
     assert!(net.run_until(MINUTE, |n| n.both_open()), "{:?}", net.server.stats());
@@ -240,7 +240,7 @@ fn a_path_for_small_datagrams_only_is_found_out() {
             Side::Server => &mut net.server,
         };
         let size = endpoint.message_size_max(id);
-        if size < 600 {
+        if size < 900 {
             endpoint.send(id, &vec![1; size]).unwrap();
             assert!(net.run_until(MINUTE, |n| !n.events.is_empty()));
         }

@@ -31,8 +31,9 @@ const ANSWER_INTERVAL_SHARE: u32 = 4;
 /// After this many resends without an answer datagrams may be too large for the path (RFC 6347
 /// §4.1.1.1), so smaller ones are sent.
 const RESENDS_BEFORE_SMALLER: u32 = 3;
-/// What every path carries: 576 bytes of IPv4 less its headers.
-const SMALL_MTU: usize = 548;
+/// Below every path MTU that is in use with IPv6 (1,280 bytes) even inside several tunnels, and still
+/// enough for what is sent afterwards.
+const SMALL_MTU: usize = 820;
 
 /// What handling a record led to.
 pub(super) enum Outcome {
@@ -107,6 +108,10 @@ pub(super) struct Core {
     pub(super) started_at: Instant,
     sent_at: Instant,
     resends: u32,
+    /// From our last unrepeated flight to its answer.
+    round_trip: Option<Duration>,
+    /// True once any message of the answer was there.
+    is_answered: bool,
     /// How long after sending a repetition of the peer is answered.
     answer_pause: Duration,
     resend_at: Instant,
@@ -164,6 +169,8 @@ impl Core {
             started_at: now,
             sent_at: now,
             resends: 0,
+            round_trip: None,
+            is_answered: false,
             answer_pause: timers.first_resend / ANSWER_INTERVAL_SHARE,
             resend_at: now + timers.first_resend,
             interval: timers.first_resend,
@@ -210,6 +217,7 @@ impl Core {
         self.answer_pause = self.interval / ANSWER_INTERVAL_SHARE;
         self.started_at = now;
         self.resends = 0;
+        self.is_answered = false;
         self.doubt = None;
         self.send_flight(now, sink);
     }
@@ -525,6 +533,10 @@ impl Handshake {
                 return outcome;
             }
             self.core.doubt = None;
+            if self.core.resends == 0 && !self.core.flight.is_empty() && !self.core.is_answered {
+                self.core.round_trip = Some(now - self.core.started_at);
+            }
+            self.core.is_answered = true;
             self.core.heard = Some((message.kind, message.message_seq));
             let core = &mut self.core;
             let next = match std::mem::replace(&mut self.role, Role::Moving) {
@@ -619,6 +631,7 @@ impl Handshake {
             remote: core.path.remote,
             incoming: last_flight.is_some(),
             group: summary.group,
+            round_trip: core.round_trip,
             extended_master_secret: summary.ems,
         };
         let open = Open::new(write, read, core.mtu, &core.client_random, last_flight);
