@@ -29,7 +29,7 @@ pub use identity::PemIdentity;
 pub use node::{Node, Pin};
 pub use process::{Process, udp_port};
 pub use puppet::{Puppet, Seen, hello};
-pub use server::Server;
+pub use server::{Api, Server};
 
 use std::time::Duration;
 use std::time::Instant;

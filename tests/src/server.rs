@@ -141,13 +141,18 @@ impl Server {
         command
     }
 
+    /// The admin API, for another thread than the one that stops and starts the server.
+    #[must_use]
+    pub fn api(&self) -> Api {
+        Api { admin: self.admin, token_file: self.state_dir().join("admin-token") }
+    }
+
     /// A request to the admin API.
     ///
     /// # Errors
     /// No whole answer came.
     pub fn request(&self, method: &str, path: &str, body: &[u8]) -> io::Result<Reply> {
-        let token = std::fs::read_to_string(self.state_dir().join("admin-token"))?;
-        request(self.admin, Some(token.trim()), method, path, body)
+        self.api().request(method, path, body)
     }
 
     /// What the admin API says at `path`.
@@ -166,7 +171,7 @@ impl Server {
     /// # Errors
     /// No whole answer came.
     pub fn put(&self, agent: &str, document: &[u8]) -> io::Result<Reply> {
-        self.request("PUT", &format!("/v1/agents/{agent}/metadata"), document)
+        self.api().put(agent, document)
     }
 
     /// Puts a document that must be new; returns its version.
@@ -248,6 +253,32 @@ impl Server {
         let page = String::from_utf8(reply.body).expect("text");
         let value = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         value.unwrap_or_else(|| panic!("no metric {name}")).parse().expect("a number")
+    }
+}
+
+/// How to reach a server's admin API.
+#[derive(Debug, Clone)]
+pub struct Api {
+    admin: SocketAddr,
+    token_file: PathBuf,
+}
+
+impl Api {
+    /// A request with the admin token.
+    ///
+    /// # Errors
+    /// No whole answer came.
+    pub fn request(&self, method: &str, path: &str, body: &[u8]) -> io::Result<Reply> {
+        let token = std::fs::read_to_string(&self.token_file)?;
+        request(self.admin, Some(token.trim()), method, path, body)
+    }
+
+    /// Puts a document for an agent.
+    ///
+    /// # Errors
+    /// No whole answer came.
+    pub fn put(&self, agent: &str, document: &[u8]) -> io::Result<Reply> {
+        self.request("PUT", &format!("/v1/agents/{agent}/metadata"), document)
     }
 }
 
