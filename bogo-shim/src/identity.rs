@@ -1,0 +1,86 @@
+//! The engine's configuration for one connection.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dtls_channel::{
+    AlertDescription, Config, Credentials, MTU_MAX, PeerRefused, PeerVerifier, Timers,
+};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+
+use crate::options::Settings;
+
+/// The runner counts messages backwards in groups of this many.
+const REPLAY_WINDOW_RECORDS: u16 = 256;
+/// The runner expects the resend interval to stop doubling here.
+const RESEND_CAP: Duration = Duration::from_secs(60);
+/// The runner lets twelve timeouts pass for every flight; the engine gives up on the handshake as a
+/// whole.
+const GIVE_UP: Duration = Duration::from_secs(3_600);
+
+/// Takes every peer, or none.
+struct Verdict {
+    refuse: bool,
+    alert: AlertDescription,
+}
+
+impl PeerVerifier for Verdict {
+    fn verify(&self, _certificate_der: &[u8]) -> Result<(), PeerRefused> {
+        if self.refuse { Err(PeerRefused("the test says so".into())) } else { Ok(()) }
+    }
+
+    fn alert(&self) -> AlertDescription {
+        self.alert
+    }
+}
+
+/// Builds the configuration; the error says what cannot be done.
+pub(crate) fn config(settings: &Settings) -> Result<Arc<Config>, String> {
+    let credentials = match &settings.credentials[..] {
+        [] => generate()?,
+        [one] => load(&one.certificate, &one.key)?,
+        several => return Err(format!("a choice of {} certificates", several.len())),
+    };
+    let timers = Timers {
+        first_resend: settings.first_resend,
+        resend_cap: RESEND_CAP,
+        give_up: GIVE_UP,
+        // The runner's alerts are never forged.
+        alert_grace: Duration::ZERO,
+    };
+    let verdict = Verdict { refuse: settings.refuses_peer(), alert: settings.refusal };
+    let mut config = Config::new(credentials, Arc::new(verdict))
+        .with_mtu(settings.mtu.unwrap_or(MTU_MAX))
+        .with_timers(timers)
+        .with_replay_window(REPLAY_WINDOW_RECORDS)
+        .with_client_certificate(settings.client_certificate());
+    if !settings.groups.is_empty() {
+        config = config.with_groups(&settings.groups);
+    }
+    if !settings.require_ems {
+        config = config.admitting_peers_without_ems();
+    }
+    Ok(Arc::new(config.admitting_servers_without_renegotiation_info()))
+}
+
+fn load(certificate: &Path, key: &Path) -> Result<Credentials, String> {
+    let read = |path: &Path| std::fs::read(path).map_err(|e| format!("{}: {e}", path.display()));
+    let certificate = CertificateDer::from_pem_slice(&read(certificate)?)
+        .map_err(|e| format!("{}: {e:?}", certificate.display()))?;
+    let key = PrivatePkcs8KeyDer::from_pem_slice(&read(key)?)
+        .map_err(|e| format!("{}: {e:?}", key.display()))?;
+    Credentials::from_der(certificate.to_vec(), key.secret_pkcs8_der()).map_err(|e| e.to_string())
+}
+
+/// An identity for a client that the test gives none: it is configured, but never presented.
+fn generate() -> Result<Credentials, String> {
+    let generate = || {
+        let key = rcgen::KeyPair::generate()?;
+        let certificate = rcgen::CertificateParams::new(vec![])?.self_signed(&key)?;
+        Ok::<_, rcgen::Error>((certificate.der().to_vec(), key.serialize_der()))
+    };
+    let (certificate, key) = generate().map_err(|e| e.to_string())?;
+    Credentials::from_der(certificate, &key).map_err(|e| e.to_string())
+}
