@@ -8,9 +8,10 @@
 )]
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
@@ -79,11 +80,23 @@ impl PeerVerifier for Anybody {
     }
 }
 
+/// A socket whose port stays free while its server is down: outside the range from which the kernel
+/// gives ports to those who ask for any, as the agents of other tests do at the same time, and no
+/// port is tried twice.
+fn lasting_socket() -> UdpSocket {
+    static TRIED: AtomicU32 = AtomicU32::new(0);
+
+    std::iter::repeat_with(|| TRIED.fetch_add(1, Ordering::Relaxed))
+        .take(10_000)
+        .map(|n| 10_000 + (std::process::id() * 97 + n) % 20_000)
+        .find_map(|port| UdpSocket::bind((Ipv4Addr::LOCALHOST, port as u16)).ok())
+        .unwrap()
+}
+
 impl MiniServer {
     pub fn start() -> Self {
         let identity = Identity::generate("mini-server").unwrap();
-        let any = (std::net::Ipv4Addr::LOCALHOST, 0).into();
-        Self::bind(any, |address| {
+        Self::bind(lasting_socket(), |address| {
             let servers = vec![address.to_string()];
             let expires = unix_s() + 600;
             let fingerprint = identity.fingerprint();
@@ -96,11 +109,10 @@ impl MiniServer {
 
     /// Starts anew where the last one was, with what it knew.
     pub fn restart(memory: Memory, address: SocketAddr) -> Self {
-        Self::bind(address, |_| memory)
+        Self::bind(UdpSocket::bind(address).unwrap(), |_| memory)
     }
 
-    fn bind(address: SocketAddr, memory: impl FnOnce(SocketAddr) -> Memory) -> Self {
-        let socket = std::net::UdpSocket::bind(address).unwrap();
+    fn bind(socket: UdpSocket, memory: impl FnOnce(SocketAddr) -> Memory) -> Self {
         let address = socket.local_addr().unwrap();
         let memory = memory(address);
         let (orders, orders_out) = mpsc::unbounded_channel();
