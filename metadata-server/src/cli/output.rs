@@ -6,9 +6,15 @@ use serde::Serialize;
 
 use crate::error::{Exit, Failure};
 
-/// Prints to stdout. A reader that has gone away is no error.
+/// Prints text to stdout. A reader that has gone away is no error. What agents and hooks say is part
+/// of it, so nothing in it may steer the terminal; JSON has no control characters to lose.
 pub(super) fn out(text: &str) -> Result<(), Failure> {
-    out_bytes(text.as_bytes())
+    out_bytes(tame(text).as_bytes())
+}
+
+fn tame(text: &str) -> String {
+    let steers = |c: char| c.is_control() && c != '\n' && c != '\t';
+    text.chars().map(|c| if steers(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 /// Prints bytes to stdout.
@@ -108,6 +114,11 @@ pub(super) fn or_dash(value: Option<impl ToString>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_hook_prints_does_not_steer_the_terminal() {
+        assert_eq!(tame("a\tb\u{1b}[2J\u{9b}\r\nc"), "a\tb\u{fffd}[2J\u{fffd}\u{fffd}\nc");
+    }
 
     #[test]
     fn times_are_written_in_utc() {
