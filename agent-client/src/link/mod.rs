@@ -112,7 +112,6 @@ pub struct Link {
 struct Channel {
     driver: Driver,
     id: AssociationId,
-    started: Instant,
     session: Option<Session>,
     welcomed: bool,
     progress_version: u64,
@@ -232,8 +231,7 @@ impl Link {
             let core = self.core.next_timeout();
             match &mut self.channel {
                 Some(channel) => {
-                    let session = channel.session.as_ref().and_then(Session::next_timeout);
-                    let until = [core, session].into_iter().flatten().min();
+                    let until = [core, channel.next_wake()].into_iter().flatten().min();
                     if let Err(error) = channel.driver.wait(until).await {
                         self.fail(|server| Failure::unreachable(server, &error));
                     }
@@ -255,7 +253,7 @@ impl Link {
         }
         while channel.session.as_ref().is_some_and(|s| !s.is_closed()) && Instant::now() < until {
             channel.exchange();
-            let wake = channel.session.as_ref().and_then(Session::next_timeout);
+            let wake = channel.next_wake();
             if channel.driver.wait(Some(wake.map_or(until, |at| at.min(until)))).await.is_err() {
                 break;
             }
@@ -338,7 +336,6 @@ impl Link {
             Ok(Channel {
                 driver,
                 id,
-                started: now,
                 session: None,
                 welcomed: false,
                 progress_version: 0,
@@ -373,16 +370,14 @@ impl Link {
         self.changed();
         let (keep_alive, peer_timeout) = (self.setup.keep_alive, self.setup.peer_timeout);
         let Some(channel) = &mut self.channel else { return };
-        // The handshake took at least two round trips.
-        let initial_rtt = (now.saturating_duration_since(channel.started) / 2)
-            .clamp(Duration::from_millis(1), SessionConfig::default().initial_rtt);
+        let default = SessionConfig::default();
         let mut session = Session::new(
             now,
             SessionConfig {
                 payload_max: channel.driver.message_size_max(channel.id),
                 keep_alive: Some(keep_alive),
                 peer_timeout,
-                initial_rtt,
+                initial_rtt: established.round_trip.unwrap_or(default.initial_rtt),
                 limits: Limits::agent(),
             },
         );
@@ -561,8 +556,10 @@ impl Channel {
     fn exchange(&mut self) {
         let Some(session) = &mut self.session else { return };
         let mut packet = Vec::new();
-        // Bounded by the session's pacing.
-        while let Some(number) = self.driver.next_sequence(self.id) {
+        // Bounded by the session's pacing, and by the channel's room.
+        while self.driver.has_room()
+            && let Some(number) = self.driver.next_sequence(self.id)
+        {
             let now = Instant::now();
             if !session.poll_transmit(now, number, &mut packet) {
                 break;
@@ -573,6 +570,13 @@ impl Channel {
             }
         }
         self.driver.flush();
+    }
+
+    /// When the session has something to do. While the channel is full it cannot send what is due
+    /// already; the driver returns once there is room.
+    fn next_wake(&self) -> Option<Instant> {
+        let at = self.session.as_ref().and_then(Session::next_timeout)?;
+        (self.driver.has_room() || at > Instant::now()).then_some(at)
     }
 }
 

@@ -76,6 +76,8 @@ struct Shell {
     timers: BTreeSet<(Instant, PeerId)>,
     /// Sessions that may have something to say or send.
     awake: BTreeSet<PeerId>,
+    /// Whose turn it is to send: the one that found the channel full.
+    first_to_send: PeerId,
     last_peer: u64,
     packet: Vec<u8>,
     refusals: Limiter,
@@ -100,6 +102,7 @@ pub(super) async fn run(parts: Parts) -> io::Result<()> {
         peers: HashMap::new(),
         timers: BTreeSet::new(),
         awake: BTreeSet::new(),
+        first_to_send: PeerId(0),
         last_peer: 0,
         packet: Vec::new(),
         refusals: Limiter::default(),
@@ -145,7 +148,8 @@ impl Shell {
     }
 
     fn next_wake(&self) -> Option<Instant> {
-        if !self.awake.is_empty() {
+        // While the channel is full nobody can send; the driver returns once there is room.
+        if !self.awake.is_empty() && self.driver.has_room() {
             return Some(clock::now());
         }
         let session = self.timers.first().map(|(at, _)| *at);
@@ -232,14 +236,15 @@ impl Shell {
         let peer = PeerId(self.last_peer);
         let mut exporter = [0; EXPORTER_BYTES];
         established.exporter.export(EXPORTER_LABEL, &[], &mut exporter);
+        let default = SessionConfig::default();
         let session = Session::new(
             clock::now(),
             SessionConfig {
                 payload_max: self.driver.message_size_max(association),
                 keep_alive: Some(self.limits.keep_alive),
                 peer_timeout: self.limits.peer_timeout,
+                initial_rtt: established.round_trip.unwrap_or(default.initial_rtt),
                 limits: Limits::stranger(),
-                ..SessionConfig::default()
             },
         );
         self.links.insert(peer, Link { association, session, armed: None, closing: false });
@@ -379,28 +384,23 @@ impl Shell {
         }
     }
 
-    /// Sends what the sessions have to say; returns what they report meanwhile.
+    /// Sends what the sessions have to say, as far as the channel has room; returns what they
+    /// report meanwhile.
     fn transmit(&mut self) -> Vec<Input> {
         let now = clock::now();
         let mut inputs = Vec::new();
-        for peer in std::mem::take(&mut self.awake) {
-            let Some(link) = self.links.get_mut(&peer) else { continue };
-            let mut sent = 0;
-            while sent < BURST_PACKETS_MAX {
-                let Some(number) = self.driver.next_sequence(link.association) else { break };
-                if !link.session.poll_transmit(now, number, &mut self.packet) {
-                    break;
-                }
-                sent += 1;
-                match self.driver.send(now, link.association, &self.packet) {
-                    Ok(used) => debug_assert_eq!(used, number, "packet and record numbers agree"),
-                    Err(error) => {
-                        tracing::debug!(peer = peer.0, %error, "packet not sent");
-                        break;
-                    }
-                }
+        let mut earlier = std::mem::take(&mut self.awake);
+        let later = earlier.split_off(&self.first_to_send);
+        let mut waiting = later.into_iter().chain(earlier);
+        while let Some(peer) = waiting.next() {
+            if !self.driver.has_room() {
+                self.first_to_send = peer;
+                self.awake.insert(peer);
+                self.awake.extend(waiting);
+                break;
             }
-            if sent == BURST_PACKETS_MAX {
+            let Some(link) = self.links.get_mut(&peer) else { continue };
+            if send_burst(&mut self.driver, peer, link, now, &mut self.packet) {
                 self.awake.insert(peer);
             }
             while let Some(event) = link.session.poll_event() {
@@ -439,6 +439,33 @@ impl Shell {
         // An error means that nobody watches.
         drop(self.notices.send(Arc::new(Stamped { unix_ms: clock::unix_ms(), notice })));
     }
+}
+
+/// Sends what one session has to say. True if there may be more than fitted its turn.
+fn send_burst(
+    driver: &mut Driver,
+    peer: PeerId,
+    link: &mut Link,
+    now: Instant,
+    packet: &mut Vec<u8>,
+) -> bool {
+    for _ in 0..BURST_PACKETS_MAX {
+        if !driver.has_room() {
+            return true;
+        }
+        let Some(number) = driver.next_sequence(link.association) else { return false };
+        if !link.session.poll_transmit(now, number, packet) {
+            return false;
+        }
+        match driver.send(now, link.association, packet) {
+            Ok(used) => debug_assert_eq!(used, number, "packet and record numbers agree"),
+            Err(error) => {
+                tracing::debug!(peer = peer.0, %error, "packet not sent");
+                return false;
+            }
+        }
+    }
+    true
 }
 
 fn session_input(peer: PeerId, event: delivery::Event) -> Input {
