@@ -87,7 +87,12 @@ impl Agent {
 
     /// Starts it, with the state it has.
     pub fn launch(&mut self) {
-        self.process = Some(Process::start(&mut self.command()));
+        self.launch_as(self.command());
+    }
+
+    /// The same by a command around its own, that restricts it.
+    pub fn launch_as(&mut self, mut command: Command) {
+        self.process = Some(Process::start(&mut command));
     }
 
     /// Its process.

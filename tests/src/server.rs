@@ -25,6 +25,7 @@ pub struct Server {
     /// Where the admin API is.
     pub admin: SocketAddr,
     process: Option<Process>,
+    token_file: Option<PathBuf>,
 }
 
 impl Server {
@@ -54,6 +55,7 @@ impl Server {
             listen: free_port(|address| UdpSocket::bind(address).is_ok()),
             admin: free_port(|address| TcpListener::bind(address).is_ok()),
             process: None,
+            token_file: None,
         }
     }
 
@@ -79,7 +81,21 @@ impl Server {
 
     /// Starts it again without waiting.
     pub fn launch(&mut self) {
-        self.process = Some(Process::start(&mut self.command()));
+        self.launch_as(self.command());
+    }
+
+    /// The same by a command around its own, that restricts it.
+    pub fn launch_as(&mut self, mut command: Command) {
+        self.process = Some(Process::start(&mut command));
+    }
+
+    /// Where the admin token is, if not in the state directory.
+    pub fn take_token_from(&mut self, file: &Path) {
+        self.token_file = Some(file.to_owned());
+    }
+
+    fn token_file(&self) -> PathBuf {
+        self.token_file.clone().unwrap_or_else(|| self.state_dir().join("admin-token"))
     }
 
     /// Waits until `/readyz` says yes.
@@ -137,14 +153,14 @@ impl Server {
         let mut command = Command::new(server_binary());
         command.args(arguments);
         command.arg("--admin").arg(self.admin.to_string());
-        command.arg("--state-dir").arg(self.state_dir());
+        command.arg("--admin-token-file").arg(self.token_file());
         command
     }
 
     /// The admin API, for another thread than the one that stops and starts the server.
     #[must_use]
     pub fn api(&self) -> Api {
-        Api { admin: self.admin, token_file: self.state_dir().join("admin-token") }
+        Api { admin: self.admin, token_file: self.token_file() }
     }
 
     /// A request to the admin API.
