@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow};
 use certs::file::FileError;
 use certs::{EnrolmentToken, Identity};
+use metadata_delivery::message::Holds;
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -139,10 +140,8 @@ pub fn run(settings: &Settings, token: Option<&EnrolmentToken>, mode: Mode) -> R
     let (worker, opened) = worker.map_or((None, None), |(w, o)| (Some(w), Some(o)));
     let opened = opened.unwrap_or(Opened { holds: None, results: Vec::new() });
     let setup = link_setup(settings, &enrolment, home.identity)?;
-    // Once: the server sends the newest document even if we have it, so that we know that it is the newest.
-    let holds = if mode == Mode::Run { opened.holds } else { None };
     let guard = runtime.enter();
-    let mut link = Link::new(setup, holds).map_err(|e| Abort::new(Exit::Config, e))?;
+    let mut link = Link::new(setup, opened.holds).map_err(|e| Abort::new(Exit::Config, e))?;
     for result in &opened.results {
         link.send_result(result);
     }
@@ -267,7 +266,7 @@ struct Conductor<'a> {
     started: Instant,
     /// Whether the server has known us.
     welcomed: bool,
-    /// Version of the document that came over this link.
+    /// Version of the newest document, once it came over this link or the server said that we hold it.
     came: Option<u64>,
     settled: Option<(u64, bool)>,
     refused_results: usize,
@@ -421,10 +420,11 @@ impl Conductor<'_> {
     fn happened(&mut self, happened: Happened) -> Result<(), Abort> {
         match happened {
             Happened::Status(status) => self.tell(Command::Link(status)),
-            Happened::Welcomed => {
+            Happened::Welcomed { newest } => {
                 self.failure = None;
                 self.welcomed = true;
                 self.redeem()?;
+                self.compare(newest);
             }
             Happened::Document { version, body } => {
                 self.came = Some(version);
@@ -435,6 +435,21 @@ impl Conductor<'_> {
             Happened::Failed(failure) => self.failure = Some(failure),
         }
         Ok(())
+    }
+
+    /// Once: finds out whether the document that we hold is the newest.
+    fn compare(&mut self, newest: Option<Holds>) {
+        let (Mode::Once { .. }, None, Some(holds)) = (self.mode, self.came, self.link.holds())
+        else {
+            return;
+        };
+        match newest {
+            Some(newest) if newest == holds => self.came = Some(holds.version),
+            // It is on its way.
+            Some(_) => {}
+            // An older server does not say, and would send nothing if this is the newest.
+            None => self.link.ask_anew(),
+        }
     }
 
     fn report(&mut self, report: Report) {

@@ -320,9 +320,26 @@ fn once_applies_the_newest_document_and_says_how_it_went() {
     let output = home.output(&["once"]);
     assert_eq!(output.status.code(), Some(0), "again: {}", stderr(&output));
     assert_eq!(server.seen().results.len(), 1, "nothing ran again");
+    assert_eq!(server.seen().documents_offered, 1, "the document was not sent again");
 
     server.push(2, &document(&[script("b", "exit 1")]));
     assert_eq!(home.output(&["once"]).status.code(), Some(1));
+}
+
+#[test]
+fn once_has_the_document_sent_again_by_a_server_that_does_not_say_which_is_the_newest() {
+    let (server, home) = (MiniServer::start(), Home::new());
+    server.say_newest(false);
+    server.push(1, &document(&[script("a", "true")]));
+    let token = home.token(&server);
+    let output = home.output(&["once", "--token-file", token.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let output = home.output(&["once"]);
+    assert_eq!(output.status.code(), Some(0), "again: {}", stderr(&output));
+    let seen = server.seen();
+    assert_eq!((seen.documents_offered, seen.results.len()), (2, 1));
+    let held: Vec<bool> = seen.hellos.iter().map(|hello| hello.holds.is_some()).collect();
+    assert_eq!(held, [false, true, false]);
 }
 
 #[test]

@@ -172,6 +172,11 @@ pub struct Welcome {
     pub agent_id: String,
     /// How often the agent should give a sign of life, in seconds, at least 1.
     pub keep_alive_s: u32,
+    /// The newest metadata document in force for the agent, so that one that holds it knows at once
+    /// that it is up to date. None: there is no document, or the server is of a release that does
+    /// not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub newest: Option<Holds>,
 }
 
 /// Where the agent stands with a document; the newest snapshot replaces earlier ones.

@@ -3,7 +3,7 @@
 //! ```text
 //! Waiting ─ time ─▶ Connecting ─ established ─▶ Greeting ─ welcomed ─▶ Connected
 //!    ▲                  │                          │ time                 │
-//!    └──── failed ──────┴──────────────────────────┴──────────────────────┘
+//!    └─ failed, again ──┴──────────────────────────┴──────────────────────┘
 //! ```
 
 use std::time::{Duration, Instant};
@@ -154,6 +154,11 @@ impl Core {
         self.phase = Phase::Waiting { until: now + pause };
     }
 
+    /// The connection was given up for a new one, which is wanted at once.
+    pub fn again(&mut self, now: Instant) {
+        self.phase = Phase::Waiting { until: now };
+    }
+
     fn random_below(&mut self, limit: Duration) -> Duration {
         // SplitMix64: plenty for jitter.
         self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -200,13 +205,14 @@ mod tests {
     #[test]
     fn every_transition_is_as_drawn() {
         type Input = (&'static str, fn(&mut Core, Instant));
-        let inputs: [Input; 4] = [
+        let inputs: [Input; 5] = [
             ("time", |core, now| {
                 core.handle_timeout(now + Duration::from_secs(3600));
             }),
             ("established", |core, now| core.established(now)),
             ("welcomed", |core, _| core.welcomed()),
             ("failed", |core, now| core.failed(now, &unreachable())),
+            ("again", |core, now| core.again(now)),
         ];
         let mut table = String::new();
         for reached in 0..4 {

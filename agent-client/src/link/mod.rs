@@ -69,7 +69,11 @@ pub enum Happened {
     /// The link changed state.
     Status(LinkStatus),
     /// The server knows us: the token, if there was one, is used up.
-    Welcomed,
+    Welcomed {
+        /// The document that we should hold; the server sends it unless we do. None: there is no such
+        /// document, or the server is of a release that does not say.
+        newest: Option<Holds>,
+    },
     /// A document came: make it durable, then call [`Link::document_stored`].
     Document {
         /// Its version.
@@ -203,6 +207,20 @@ impl Link {
         if let (Some(session), Some(name)) = (self.session(), name(METADATA)) {
             session.refuse(Instant::now(), &name, version, refusal::APPLICATION_FIRST, reason);
         }
+    }
+
+    /// What the server is told that it need not send.
+    pub fn holds(&self) -> Option<Holds> {
+        self.holds
+    }
+
+    /// Connects again at once and tells the server of no document, so that it sends the newest whatever
+    /// we hold.
+    pub fn ask_anew(&mut self) {
+        self.holds = None;
+        self.hang_up();
+        self.core.again(Instant::now());
+        self.changed();
     }
 
     /// The token is used up.
@@ -453,7 +471,7 @@ impl Link {
         self.core.welcomed();
         self.last_failure = None;
         self.changed();
-        self.happened.push_back(Happened::Welcomed);
+        self.happened.push_back(Happened::Welcomed { newest: welcome.newest });
     }
 
     /// Offers what waits, as far as the session's limits admit it.

@@ -23,7 +23,7 @@ use dtls_channel::{
     AssociationId, Config, Credentials, Driver, EndpointConfig, Event, PeerRefused, PeerVerifier,
 };
 use metadata_delivery::message::{
-    DeploymentResult, Hello, Hex32, Message, PROTOCOL, Progress, Welcome,
+    DeploymentResult, Hello, Hex32, Holds, Message, PROTOCOL, Progress, Welcome,
 };
 use metadata_delivery::{
     CloseCode, Document, Event as SessionEvent, Limits, Name, Session, SessionConfig,
@@ -41,6 +41,7 @@ pub struct Seen {
     pub hellos: Vec<Hello>,
     pub results: Vec<DeploymentResult>,
     pub progress: Vec<Progress>,
+    pub documents_offered: usize,
     pub documents_stored: Vec<u64>,
     pub documents_refused: Vec<(u64, String)>,
     pub connected: usize,
@@ -50,6 +51,7 @@ enum Order {
     Push(u64, Bytes),
     /// Whether results are acknowledged from now on.
     TakeResults(bool),
+    SayNewest(bool),
     /// Close all connections as a stopping server does.
     HangUp,
 }
@@ -140,6 +142,11 @@ impl MiniServer {
         self.order(Order::TakeResults(take));
     }
 
+    /// Whether the welcome names the newest document; an older server's does not.
+    pub fn say_newest(&self, says: bool) {
+        self.order(Order::SayNewest(says));
+    }
+
     pub fn hang_up(&self) {
         self.order(Order::HangUp);
     }
@@ -182,6 +189,7 @@ struct Serving {
     peers: BTreeMap<AssociationId, Peer>,
     seen: Arc<(Mutex<Seen>, Condvar)>,
     take_results: bool,
+    says_newest: bool,
 }
 
 struct Peer {
@@ -200,7 +208,7 @@ impl Serving {
         let config = Arc::new(Config::new(credentials, Arc::new(Anybody)));
         let config = EndpointConfig { server: Some(config), ..EndpointConfig::default() };
         let driver = Driver::from_socket(socket, config).unwrap();
-        Self { driver, memory, peers: BTreeMap::new(), seen, take_results: true }
+        Self { driver, memory, peers: BTreeMap::new(), seen, take_results: true, says_newest: true }
     }
 
     async fn run(mut self, mut orders: mpsc::UnboundedReceiver<Order>) -> Memory {
@@ -228,6 +236,7 @@ impl Serving {
                 self.memory.document = Some(document);
             }
             Order::TakeResults(take) => self.take_results = take,
+            Order::SayNewest(says) => self.says_newest = says,
             Order::HangUp => {
                 for peer in self.peers.values_mut() {
                     peer.session.close(now, CloseCode::Shutdown, "the mini server stops");
@@ -375,18 +384,21 @@ impl Serving {
         peer.known = true;
         peer.session.stored(now, &document.name, document.version);
         peer.session.set_limits(now, Limits::server());
+        let newest = self.memory.document.as_ref().map(|document| Holds {
+            version: document.version,
+            sha256: Hex32::sha256_of(&document.body),
+        });
         let welcome = Welcome {
             protocol: PROTOCOL,
             software: "mini-server".into(),
             agent_id: AGENT.into(),
             keep_alive_s: 15,
+            newest: newest.filter(|_| self.says_newest),
         };
         peer.session.offer(now, welcome.to_document(1).unwrap()).unwrap();
-        if let Some(document) = &self.memory.document {
-            let holds = hello.holds.map(|holds| (holds.version, holds.sha256));
-            if holds != Some((document.version, Hex32::sha256_of(&document.body))) {
-                peer.session.offer(now, document.clone()).unwrap();
-            }
+        if let Some(document) = self.memory.document.clone().filter(|_| hello.holds != newest) {
+            peer.session.offer(now, document).unwrap();
+            self.see(|seen| seen.documents_offered += 1);
         }
         self.see(|seen| seen.connected += 1);
     }

@@ -44,6 +44,7 @@ fn every_message_is_the_json_of_the_protocol_document() {
         software: "metadata-server 0.1.0".into(),
         agent_id: "8a1c".into(),
         keep_alive_s: 20,
+        newest: Some(Holds { version: 42, sha256: Hex32([0xab; 32]) }),
     };
     let progress = Progress {
         document_version: 4,
@@ -112,8 +113,13 @@ fn too_many_deployments_a_zero_keep_alive_and_an_oversized_result_are_refused() 
     let progress =
         Progress { document_version: 1, deployments: vec![deployment; DEPLOYMENTS_MAX + 1] };
     assert!(matches!(progress.to_document(1), Err(MessageError::Field { .. })));
-    let welcome =
-        Welcome { protocol: 1, software: String::new(), agent_id: "a".into(), keep_alive_s: 0 };
+    let welcome = Welcome {
+        protocol: 1,
+        software: String::new(),
+        agent_id: "a".into(),
+        keep_alive_s: 0,
+        newest: None,
+    };
     assert!(matches!(welcome.to_document(1), Err(MessageError::Field { .. })));
     let result = DeploymentResult { deploy_stdout: "x".repeat(RESULT_BYTES_MAX), ..result() };
     assert!(matches!(result.to_document(1), Err(MessageError::TooLong { .. })));
@@ -159,4 +165,14 @@ fn hex_is_read_in_either_case_and_nothing_else_is() {
         Hex32::sha256_of(b"abc").to_string(),
         "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     );
+}
+
+#[test]
+fn a_welcome_of_an_older_release_and_one_of_a_newer_one_are_read() {
+    let old = br#"{"protocol":1,"software":"s","agent_id":"a","keep_alive_s":20}"#;
+    assert_eq!(Welcome::from_body(old).unwrap().newest, None);
+    let new = br#"{"protocol":1,"software":"s","agent_id":"a","keep_alive_s":20,"later":[1]}"#;
+    assert_eq!(Welcome::from_body(new).unwrap(), Welcome::from_body(old).unwrap());
+    let none = Welcome::from_body(old).unwrap().to_document(1).unwrap();
+    assert_eq!(none.body.as_ref(), old, "and written as before");
 }

@@ -319,7 +319,7 @@ impl Shell {
             Action::RaiseVersion(peer, agent, holds) => {
                 let write =
                     Write::RaiseVersion { agent, held: holds.version, held_sha256: holds.sha256 };
-                self.write(write, move |outcome| Input::Loaded(peer, raised(outcome)));
+                self.write(write, move |outcome| Input::Loaded(peer, raised(outcome, holds)));
             }
             Action::Enrol { peer, token_id, fingerprint } => {
                 let now_unix_ms = clock::unix_ms();
@@ -504,10 +504,13 @@ fn load(store: &Store, agent: &AgentId, holds: Option<Holds>) -> Result<Loaded, 
     Ok(Loaded { record, document })
 }
 
-fn raised(outcome: Result<Outcome, StoreError>) -> Result<Loaded, StoreError> {
+/// What the agent gets after the store went on above what it holds.
+fn raised(outcome: Result<Outcome, StoreError>, holds: Holds) -> Result<Loaded, StoreError> {
     let document = match outcome? {
-        Outcome::Document { document, is_new: true } => LoadedDocument::Push(document),
-        Outcome::Document { is_new: false, .. } => LoadedDocument::Held,
+        Outcome::Document { document, .. } if document.head.sha256 == holds.sha256 => {
+            LoadedDocument::Held
+        }
+        Outcome::Document { document, .. } => LoadedDocument::Push(document),
         Outcome::Done => LoadedDocument::None,
         other => return Err(other.unexpected()),
     };

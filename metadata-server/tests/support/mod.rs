@@ -186,6 +186,8 @@ pub(crate) struct Agent {
     exporter: [u8; EXPORTER_BYTES],
     fingerprint: Fingerprint,
     is_over: bool,
+    /// Came while another one was waited for.
+    early: Vec<Document>,
 }
 
 /// How an association ended, as the agent has seen it.
@@ -224,6 +226,7 @@ impl Agent {
                         exporter,
                         fingerprint: identity.fingerprint(),
                         is_over: false,
+                        early: Vec::new(),
                     };
                 }
                 Some((_, event)) => panic!("not established: {event:?}"),
@@ -298,6 +301,9 @@ impl Agent {
 
     /// Waits for a document of this name, confirming what comes.
     pub(crate) async fn document(&mut self, name: &str) -> Document {
+        if let Some(at) = self.early.iter().position(|d| d.name.as_str() == name) {
+            return self.early.remove(at);
+        }
         loop {
             match self.event().await {
                 Some(Event::Received(document)) => {
@@ -305,6 +311,7 @@ impl Agent {
                     if document.name.as_str() == name {
                         return document;
                     }
+                    self.early.push(document);
                 }
                 Some(Event::Stored { .. }) => {}
                 other => panic!("waiting for {name}: {other:?}"),

@@ -1,7 +1,7 @@
 //! Getting in: from a completed handshake to an accepted agent, or out again.
 
 use certs::token::{Claim, TokenRecord, TokenRefused};
-use metadata_delivery::message::{HELLO, Message, PROTOCOL, Welcome};
+use metadata_delivery::message::{HELLO, Message, PROTOCOL};
 
 use super::*;
 use crate::store::{Enrolment, StoreError};
@@ -256,6 +256,8 @@ impl Core {
             sending: None,
             newest: 0,
             holds,
+            welcomed: false,
+            overtook: None,
             progress: None,
             unsaved: Vec::new(),
             retry: STORE_RETRY_MIN,
@@ -269,25 +271,11 @@ impl Core {
         let notice = Notice::AgentConnected { agent_id, fingerprint, remote, software, enrolled };
         self.actions.push_back(Action::Tell(notice));
         self.actions.push_back(confirm);
-        if let Err(error) = self.welcome(id, &agent) {
-            return self.close(moment, id, CloseCode::Internal, error.to_string());
-        }
+        // The welcome waits for the answer: it names the document in force.
         self.actions.push_back(Action::Load(id, agent, holds));
         for document in early {
             self.on_received(moment, id, document);
         }
-    }
-
-    fn welcome(&mut self, id: PeerId, agent: &AgentId) -> Result<(), MessageError> {
-        let keep_alive_s = self.settings.keep_alive.as_secs().max(1);
-        let welcome = Welcome {
-            protocol: PROTOCOL,
-            software: self.settings.software.clone(),
-            agent_id: agent.to_string(),
-            keep_alive_s: u32::try_from(keep_alive_s).unwrap_or(u32::MAX),
-        };
-        self.actions.push_back(Action::Offer(id, welcome.to_document(HELLO_VERSION)?));
-        Ok(())
     }
 }
 

@@ -31,7 +31,7 @@ pub use self::types::{
 };
 use super::pins::Pins;
 use crate::notice::{Notice, Refusal, RefusalReason};
-use crate::store::{AgentRecord, PinRecord};
+use crate::store::{AgentRecord, PinRecord, StoredDocument};
 
 /// How long an unknown fingerprint may take to present its proof.
 pub const STRANGER_TIME_MAX: Duration = Duration::from_secs(5);
@@ -97,6 +97,10 @@ struct Accepted {
     /// The newest version offered or known to be held.
     newest: u64,
     holds: Option<Holds>,
+    /// Whether the welcome was offered; nothing is before it.
+    welcomed: bool,
+    /// A document that was accepted before the store told what the agent should hold.
+    overtook: Option<StoredDocument>,
     progress: Option<Progress>,
     /// Results whose writing failed, to be tried again.
     unsaved: Vec<Unsaved>,

@@ -4,7 +4,8 @@ use bytes::Bytes;
 use certs::EnrolmentToken;
 use certs::token::TokenRecord;
 use metadata_delivery::message::{
-    DeploymentProgress, DeploymentState, Enrol, Hex32, Message, ResultStatus, metadata_name,
+    DeploymentProgress, DeploymentState, Enrol, Hex32, Message, ResultStatus, Welcome,
+    metadata_name,
 };
 use metadata_delivery::{Document, Name};
 
@@ -129,8 +130,14 @@ impl Bench {
         self.give(Input::Received(PeerId(peer), message.to_document(version).unwrap()))
     }
 
-    /// Connects an agent that has pin `seen`, up to the point where its document is asked for.
+    /// Connects an agent that has pin `seen` and no document.
     fn connect(&mut self, peer: u64, seen: u8, id: &str) {
+        self.begin(peer, seen, id);
+        assert_eq!(offered(&self.load(peer, LoadedDocument::None), peer), [welcome()]);
+    }
+
+    /// The same, up to the point where its document is asked for.
+    fn begin(&mut self, peer: u64, seen: u8, id: &str) {
         self.establish(peer, seen);
         let actions = self.say(peer, &hello(id), 1);
         assert!(actions.contains(&Action::Load(PeerId(peer), agent(id), None)), "{actions:#?}");
@@ -172,6 +179,21 @@ fn offered(actions: &[Action], peer: u64) -> Vec<(String, u64)> {
         .collect()
 }
 
+fn welcome() -> (String, u64) {
+    ("welcome".into(), 1)
+}
+
+/// The document that a peer's welcome names.
+fn newest(actions: &[Action], peer: u64) -> Option<u64> {
+    let welcome = actions.iter().find_map(|a| match a {
+        Action::Offer(to, d) if *to == PeerId(peer) && d.name.as_str() == "welcome" => {
+            Some(Welcome::from_body(&d.body).unwrap())
+        }
+        _ => None,
+    });
+    welcome.unwrap_or_else(|| panic!("not welcomed: {actions:#?}")).newest.map(|n| n.version)
+}
+
 fn metadata(version: u64) -> Vec<(String, u64)> {
     vec![("metadata".into(), version)]
 }
@@ -181,9 +203,10 @@ fn a_pinned_agent_is_welcomed_and_sent_its_document() {
     let mut bench = Bench::with_pins(&[(1, "a")]);
     assert_eq!(bench.establish(1, 1), [Action::Open(PeerId(1))]);
     let actions = bench.say(1, &hello("a"), 1);
-    assert_eq!(offered(&actions, 1), [("welcome".into(), 1)]);
+    assert_eq!(offered(&actions, 1), [], "the welcome names the document, which is looked for");
     let actions = bench.load(1, LoadedDocument::Push(stored(3, "{}")));
-    assert_eq!(offered(&actions, 1), metadata(3));
+    assert_eq!(offered(&actions, 1), [vec![welcome()], metadata(3)].concat());
+    assert_eq!(newest(&actions, 1), Some(3));
     assert_eq!(bench.core.live_agent(&agent("a")).unwrap().sending_version, Some(3));
     bench.pass(Duration::from_millis(4));
     let actions = bench.give(Input::PeerStored(PeerId(1), metadata_name(), 3));
@@ -201,7 +224,8 @@ fn what_an_agent_already_holds_is_not_sent_again() {
     let actions = bench.say(1, &Hello { holds: Some(holds), ..hello("a") }, 1);
     assert!(actions.contains(&Action::Load(PeerId(1), agent("a"), Some(holds))));
     let actions = bench.load(1, LoadedDocument::Held);
-    assert_eq!(offered(&actions, 1), []);
+    assert_eq!(offered(&actions, 1), [welcome()]);
+    assert_eq!(newest(&actions, 1), Some(3), "so that the agent knows");
     assert_eq!(bench.core.live()[0].record.delivered_version, Some(3));
     let actions = bench.give(Input::DocumentAccepted(agent("a"), stored(3, "late notice")));
     assert_eq!(offered(&actions, 1), [], "the notice of a version it holds");
@@ -215,19 +239,39 @@ fn an_agent_ahead_of_the_store_makes_it_go_on_above() {
     bench.say(1, &Hello { holds: Some(holds), ..hello("a") }, 1);
     let actions = bench.load(1, LoadedDocument::Ahead);
     assert!(actions.contains(&Action::RaiseVersion(PeerId(1), agent("a"), holds)));
+    assert_eq!(offered(&actions, 1), [], "not welcome before it is known what it should hold");
     let actions = bench.load(1, LoadedDocument::Push(stored(10, "{}")));
-    assert_eq!(offered(&actions, 1), metadata(10));
+    assert_eq!(offered(&actions, 1), [vec![welcome()], metadata(10)].concat());
+    assert_eq!(newest(&actions, 1), Some(10));
 }
 
 #[test]
 fn a_newer_document_is_never_followed_by_an_older_one() {
     let mut bench = Bench::with_pins(&[(1, "a")]);
-    bench.connect(1, 1, "a");
-    let actions = bench.give(Input::DocumentAccepted(agent("a"), stored(5, "new")));
-    assert_eq!(offered(&actions, 1), metadata(5), "pushed although the store has not answered");
-    assert_eq!(offered(&bench.load(1, LoadedDocument::Push(stored(4, "old"))), 1), []);
+    bench.begin(1, 1, "a");
+    for version in [4, 5, 3] {
+        let actions = bench.give(Input::DocumentAccepted(agent("a"), stored(version, "new")));
+        assert_eq!(offered(&actions, 1), [], "nothing before the welcome");
+    }
+    let actions = bench.load(1, LoadedDocument::Push(stored(4, "old")));
+    assert_eq!(offered(&actions, 1), [vec![welcome()], metadata(5)].concat());
+    assert_eq!(newest(&actions, 1), Some(5));
     let actions = bench.give(Input::DocumentAccepted(agent("a"), stored(4, "old")));
     assert_eq!(offered(&actions, 1), []);
+}
+
+#[test]
+fn a_document_accepted_while_the_versions_are_raised_is_not_forgotten() {
+    for (accepted, raised, expected) in [(11, 10, 11), (9, 10, 10)] {
+        let mut bench = Bench::with_pins(&[(1, "a")]);
+        bench.establish(1, 1);
+        let holds = Holds { version: 9, sha256: Hex32([1; 32]) };
+        bench.say(1, &Hello { holds: Some(holds), ..hello("a") }, 1);
+        bench.give(Input::DocumentAccepted(agent("a"), stored(accepted, "new")));
+        bench.load(1, LoadedDocument::Ahead);
+        let actions = bench.load(1, LoadedDocument::Push(stored(raised, "raised")));
+        assert_eq!(offered(&actions, 1), [vec![welcome()], metadata(expected)].concat());
+    }
 }
 
 #[test]
@@ -358,7 +402,7 @@ fn a_valid_token_pins_and_welcomes() {
     let enrolled = Ok(Enrolment::Done { agent: agent("a"), replaced: vec![] });
     let actions = bench.give(Input::Enrolled { peer: PeerId(1), fingerprint: key(5), enrolled });
     assert!(actions.contains(&Action::Open(PeerId(1))));
-    assert_eq!(offered(&actions, 1), [("welcome".into(), 1)]);
+    assert_eq!(offered(&bench.load(1, LoadedDocument::None), 1), [welcome()]);
     // The pin holds for the next connection, too, and for that agent only.
     bench.connect(2, 5, "a");
 }
@@ -525,6 +569,7 @@ fn the_newest_connection_of_an_agent_wins() {
     bench.establish(2, 1);
     let actions = bench.say(2, &hello("a"), 1);
     assert_eq!(closed(&actions).0, CloseCode::Superseded);
+    bench.load(2, LoadedDocument::None);
     // What the old one still says is not heard, and its end does not end the new one.
     assert_eq!(bench.say(1, &result("x"), 1), []);
     bench.give(Input::Gone(PeerId(1), "test".into()));
@@ -618,7 +663,7 @@ fn late_answers_for_a_peer_that_is_gone_change_nothing() {
 fn the_transitions_between_phases_are_these() {
     let phases = ["stranger", "pinned", "looking up", "enrolling", "accepted", "closing"];
     type Make = fn() -> Input;
-    let inputs: [(&str, Make); 12] = [
+    let inputs: [(&str, Make); 13] = [
         ("hello of its agent", || Input::Received(PeerId(1), hello("a").to_document(1).unwrap())),
         ("hello of another agent", || {
             Input::Received(PeerId(1), hello("b").to_document(1).unwrap())
@@ -637,6 +682,10 @@ fn the_transitions_between_phases_are_these() {
             peer: PeerId(1),
             fingerprint: key(5),
             enrolled: Ok(Enrolment::Used),
+        }),
+        ("no document", || {
+            let loaded = Loaded { record: None, document: LoadedDocument::None };
+            Input::Loaded(PeerId(1), Ok(loaded))
         }),
         ("store fails to load", || Input::Loaded(PeerId(1), Err(StoreError::Closed))),
         ("peer misbehaves", || {

@@ -2,7 +2,7 @@
 
 use metadata_delivery::Name;
 use metadata_delivery::message::{
-    DeploymentState, METADATA, Message, PROGRESS, RESULT_PREFIX, metadata_name,
+    DeploymentState, METADATA, Message, PROGRESS, PROTOCOL, RESULT_PREFIX, Welcome, metadata_name,
 };
 
 use super::*;
@@ -46,18 +46,58 @@ impl Core {
         }
         let save = accepted.record.clone();
         let agent = save.agent_id.clone();
+        let overtook = accepted.overtook.take();
         self.actions.push_back(Action::SaveAgent(save));
-        match (document, holds) {
-            (LoadedDocument::Push(document), _) => self.push(moment, id, document),
-            (LoadedDocument::Held, Some(holds)) => {
-                if let Some(accepted) = self.accepted(id) {
-                    accepted.newest = accepted.newest.max(holds.version);
-                }
-            }
+        let mut held = None;
+        let loaded = match (document, holds) {
             (LoadedDocument::Ahead, Some(holds)) => {
-                self.actions.push_back(Action::RaiseVersion(id, agent, holds));
+                self.keep_for_welcome(id, overtook);
+                return self.actions.push_back(Action::RaiseVersion(id, agent, holds));
             }
-            _ => {}
+            (LoadedDocument::Push(document), _) => Some(document),
+            (LoadedDocument::Held, holds) => {
+                held = holds;
+                None
+            }
+            _ => None,
+        };
+        let newer = [loaded, overtook].into_iter().flatten().max_by_key(|d| d.head.version);
+        let newer = newer.filter(|d| held.is_none_or(|held| d.head.version > held.version));
+        let newest =
+            newer.as_ref().map(|d| Holds { version: d.head.version, sha256: d.head.sha256 });
+        if let Err(error) = self.welcome(id, newest.or(held)) {
+            return self.close(moment, id, CloseCode::Internal, error.to_string());
+        }
+        if let Some(document) = newer {
+            self.push(moment, id, document);
+        }
+    }
+
+    /// Says who we are and what the agent should hold.
+    fn welcome(&mut self, id: PeerId, newest: Option<Holds>) -> Result<(), MessageError> {
+        let keep_alive_s = self.settings.keep_alive.as_secs().max(1);
+        let software = self.settings.software.clone();
+        let Some(accepted) = self.accepted(id) else { return Ok(()) };
+        let welcome = Welcome {
+            protocol: PROTOCOL,
+            software,
+            agent_id: accepted.record.agent_id.to_string(),
+            keep_alive_s: u32::try_from(keep_alive_s).unwrap_or(u32::MAX),
+            newest,
+        };
+        let document = welcome.to_document(HELLO_VERSION)?;
+        accepted.welcomed = true;
+        accepted.newest = newest.filter(|n| accepted.holds == Some(*n)).map_or(0, |n| n.version);
+        self.actions.push_back(Action::Offer(id, document));
+        Ok(())
+    }
+
+    /// Keeps the newest document that was accepted before the welcome.
+    fn keep_for_welcome(&mut self, id: PeerId, document: Option<StoredDocument>) {
+        let (Some(accepted), Some(document)) = (self.accepted(id), document) else { return };
+        let kept = accepted.overtook.as_ref().map(|kept| kept.head.version);
+        if kept.is_none_or(|kept| kept < document.head.version) {
+            accepted.overtook = Some(document);
         }
     }
 
@@ -70,8 +110,11 @@ impl Core {
             bytes: head.bytes,
             deployments: head.deployments,
         }));
-        if let Some(id) = self.connected.get(&agent).copied() {
+        let Some(id) = self.connected.get(&agent).copied() else { return };
+        if self.accepted(id).is_some_and(|accepted| accepted.welcomed) {
             self.push(moment, id, document);
+        } else {
+            self.keep_for_welcome(id, Some(document));
         }
     }
 
