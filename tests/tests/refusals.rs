@@ -95,6 +95,7 @@ fn a_server_with_another_key_than_the_token_says_is_refused_by_the_agent() {
 fn an_agent_whose_key_was_replaced_is_refused_by_the_server() {
     let server = server();
     let mut agent = Agent::start(&server, "a");
+    server.wait_until_applied("a", 1);
     let expected: Fingerprint =
         server.get("/v1/agents/a")["fingerprints"][0].as_str().unwrap().parse().unwrap();
     agent.stop();
