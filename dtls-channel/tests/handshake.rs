@@ -373,3 +373,19 @@ fn connections_can_be_driven_without_an_endpoint_and_without_a_cookie() {
         ));
     }
 }
+
+#[test]
+fn a_client_whose_address_changed_is_unknown_until_it_connects_again() {
+    let mut net = net(1, &LinkConfig::default(), config(), config());
+    assert!(net.run_until(MINUTE, |n| n.both_open()));
+    let id = net.events.iter().find(|e| e.1 == Side::Client).unwrap().2;
+    net.events.clear();
+    net.rebind();
+    net.client.send(id, b"from elsewhere").unwrap();
+    assert!(!net.run_until(MINUTE, |n| !n.events.is_empty()));
+    let unknown = net.server.stats().drops.get(dtls_channel::DropCause::Unknown);
+    assert_eq!((unknown, net.server.stats().cookies_sent), (1, 1));
+    net.connect(Arc::new(config()));
+    assert!(net.run_until(MINUTE, |n| n.both_open()), "{}", net.transcript());
+    assert_eq!(net.server.associations(), 2, "the old one is the application's to end");
+}
