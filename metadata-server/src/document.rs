@@ -72,6 +72,18 @@ impl fmt::Debug for ValidDocument {
     }
 }
 
+/// The ids of the deployments that an accepted document lists; none if it cannot be read.
+pub fn config_ids(body: &[u8]) -> Vec<String> {
+    let outline = Place::Document.deserialize(&mut serde_json::Deserializer::from_slice(body));
+    let Ok(outline) = outline else { return Vec::new() };
+    let Some(Node::List(entries, _)) = outline.get("deployments") else { return Vec::new() };
+    let id = |entry: &Node| match entry.get("id") {
+        Some(Node::Text(id)) => Some(id.clone()),
+        _ => None,
+    };
+    entries.iter().filter_map(id).collect()
+}
+
 /// SHA-256 of `bytes`.
 pub fn sha256(bytes: &[u8]) -> [u8; 32] {
     let digest = ring::digest::digest(&ring::digest::SHA256, bytes);

@@ -95,6 +95,9 @@ pub(crate) fn notice(notice: &Notice, refusals: &mut Limiter) {
                 agent = %agent_id, number, config_id, %status, deploy_status_code, "result stored"
             );
         }
+        Notice::ResultDropped { agent_id, number, config_id } => {
+            tracing::info!(agent = %agent_id, number, config_id, "result dropped to make room");
+        }
         Notice::ResultRefused { agent_id, name, reason } => {
             tracing::warn!(agent = %agent_id, name, reason, "result refused");
         }

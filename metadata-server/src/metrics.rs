@@ -20,6 +20,7 @@ pub struct Metrics {
     agents_enrolled: AtomicU64,
     agents_disconnected: AtomicU64,
     results_stored: AtomicU64,
+    results_dropped: AtomicU64,
     results_refused: AtomicU64,
     store_failures: AtomicU64,
     refusals: [AtomicU64; RefusalReason::ALL.len()],
@@ -58,6 +59,7 @@ impl Metrics {
             Notice::Progress { .. } => {}
             Notice::DocumentApplied { .. } => add(&self.documents_applied, 1),
             Notice::ResultStored { .. } => add(&self.results_stored, 1),
+            Notice::ResultDropped { .. } => add(&self.results_dropped, 1),
             Notice::ResultRefused { .. } => add(&self.results_refused, 1),
         }
     }
@@ -102,6 +104,11 @@ impl Metrics {
                 &self.agents_disconnected,
             ),
             ("mds_results_stored_total", "Results made durable.", &self.results_stored),
+            (
+                "mds_results_dropped_total",
+                "Results dropped for newer ones of their agent.",
+                &self.results_dropped,
+            ),
             ("mds_results_refused_total", "Results that could not be read.", &self.results_refused),
             (
                 "mds_store_failures_total",

@@ -110,6 +110,15 @@ pub enum Notice {
         /// The version that asked for it.
         document_version: u64,
     },
+    /// A result made room for a newer one: its agent has more than `results_per_agent_max`.
+    ResultDropped {
+        /// Which agent had sent it.
+        agent_id: AgentId,
+        /// The result's number.
+        number: u64,
+        /// Of which config.
+        config_id: String,
+    },
     /// An agent sent a result that cannot be read.
     ResultRefused {
         /// Which agent.
@@ -134,6 +143,7 @@ impl Notice {
             | Self::Progress { agent_id, .. }
             | Self::DocumentApplied { agent_id, .. }
             | Self::ResultStored { agent_id, .. }
+            | Self::ResultDropped { agent_id, .. }
             | Self::ResultRefused { agent_id, .. } => Some(agent_id.as_str()),
         }
     }

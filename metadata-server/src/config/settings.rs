@@ -118,7 +118,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         key: "results_per_agent_max",
         form: "COUNT",
-        help: "Results kept per agent; the oldest make room",
+        help: "Results kept per agent; the oldest make room, but not the newest of a config that the agent's document lists",
         default: Some("1000"),
         apply: |c, v| v.count(1, 1_000_000).map(|n| c.results_per_agent_max = n),
     },

@@ -343,7 +343,7 @@ impl Shell {
                 };
                 self.write(write, move |outcome| {
                     let saved = outcome.and_then(|outcome| match outcome {
-                        Outcome::Result { number, is_new } => Ok((number, is_new)),
+                        Outcome::Result(kept) => Ok(kept),
                         other => Err(other.unexpected()),
                     });
                     Input::ResultSaved { peer, agent, document, result, saved }

@@ -33,11 +33,13 @@ pub enum Table {
     ResultCounts,
     /// Agent id, 0, SHA-256 of the result → number.
     ResultsSeen,
+    /// Agent id, 0, config id → number of the newest result of that config.
+    NewestResults,
 }
 
 impl Table {
     /// All tables, so that a back end can create them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Meta,
         Self::Heads,
         Self::Bodies,
@@ -51,6 +53,7 @@ impl Table {
         Self::ResultsOfAgent,
         Self::ResultCounts,
         Self::ResultsSeen,
+        Self::NewestResults,
     ];
 
     /// The name of the table on disk: never change one.
@@ -69,6 +72,7 @@ impl Table {
             Self::ResultsOfAgent => "results_of_agent",
             Self::ResultCounts => "result_counts",
             Self::ResultsSeen => "results_seen",
+            Self::NewestResults => "newest_results",
         }
     }
 }

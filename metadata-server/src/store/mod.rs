@@ -24,8 +24,8 @@ pub use self::memory::MemoryBackend;
 pub use self::ops::FORMAT;
 pub use self::redb::RedbBackend;
 pub use self::types::{
-    AgentRecord, DocumentHead, Enrolment, Outcome, PinOrigin, PinRecord, ResultsPage, ResultsQuery,
-    SavedResult, StoredDocument, Write,
+    AgentRecord, DocumentHead, Dropped, Enrolment, Kept, Outcome, PinOrigin, PinRecord,
+    ResultsPage, ResultsQuery, SavedResult, StoredDocument, Write,
 };
 
 /// Why the store did not do what it was asked. Nothing of the request was done.

@@ -1,5 +1,7 @@
 //! What the bytes in the tables mean. No back end knows, no caller sees keys.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use certs::token::TokenRecord;
 use certs::{AgentId, Fingerprint};
@@ -10,9 +12,10 @@ use serde::de::DeserializeOwned;
 use super::StoreError;
 use super::backend::{Snapshot, Table, Transaction};
 use super::types::{
-    AgentRecord, DocumentHead, Enrolment, Outcome, PinOrigin, PinRecord, ResultsPage, ResultsQuery,
-    SavedResult, StoredDocument, Write,
+    AgentRecord, DocumentHead, Dropped, Enrolment, Kept, Outcome, PinOrigin, PinRecord,
+    ResultsPage, ResultsQuery, SavedResult, StoredDocument, Write,
 };
+use crate::document::config_ids;
 
 /// The format of the store this program writes. Raise it when a table changes its meaning.
 pub const FORMAT: u64 = 1;
@@ -319,7 +322,7 @@ fn save_result(
     let prefix = prefix(agent);
     let seen = joined(&prefix, sha256);
     if let Some(number) = get_number(tx, Table::ResultsSeen, &seen)? {
-        return Ok(Outcome::Result { number, is_new: false });
+        return Ok(Outcome::Result(Kept { number, is_new: false, dropped: Vec::new() }));
     }
     let number = get_number(tx, Table::Meta, KEY_LAST_RESULT)?.unwrap_or(0) + 1;
     tx.put(Table::Meta, KEY_LAST_RESULT, &number.to_be_bytes())?;
@@ -328,35 +331,69 @@ fn save_result(
     put_json(tx, Table::Results, &number.to_be_bytes(), &saved)?;
     tx.put(Table::ResultsOfAgent, &joined(&prefix, &number.to_be_bytes()), sha256)?;
     tx.put(Table::ResultsSeen, &seen, &number.to_be_bytes())?;
+    let of_config = joined(&prefix, result.config_id.as_bytes());
+    tx.put(Table::NewestResults, &of_config, &number.to_be_bytes())?;
     let count = get_number(tx, Table::ResultCounts, key(agent))?.unwrap_or(0) + 1;
     let excess = count.saturating_sub(per_agent_max);
-    drop_oldest(tx, agent, &prefix, excess)?;
-    tx.put(Table::ResultCounts, key(agent), &(count - excess).to_be_bytes())?;
-    Ok(Outcome::Result { number, is_new: true })
+    let dropped = if excess > 0 {
+        let needed = needed_results(tx, agent, number)?;
+        drop_oldest(tx, &prefix, excess, &needed)?
+    } else {
+        Vec::new()
+    };
+    let count = count - dropped.len() as u64;
+    tx.put(Table::ResultCounts, key(agent), &count.to_be_bytes())?;
+    Ok(Outcome::Result(Kept { number, is_new: true, dropped }))
+}
+
+/// The results of an agent that are not dropped to make room: the one that was just saved, and the
+/// newest of each config in the document in force. So one agent keeps at most its limit and as many
+/// as its document lists.
+fn needed_results(
+    view: &dyn Snapshot,
+    agent: &AgentId,
+    saved: u64,
+) -> Result<BTreeSet<u64>, StoreError> {
+    let mut needed = BTreeSet::from([saved]);
+    let body = view.get(Table::Bodies, key(agent))?.unwrap_or_default();
+    for id in config_ids(&body) {
+        let of_config = joined(&prefix(agent), id.as_bytes());
+        needed.extend(get_number(view, Table::NewestResults, &of_config)?);
+    }
+    Ok(needed)
 }
 
 /// Drops some of an agent's results, so that one agent cannot fill the store.
 fn drop_oldest(
     tx: &mut dyn Transaction,
-    agent: &AgentId,
     prefix: &[u8],
     excess: u64,
-) -> Result<(), StoreError> {
+    needed: &BTreeSet<u64>,
+) -> Result<Vec<Dropped>, StoreError> {
     let mut oldest = Vec::new();
-    if excess > 0 {
-        tx.scan(Table::ResultsOfAgent, prefix, &mut |entry, sha256| {
-            let Some(number) = entry.strip_prefix(prefix) else { return Ok(false) };
-            oldest.push((number.to_vec(), sha256.to_vec()));
-            Ok((oldest.len() as u64) < excess)
-        })?;
-    }
+    tx.scan(Table::ResultsOfAgent, prefix, &mut |entry, sha256| {
+        let Some(number) = entry.strip_prefix(prefix) else { return Ok(false) };
+        let number = number_of(Table::ResultsOfAgent, number)?;
+        if !needed.contains(&number) {
+            oldest.push((number, sha256.to_vec()));
+        }
+        Ok((oldest.len() as u64) < excess)
+    })?;
+    let mut dropped = Vec::new();
     for (number, sha256) in oldest {
-        tracing::info!(agent = %agent, "dropping an agent's oldest result to make room");
-        tx.delete(Table::Results, &number)?;
-        tx.delete(Table::ResultsOfAgent, &joined(prefix, &number))?;
+        let row = number.to_be_bytes();
+        let saved: Option<SavedResult> = get_json(tx, Table::Results, &row)?;
+        let config_id = saved.map(|saved| saved.result.config_id).unwrap_or_default();
+        let of_config = joined(prefix, config_id.as_bytes());
+        if get_number(tx, Table::NewestResults, &of_config)? == Some(number) {
+            tx.delete(Table::NewestResults, &of_config)?;
+        }
+        tx.delete(Table::Results, &row)?;
+        tx.delete(Table::ResultsOfAgent, &joined(prefix, &row))?;
         tx.delete(Table::ResultsSeen, &joined(prefix, &sha256))?;
+        dropped.push(Dropped { number, config_id });
     }
-    Ok(())
+    Ok(dropped)
 }
 
 fn pin_of(view: &dyn Snapshot, fingerprint: &Fingerprint) -> Result<Option<PinRecord>, StoreError> {
@@ -381,14 +418,14 @@ fn joined(a: &[u8], b: &[u8]) -> Vec<u8> {
 }
 
 fn get_number(view: &dyn Snapshot, table: Table, key: &[u8]) -> Result<Option<u64>, StoreError> {
-    view.get(table, key)?
-        .map(|bytes| {
-            let bytes: [u8; 8] = bytes.as_slice().try_into().map_err(|_| StoreError::Corrupt {
-                what: format!("a number in {} has {} bytes", table.name(), bytes.len()),
-            })?;
-            Ok(u64::from_be_bytes(bytes))
-        })
-        .transpose()
+    view.get(table, key)?.map(|bytes| number_of(table, &bytes)).transpose()
+}
+
+fn number_of(table: Table, bytes: &[u8]) -> Result<u64, StoreError> {
+    let bytes = bytes.try_into().map_err(|_| StoreError::Corrupt {
+        what: format!("a number in {} has {} bytes", table.name(), bytes.len()),
+    })?;
+    Ok(u64::from_be_bytes(bytes))
 }
 
 fn get_json<T: DeserializeOwned>(

@@ -28,6 +28,22 @@ fn put(id: &str, text: &str) -> Write {
     Write::PutDocument { agent: agent(id), document: document(text), accepted_unix_ms: 1 }
 }
 
+/// A document that lists these configs.
+fn put_listing(id: &str, configs: &[&str]) -> Write {
+    let entries: Vec<String> = configs.iter().map(|c| format!("{{\"id\": \"{c}\"}}")).collect();
+    let body = format!("{{\"deployments\": [{}]}}", entries.join(", "));
+    let document = ValidDocument::check(Bytes::from(body), DOCUMENT_BYTES_MAX).unwrap();
+    Write::PutDocument { agent: agent(id), document, accepted_unix_ms: 1 }
+}
+
+fn kept(number: u64, is_new: bool, dropped: &[(u64, &str)]) -> Outcome {
+    let dropped = dropped
+        .iter()
+        .map(|(number, config_id)| Dropped { number: *number, config_id: (*config_id).into() })
+        .collect();
+    Outcome::Result(Kept { number, is_new, dropped })
+}
+
 fn result(config_id: &str, stdout: &str) -> DeploymentResult {
     DeploymentResult {
         config_id: config_id.into(),
@@ -204,13 +220,10 @@ fn results_are_kept_once_per_agent_and_listed_in_pages() {
         for (id, config_id) in [("a", "x"), ("ab", "x"), ("a", "y"), ("a", "x")] {
             store.one(save(id, config_id, "out", 100));
         }
-        assert_eq!(
-            store.one(save("a", "y", "out", 100)),
-            Outcome::Result { number: 3, is_new: false }
-        );
+        assert_eq!(store.one(save("a", "y", "out", 100)), kept(3, false, &[]));
         assert_eq!(
             store.one(save("a", "y", "other", 100)),
-            Outcome::Result { number: 4, is_new: true },
+            kept(4, true, &[]),
             "another run of the same config is another result"
         );
         assert_eq!(store.numbers(None, 0, 10), (vec![1, 2, 3, 4], None));
@@ -234,9 +247,30 @@ fn the_oldest_results_of_an_agent_make_room_for_its_newest() {
         assert_eq!(store.numbers(Some("b"), 0, 10).0, [2, 4, 6, 8, 10]);
         assert_eq!(
             store.one(save("a", "c0", "", 3)),
-            Outcome::Result { number: 11, is_new: true },
+            kept(11, true, &[(5, "c2")]),
             "a forgotten result is new again"
         );
+    });
+}
+
+#[test]
+fn the_newest_result_of_a_listed_config_is_kept_however_many_come_after_it() {
+    on_every_backend(|store| {
+        store.one(put_listing("a", &["c1", "c2"]));
+        store.one(save("a", "c1", "first", 2));
+        store.one(save("a", "c1", "second", 2));
+        assert_eq!(store.one(save("a", "c2", "", 2)), kept(3, true, &[(1, "c1")]));
+        for n in 4..8 {
+            let dropped: &[_] = if n == 4 { &[] } else { &[(n - 1, "gone")] };
+            let result = store.one(save("a", "gone", &n.to_string(), 2));
+            assert_eq!(result, kept(n, true, dropped), "the one just saved stays");
+        }
+        assert_eq!(store.numbers(Some("a"), 0, 10).0, [2, 3, 7]);
+        // Once they are listed no more, they make room like all others.
+        store.one(put_listing("a", &["gone"]));
+        let result = store.one(save("a", "gone", "last", 2));
+        assert_eq!(result, kept(8, true, &[(2, "c1"), (3, "c2")]));
+        assert_eq!(store.numbers(Some("a"), 0, 10).0, [7, 8]);
     });
 }
 

@@ -183,7 +183,8 @@ pub enum Write {
         sha256: [u8; 32],
         /// Now, in milliseconds since 1970.
         stored_unix_ms: u64,
-        /// Keep so many results of one agent; the oldest make room.
+        /// Keep so many results of one agent; the oldest make room, but not the newest result of a
+        /// config that the agent's document lists.
         per_agent_max: u64,
     },
 }
@@ -225,13 +226,8 @@ pub enum Outcome {
         /// True if it was there and is gone.
         removed: bool,
     },
-    /// The result's number.
-    Result {
-        /// Its number.
-        number: u64,
-        /// False when it was stored before.
-        is_new: bool,
-    },
+    /// The result is kept.
+    Result(Kept),
 }
 
 impl Outcome {
@@ -239,6 +235,26 @@ impl Outcome {
     pub(crate) fn unexpected(&self) -> StoreError {
         StoreError::Io { what: format!("the store answered another question: {self:?}") }
     }
+}
+
+/// A result that is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// Its number.
+    pub number: u64,
+    /// False when it was stored before.
+    pub is_new: bool,
+    /// Those that made room for it.
+    pub dropped: Vec<Dropped>,
+}
+
+/// A result that is not kept any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dropped {
+    /// Its number.
+    pub number: u64,
+    /// Of which config.
+    pub config_id: String,
 }
 
 /// What became of an enrolment.

@@ -10,7 +10,7 @@ use metadata_delivery::message::{
 use metadata_delivery::{Document, Name};
 
 use super::*;
-use crate::store::{DocumentHead, Enrolment, PinOrigin, StoreError, StoredDocument};
+use crate::store::{DocumentHead, Dropped, Enrolment, Kept, PinOrigin, StoreError, StoredDocument};
 
 const EXPORTER: [u8; 32] = [9; 32];
 const START_MS: u64 = 1_000_000;
@@ -320,10 +320,17 @@ fn a_result_is_confirmed_when_it_is_durable_and_not_before() {
     bench.give(saved(full()));
     assert_eq!(bench.pass(Duration::from_millis(1999)), [], "with back-off");
     assert_eq!(bench.pass(Duration::from_millis(1)), actions);
-    let done = bench.give(saved(Ok((7, true))));
+    let kept = |is_new| {
+        let old = Dropped { number: 2, config_id: "old".into() };
+        Kept { number: 7, is_new, dropped: if is_new { vec![old] } else { vec![] } }
+    };
+    let done = bench.give(saved(Ok(kept(true))));
     assert!(done.contains(&Action::Confirm(PeerId(1), document.name.clone(), 1)), "{done:#?}");
     assert!(done.iter().any(|a| matches!(a, Action::Tell(Notice::ResultStored { number: 7, .. }))));
-    let again = bench.give(saved(Ok((7, false))));
+    let dropped =
+        Notice::ResultDropped { agent_id: agent("a"), number: 2, config_id: "old".into() };
+    assert!(done.contains(&Action::Tell(dropped)), "not without a word: {done:#?}");
+    let again = bench.give(saved(Ok(kept(false))));
     assert_eq!(again, [Action::Confirm(PeerId(1), document.name.clone(), 1)], "told once");
 }
 

@@ -6,7 +6,7 @@ use metadata_delivery::message::{
 };
 
 use super::*;
-use crate::store::{StoreError, StoredDocument};
+use crate::store::{Dropped, Kept, StoreError, StoredDocument};
 
 impl Core {
     pub(super) fn on_received(&mut self, moment: Moment, id: PeerId, document: Document) {
@@ -244,16 +244,21 @@ impl Core {
         agent: AgentId,
         document: Document,
         result: Arc<DeploymentResult>,
-        saved: Result<(u64, bool), StoreError>,
+        saved: Result<Kept, StoreError>,
     ) {
         match saved {
-            Ok((number, is_new)) => {
+            Ok(Kept { number, is_new, dropped }) => {
                 let Document { name, version, .. } = document;
                 if let Some(accepted) = self.accepted(id) {
                     accepted.retry = STORE_RETRY_MIN;
                     self.actions.push_back(Action::Confirm(id, name, version));
                 }
                 // Stored is stored, and worth telling, even if the agent has gone meanwhile.
+                for Dropped { number, config_id } in dropped {
+                    let agent_id = agent.clone();
+                    let notice = Notice::ResultDropped { agent_id, number, config_id };
+                    self.actions.push_back(Action::Tell(notice));
+                }
                 if is_new {
                     self.actions.push_back(Action::Tell(Notice::ResultStored {
                         agent_id: agent,

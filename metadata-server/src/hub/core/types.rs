@@ -10,7 +10,7 @@ use metadata_delivery::message::{DeploymentResult, Holds, Progress};
 use metadata_delivery::{CloseCode, Document, Name};
 
 use crate::notice::Notice;
-use crate::store::{AgentRecord, Enrolment, PinRecord, StoreError, StoredDocument};
+use crate::store::{AgentRecord, Enrolment, Kept, PinRecord, StoreError, StoredDocument};
 
 /// The time, as both clocks have it.
 #[derive(Debug, Clone, Copy)]
@@ -85,8 +85,8 @@ pub enum Input {
         document: Document,
         /// What it says.
         result: Arc<DeploymentResult>,
-        /// Its number, and whether it is new.
-        saved: Result<(u64, bool), StoreError>,
+        /// What became of it.
+        saved: Result<Kept, StoreError>,
     },
     /// A new document is durable.
     DocumentAccepted(AgentId, StoredDocument),
