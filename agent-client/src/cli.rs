@@ -117,10 +117,10 @@ struct LinkArgs {
     /// Servers to use instead of the token's, HOST:PORT, with commas between
     #[arg(long, value_name = "LIST")]
     servers: Option<String>,
-    /// Silence after which a sign of life is sent [default: 15s]
+    /// Silence after which a sign of life is sent [default: 8s]
     #[arg(long, value_name = "TIME")]
     keep_alive: Option<String>,
-    /// How long the server may leave something unanswered until it counts as lost [default: 15s]
+    /// How long the server may leave something unanswered until it counts as lost [default: 12s]
     #[arg(long, value_name = "TIME")]
     peer_timeout: Option<String>,
     /// Longest pause between attempts to reach a server [default: 60s]
