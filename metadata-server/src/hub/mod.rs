@@ -21,7 +21,7 @@ use dtls_channel::{
 use metadata_delivery::Limits;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
-use self::core::{Census, Core, Input, LiveAgent, Settings};
+use self::core::{Census, Core, Input, LiveAgent, PeerId, Settings};
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::notice::Stamped;
@@ -114,6 +114,15 @@ impl HubChannels {
                 }
                 (Write::RemovePin { fingerprint, .. }, Outcome::Unpin { removed: true }) => {
                     Input::PinRemoved(*fingerprint)
+                }
+                // This way, and not as the answer to whoever asked, because only here all changes of
+                // pins come in the order of their commits.
+                (Write::Enrol { fingerprint, asker, .. }, Outcome::Enrolment(enrolment)) => {
+                    Input::Enrolled {
+                        peer: PeerId(*asker),
+                        fingerprint: *fingerprint,
+                        enrolled: Ok(enrolment.clone()),
+                    }
                 }
                 _ => return,
             };
@@ -210,5 +219,32 @@ impl HubHandle {
         let (answer, answered) = oneshot::channel();
         self.commands.send(question(answer)).await.ok()?;
         answered.await.ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use certs::Fingerprint;
+
+    use super::*;
+    use crate::store::Enrolment;
+
+    #[test]
+    fn changes_of_pins_reach_the_hub_in_the_order_of_their_commits() {
+        let agent: AgentId = "a".parse().unwrap();
+        let fingerprint = Fingerprint::from_bytes([1; 32]);
+        let token_id = "t".to_owned();
+        let enrol = Write::Enrol { token_id, fingerprint, asker: 7, now_unix_ms: 1 };
+        let done = Enrolment::Done { agent: agent.clone(), replaced: vec![] };
+        let mut channels = HubChannels::new();
+        let mut observer = channels.observer();
+        observer(&enrol, &Outcome::Enrolment(done));
+        observer(&Write::RemovePin { agent, fingerprint }, &Outcome::Unpin { removed: true });
+        let mut next = || match channels.inbox.try_recv() {
+            Ok(Command::Input(input)) => *input,
+            _ => panic!("nothing came"),
+        };
+        assert!(matches!(next(), Input::Enrolled { peer: PeerId(7), enrolled: Ok(_), .. }));
+        assert!(matches!(next(), Input::PinRemoved(removed) if removed == fingerprint));
     }
 }

@@ -323,13 +323,16 @@ impl Shell {
             }
             Action::Enrol { peer, token_id, fingerprint } => {
                 let now_unix_ms = clock::unix_ms();
-                let write = Write::Enrol { token_id, fingerprint, now_unix_ms };
-                self.write(write, move |outcome| {
-                    let enrolled = outcome.and_then(|outcome| match outcome {
-                        Outcome::Enrolment(enrolment) => Ok(enrolment),
-                        other => Err(other.unexpected()),
-                    });
-                    Input::Enrolled { peer, fingerprint, enrolled }
+                let asker = peer.0;
+                let write = Write::Enrol { token_id, fingerprint, asker, now_unix_ms };
+                let (answers, metrics) = (self.answers.clone(), self.metrics.clone());
+                // What was decided comes from the observer of the commits, in their order.
+                self.writer.submit(write, move |outcome| {
+                    if let Err(error) = outcome {
+                        metrics.count_store_failure();
+                        let enrolled = Err(error);
+                        drop(answers.send(Input::Enrolled { peer, fingerprint, enrolled }));
+                    }
                 });
             }
             Action::SaveResult { peer, agent, document, result } => {

@@ -186,7 +186,7 @@ pub(super) fn apply(tx: &mut dyn Transaction, write: &Write) -> Result<Outcome, 
             tx.put(Table::TokensByExpiry, &by_expiry, &[])?;
             Ok(Outcome::Done)
         }
-        Write::Enrol { token_id, fingerprint, now_unix_ms } => {
+        Write::Enrol { token_id, fingerprint, now_unix_ms, .. } => {
             enrol(tx, token_id, *fingerprint, *now_unix_ms).map(Outcome::Enrolment)
         }
         Write::AddPin(pin) => {
@@ -248,8 +248,15 @@ fn enrol(
     now_unix_ms: u64,
 ) -> Result<Enrolment, StoreError> {
     let Some(mut record) = token(tx, token_id)? else { return Ok(Enrolment::Unknown) };
-    if record.used_by.is_some() {
-        return Ok(Enrolment::Used);
+    if let Some(used_by) = record.used_by {
+        // The same key again: its agent was cut off before it heard of its success.
+        let agent = record.agent_id;
+        let pinned = pin_of(tx, &fingerprint)?.is_some_and(|pin| pin.agent_id == agent);
+        return Ok(if used_by == fingerprint && pinned {
+            Enrolment::Done { agent, replaced: Vec::new() }
+        } else {
+            Enrolment::Used
+        });
     }
     if now_unix_ms / 1000 >= record.expires_unix {
         return Ok(Enrolment::Expired);

@@ -83,7 +83,8 @@ fn token(id: &str, expires_unix: u64) -> (String, Write) {
 }
 
 fn enrol(token_id: &str, seen: u8, now_unix_ms: u64) -> Write {
-    Write::Enrol { token_id: token_id.into(), fingerprint: fingerprint(seen), now_unix_ms }
+    let fingerprint = fingerprint(seen);
+    Write::Enrol { token_id: token_id.into(), fingerprint, asker: 1, now_unix_ms }
 }
 
 impl Store {
@@ -156,6 +157,12 @@ fn a_token_pins_once_and_in_place_of_older_pins() {
             Outcome::Enrolment(Enrolment::Done { agent: agent("a"), replaced: vec![] })
         );
         assert_eq!(store.one(enrol(&first, 2, 99_000)), Outcome::Enrolment(Enrolment::Used));
+        let again = Enrolment::Done { agent: agent("a"), replaced: vec![] };
+        assert_eq!(
+            store.one(enrol(&first, 1, 99_000)),
+            Outcome::Enrolment(again),
+            "an agent that was cut off may ask again"
+        );
         assert_eq!(store.one(enrol("none", 2, 99_000)), Outcome::Enrolment(Enrolment::Unknown));
         let (late, issue) = token("a", 100);
         store.one(issue);

@@ -153,12 +153,14 @@ pub enum Write {
         now_unix_s: u64,
     },
     /// Uses a token whose proof was checked: pins the fingerprint in place of all others of that
-    /// agent. → [`Outcome::Enrolment`]
+    /// agent. The same fingerprint may do so again while it is pinned. → [`Outcome::Enrolment`]
     Enrol {
         /// The token.
         token_id: String,
         /// The fingerprint to pin.
         fingerprint: Fingerprint,
+        /// Who asked, for whoever is told of the outcome; the store makes nothing of it.
+        asker: u64,
         /// Now, in milliseconds since 1970.
         now_unix_ms: u64,
     },

@@ -415,6 +415,58 @@ fn a_valid_token_pins_and_welcomes() {
 }
 
 #[test]
+fn an_agent_that_was_cut_off_while_it_enrolled_may_come_again_with_the_same_key() {
+    let (record, hello) = token("a", 5, 2000);
+    let [used, forged] = [CloseCode::TokenUsed, CloseCode::TokenForged].map(Some);
+    for (used_by, said, refused) in [(5, "a", None), (6, "a", used), (5, "b", forged)] {
+        let mut bench = Bench::with_pins(&[]);
+        bench.establish(1, 5);
+        bench.say(1, &Hello { agent_id: said.into(), ..hello.clone() }, 1);
+        let mut used = record.clone();
+        used.used_by = Some(key(used_by));
+        let actions = bench.give(Input::TokenFound(PeerId(1), Ok(Some(used))));
+        match refused {
+            None => assert!(matches!(actions[..], [Action::Enrol { .. }]), "{actions:#?}"),
+            Some(code) => assert_eq!(closed(&actions).0, code),
+        }
+    }
+}
+
+#[test]
+fn an_agent_pinned_between_its_handshake_and_its_hello_gets_an_agents_limits() {
+    let mut bench = Bench::with_pins(&[]);
+    assert_eq!(bench.establish(1, 5), [], "a stranger");
+    bench.give(Input::PinAdded(pin(5, "a")));
+    let actions = bench.say(1, &hello("a"), 1);
+    assert_eq!(actions[0], Action::Open(PeerId(1)), "{actions:#?}");
+}
+
+#[test]
+fn many_versions_of_one_result_take_the_room_of_one() {
+    let mut bench = Bench::with_pins(&[(1, "a")]);
+    bench.establish(1, 1);
+    for version in 1..100 {
+        bench.say(1, &result("x"), version);
+    }
+    let saves = |actions: &[Action]| {
+        actions.iter().filter(|a| matches!(a, Action::SaveResult { .. })).count()
+    };
+    let actions = bench.say(1, &hello("a"), 1);
+    assert_eq!(saves(&actions), 1, "those that overtook the hello");
+    for version in 100..200 {
+        let document = result("x").to_document(version).unwrap();
+        bench.give(Input::ResultSaved {
+            peer: PeerId(1),
+            agent: agent("a"),
+            document,
+            result: Arc::new(result("x")),
+            saved: Err(StoreError::Full { what: "test".into() }),
+        });
+    }
+    assert_eq!(saves(&bench.pass(STORE_RETRY_MAX)), 1, "those that wait for room");
+}
+
+#[test]
 fn every_bad_token_is_refused_and_names_the_keys() {
     let (valid, proven) = token("a", 5, 2000);
     let (other, _) = token("a", 5, 2000);

@@ -277,6 +277,8 @@ impl Core {
                 let Some(accepted) = self.accepted(id) else { return };
                 let due = moment.now + accepted.retry;
                 accepted.retry = (accepted.retry * 2).min(STORE_RETRY_MAX);
+                // Only the newest version of one name can still be confirmed.
+                accepted.unsaved.retain(|unsaved| unsaved.document.name != document.name);
                 accepted.unsaved.push(Unsaved { due, document, result });
                 self.arm_retry(id);
             }
