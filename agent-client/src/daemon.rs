@@ -7,6 +7,7 @@
 //! is asked to (SIGTERM), then killed, and reported as interrupted; results are sent for two more seconds;
 //! what is left is sent after the next start. A second signal ends the agent at once.
 
+use std::collections::BTreeSet;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::Settings;
+use crate::document::ConfigId;
 use crate::enrolment::{Enrolment, EnrolmentError};
 use crate::exit::{Abort, Exit};
 use crate::hooks::proc::boot_id;
@@ -158,7 +160,7 @@ pub fn run(settings: &Settings, token: Option<&EnrolmentToken>, mode: Mode) -> R
         welcomed: false,
         came: None,
         settled: None,
-        refused_results: 0,
+        refused_results: BTreeSet::new(),
         failure: None,
         stopping: false,
         flush_until: None,
@@ -269,7 +271,7 @@ struct Conductor<'a> {
     /// Version of the newest document, once it came over this link or the server said that we hold it.
     came: Option<u64>,
     settled: Option<(u64, bool)>,
-    refused_results: usize,
+    refused_results: BTreeSet<ConfigId>,
     failure: Option<Failure>,
     stopping: bool,
     flush_until: Option<Instant>,
@@ -381,7 +383,7 @@ impl Conductor<'_> {
         match (self.mode, self.came, self.settled) {
             (Mode::Enroll { .. }, _, _) => self.welcomed,
             (Mode::Once { .. }, Some(came), Some((settled, _))) => {
-                came == settled && self.link.results_waiting() <= self.refused_results
+                came == settled && self.link.results_waiting() <= self.refused_results.len()
             }
             _ => false,
         }
@@ -392,7 +394,9 @@ impl Conductor<'_> {
             Mode::Run => true,
             Mode::Enroll { .. } => self.welcomed,
             Mode::Once { .. } => {
-                self.is_done() && self.refused_results == 0 && self.settled.is_some_and(|(_, f)| !f)
+                self.is_done()
+                    && self.refused_results.is_empty()
+                    && self.settled.is_some_and(|(_, f)| !f)
             }
         };
         if well { Exit::Ok } else { Exit::Failed }
@@ -431,7 +435,10 @@ impl Conductor<'_> {
                 self.tell(Command::Document { version, body });
             }
             Happened::ResultStored(id) => self.tell(Command::ResultStored(id)),
-            Happened::ResultRefused { .. } => self.refused_results += 1,
+            // On each connection again; it counts once.
+            Happened::ResultRefused { id, .. } => {
+                self.refused_results.insert(id);
+            }
             Happened::Failed(failure) => self.failure = Some(failure),
         }
         Ok(())

@@ -14,7 +14,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use certs::file::{FileError, PRIVATE_FILE_MODE, write_atomic};
@@ -167,7 +167,14 @@ impl Log {
         let mut bytes = HEADER.to_vec();
         bytes.extend_from_slice(&frame(0, records)?);
         let path = self.path.clone();
-        write_atomic(&path, &bytes, PRIVATE_FILE_MODE)?;
+        if let Err(error) = write_atomic(&path, &bytes, PRIVATE_FILE_MODE) {
+            // The new file may be in place although its directory could not be synced. What went to
+            // the old one then would be lost.
+            if !is_at(&self.file, &path) {
+                self.fault = Some(error.to_string());
+            }
+            return Err(error.into());
+        }
         // From here on the old file is no longer the journal: not a byte may go there.
         match OpenOptions::new().append(true).open(&path) {
             Ok(file) => {
@@ -232,6 +239,14 @@ impl<F: LogFile> Log<F> {
     }
 }
 
+/// Whether `file` is the one at `path`.
+fn is_at(file: &File, path: &Path) -> bool {
+    match (file.metadata(), std::fs::symlink_metadata(path)) {
+        (Ok(open), Ok(there)) => (open.dev(), open.ino()) == (there.dev(), there.ino()),
+        _ => false,
+    }
+}
+
 fn frame(durable: u64, records: &[Record]) -> Result<Vec<u8>, LogError> {
     let mut text = format!("{durable} ").into_bytes();
     serde_json::to_writer(&mut text, records)?;
@@ -292,6 +307,16 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("journal");
         (dir, path)
+    }
+
+    #[test]
+    fn a_journal_that_was_replaced_is_told_from_the_one_that_is_open() {
+        let (dir, path) = journal();
+        let (log, _) = Log::open(&path).unwrap();
+        assert!(is_at(&log.file, &path));
+        std::fs::write(dir.path().join("other"), HEADER).unwrap();
+        std::fs::rename(dir.path().join("other"), &path).unwrap();
+        assert!(!is_at(&log.file, &path));
     }
 
     fn some_frames() -> [Vec<Record>; 3] {
