@@ -1,8 +1,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use certs::Identity;
-use dtls_channel::{Config, Credentials};
+use dtls_channel::{Config, Credentials, Timers};
 use tempfile::TempDir;
 
 use crate::Pin;
@@ -58,7 +59,9 @@ impl PemIdentity {
     pub fn config(&self, peer: &Self) -> Config {
         let credentials = Credentials::from_der(self.certificate().to_vec(), self.pkcs8())
             .expect("our own identity is usable");
-        Config::new(credentials, Arc::new(Pin(peer.certificate().to_vec())))
+        // An alert in clear may be forged, so it is believed late; no test waits that long.
+        let timers = Timers { alert_grace: Duration::from_millis(200), ..Timers::default() };
+        Config::new(credentials, Arc::new(Pin(peer.certificate().to_vec()))).with_timers(timers)
     }
 }
 
