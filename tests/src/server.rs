@@ -36,11 +36,21 @@ impl Server {
     }
 
     /// The same with more flags.
+    ///
+    /// # Panics
+    /// If it does not start.
     #[must_use]
     pub fn start_with(flags: &[&str]) -> Self {
-        let mut server = Self::prepare(flags);
-        server.restart();
-        server
+        loop {
+            let mut server = Self::prepare(flags);
+            server.launch();
+            if server.is_ready() {
+                return server;
+            }
+            let process = server.process();
+            // Another test of another process was quicker to take the port.
+            assert!(process.text().contains("in use"), "the server does not start\n{process}");
+        }
     }
 
     /// Finds a place for one, and does not start it.
@@ -103,12 +113,23 @@ impl Server {
     /// # Panics
     /// If it never does.
     pub fn wait_until_ready(&mut self) {
-        let admin = self.admin;
+        let ready = self.is_ready();
+        assert!(ready, "the server has ended\n{}", self.process());
+    }
+
+    /// Waits until it is ready or has ended.
+    fn is_ready(&mut self) -> bool {
+        let api = self.api();
         let process = self.process.as_mut().expect("started");
         wait_until("the server to be ready", || {
-            assert!(process.is_running(), "the server has ended\n{process}");
-            request(admin, None, "GET", "/readyz", &[]).ok().filter(|reply| reply.status == 200)
-        });
+            // With the token, to be sure that it is this one.
+            let says_yes =
+                |path| api.request("GET", path, &[]).is_ok_and(|reply| reply.status == 200);
+            if !process.is_running() {
+                return Some(false);
+            }
+            (says_yes("/readyz") && says_yes("/v1/server")).then_some(true)
+        })
     }
 
     /// Its process.
@@ -232,7 +253,6 @@ impl Server {
     }
 
     /// Waits for the result of a config and returns it.
-    #[must_use]
     pub fn wait_for_result(&self, agent: &str, config_id: &str) -> Value {
         wait_until(&format!("the result of {config_id}"), || {
             self.results(agent).into_iter().find_map(|saved| {
@@ -301,11 +321,12 @@ impl Api {
 /// A free port on loopback from [`PORTS`].
 fn free_port(is_free: impl Fn(SocketAddr) -> bool) -> SocketAddr {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    // Different processes begin at different places.
-    let start = u16::try_from(std::process::id() % 10_007).unwrap_or(0);
+    let range = PORTS.end - PORTS.start;
+    // Different processes begin far from each other.
+    let start = u64::from(std::process::id()) * 7_919 % u64::from(range);
+    let start = u16::try_from(start).unwrap_or(0);
     for _ in PORTS {
-        let offset =
-            start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % (PORTS.end - PORTS.start);
+        let offset = (start + NEXT.fetch_add(1, Ordering::Relaxed) % range) % range;
         let address = ([127, 0, 0, 1], PORTS.start + offset).into();
         if is_free(address) {
             return address;

@@ -119,6 +119,7 @@ fn what_the_agent_holds_is_neither_sent_nor_run_again_after_restarts_of_either_s
     let sent_anew = server.metric("mds_sent_bytes_total");
     assert!(sent > LARGE_BYTES as f64, "{sent}");
     assert!(sent_anew > LARGE_BYTES as f64 && sent_anew < 1.5 * LARGE_BYTES as f64, "{sent_anew}");
+    server.wait_for_result(AGENT, "second");
     assert_eq!(fs::read_to_string(&log).unwrap(), "first\nsecond\n");
     assert_eq!(server.results(AGENT).len(), 2);
 }
