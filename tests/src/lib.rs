@@ -65,12 +65,21 @@ pub fn lines(mtu: usize) -> Vec<String> {
 /// # Panics
 /// If there is none within [`PATIENCE`].
 pub fn wait_until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    wait_until_ok(what, || ask().ok_or_else(String::new))
+}
+
+/// The same for questions whose answer says what is still missing.
+///
+/// # Panics
+/// If it is still missing after [`PATIENCE`], with what that is.
+pub fn wait_until_ok<T>(what: &str, mut ask: impl FnMut() -> Result<T, String>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        if let Some(answer) = ask() {
-            return answer;
-        }
-        assert!(Instant::now() < deadline, "waited {PATIENCE:?} for {what}");
+        let missing = match ask() {
+            Ok(answer) => return answer,
+            Err(missing) => missing,
+        };
+        assert!(Instant::now() < deadline, "waited {PATIENCE:?} for {what}\n{missing}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }

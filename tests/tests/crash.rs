@@ -17,7 +17,7 @@ use std::time::Duration;
 use dtls_channel::testing::Rng;
 use serde_json::Value;
 use system_tests::documents::{document, script};
-use system_tests::{Agent, Reply, Server, wait_until};
+use system_tests::{Agent, Reply, Server, wait_until, wait_until_ok};
 
 const SEEDS: [u64; 8] = [11, 12, 13, 14, 15, 16, 17, 18];
 const KILLS_PER_SEED: u64 = 25;
@@ -201,10 +201,14 @@ fn take_results(api: &system_tests::Api, ledger: &mut Ledger) {
 
 fn check(mut ledger: Ledger, server: &Server, agent: &mut Agent, log: &Path, tally: &Tally) {
     let api = server.api();
-    wait_until("a result for every accepted config", || {
+    wait_until_ok("a result for every accepted config", || {
         take_results(&api, &mut ledger);
-        let missing = ledger.accepted.iter().find(|id| !ledger.results.contains_key(*id));
-        missing.is_none().then_some(())
+        let has_none = |id: &&String| !ledger.results.contains_key(*id);
+        let missing: Vec<&String> = ledger.accepted.iter().filter(has_none).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        Err(format!("missing: {missing:?}\n{}", agent.process()))
     });
     assert!(agent.process().is_running(), "{}", agent.process());
     server.wait_until_applied(AGENT, ledger.version);
