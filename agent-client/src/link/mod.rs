@@ -34,8 +34,10 @@ use crate::document::ConfigId;
 use crate::pipeline::unix_ms;
 use crate::status::{LinkState, LinkStatus};
 
-/// With several servers, a silent one is given up this early.
-const HANDSHAKE_MS_MAX_OF_SEVERAL: u64 = 15_000;
+/// A handshake that takes longer is begun anew, with the next server if there are several. A server
+/// that was restarted in the middle of one knows nothing of it and stays silent, so waiting the
+/// channel's full minute would keep the agent away for that long.
+const HANDSHAKE_MS_MAX: u64 = 15_000;
 /// How long to go on saying goodbye.
 const GOODBYE_MS_MAX: u64 = 1_000;
 
@@ -146,10 +148,8 @@ impl Link {
             setup.identity.certificate_der().to_vec(),
             setup.identity.pkcs8(),
         )?;
-        let mut timers = Timers::default();
-        if setup.servers.len() > 1 {
-            timers.give_up = Duration::from_millis(HANDSHAKE_MS_MAX_OF_SEVERAL);
-        }
+        let give_up = Duration::from_millis(HANDSHAKE_MS_MAX);
+        let timers = Timers { give_up, ..Timers::default() };
         let verifier = Arc::new(Pinned(setup.pins.clone()));
         Ok(Self {
             fingerprint: setup.identity.fingerprint(),
