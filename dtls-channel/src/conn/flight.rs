@@ -6,9 +6,6 @@ use crate::stats::DropCause;
 use crate::wire::ids::{VERSION_1_0, VERSION_1_2};
 use crate::wire::{ContentType, HandshakeType};
 
-/// No fragment shorter than this is made while the message has more.
-const FRAGMENT_BYTES_MIN: usize = 32;
-
 /// One piece of a flight.
 #[derive(Debug, Clone)]
 pub(super) enum Item {
@@ -98,13 +95,16 @@ impl Packer<'_> {
         let mut offset = 0;
         loop {
             let left = length - offset;
-            let room = self.mtu.saturating_sub(self.datagram.len() + overhead);
-            let wanted = if whole { left } else { left.min(FRAGMENT_BYTES_MIN) };
-            if room < wanted && !self.datagram.is_empty() {
+            let used = self.datagram.len() + overhead;
+            // What is left of a datagram is used down to the last byte: the rest of the message
+            // needs a header of its own in the next one either way.
+            let wanted = if whole { left } else { left.min(1) };
+            if used + wanted > self.mtu && !self.datagram.is_empty() {
                 self.flush();
                 continue;
             }
-            let piece = if whole { left } else { left.min(room.max(FRAGMENT_BYTES_MIN)) };
+            let room = self.mtu.saturating_sub(used).max(1);
+            let piece = if whole { left } else { left.min(room) };
             self.fragment(message, offset, piece, sealed);
             offset += piece;
             if offset == length {
@@ -142,14 +142,14 @@ mod tests {
         use crate::handshake::{Reassembler, fragments};
         use crate::record::Records;
 
-        let lengths = [90usize, 0, 700, 33, 1];
+        let lengths = [90usize, 0, 700, 33, 1, 0, 100, 0];
         let items = (0u16..).zip(lengths).map(|(seq, n)| {
             Item::Plain(Message::build(HandshakeType::CERTIFICATE, seq, |w| {
                 w.extend((0..n).map(|i| i as u8));
             }))
         });
         let flight = Flight::new(items.collect());
-        for mtu in [228, 256, 400, 1_200] {
+        for mtu in (228..420).chain([1_300]) {
             let mut sink = Sink::default();
             let mut sequence = 0;
             let path = SocketAddr::from(([127, 0, 0, 1], 1)).into();
@@ -170,7 +170,7 @@ mod tests {
             for length in lengths {
                 assert_eq!(incoming.next_message().unwrap().body().len(), length, "mtu {mtu}");
             }
-            assert!(mtu < 1_200 || sink.stats.datagrams_out == 1);
+            assert!(mtu < 1_300 || sink.stats.datagrams_out == 1);
         }
     }
 }
