@@ -93,6 +93,17 @@ impl Engine {
         }
     }
 
+    pub(crate) fn set_path_mtu(&mut self, bytes: usize) {
+        match self {
+            Self::Alone(connection, _) => connection.set_path_mtu(bytes),
+            Self::BehindEndpoint { endpoint, id, .. } => {
+                if let Some(id) = *id {
+                    endpoint.set_path_mtu(id, bytes);
+                }
+            }
+        }
+    }
+
     pub(crate) fn outbox(&mut self) -> &mut Outbox {
         match self {
             Self::Alone(_, sink) => &mut sink.outbox,

@@ -91,7 +91,7 @@ impl Exchange<'_> {
                     self.handle_timeouts();
                 }
                 Frame::ExpectTimeout(expected) => self.check_timeout(expected)?,
-                Frame::Mtu => return Err(ExchangeError::Unchangeable("the datagram size")),
+                Frame::Mtu(bytes) => self.engine.set_path_mtu(bytes),
                 Frame::FirstResend => return Err(ExchangeError::Unchangeable("the timers")),
             }
         }

@@ -15,8 +15,8 @@ pub(crate) enum Frame {
     Packet(Vec<u8>),
     /// So much time passes.
     Advance(Duration),
-    /// Datagrams may have another size from here on.
-    Mtu,
+    /// Datagrams may have so many bytes from here on.
+    Mtu(usize),
     /// The next timer must be due after so long; `None`: there must be no timer.
     ExpectTimeout(Option<Duration>),
     /// Flights are sent again after another time, from here on.
@@ -65,10 +65,7 @@ impl Wire {
                 Frame::Packet(datagram)
             }
             b"T" => Frame::Advance(Duration::from_nanos(self.u64()?)),
-            b"M" => {
-                self.u32()?;
-                Frame::Mtu
-            }
+            b"M" => Frame::Mtu(self.u32()? as usize),
             b"E" => {
                 let nanos = self.u64()?;
                 Frame::ExpectTimeout((nanos != u64::MAX).then(|| Duration::from_nanos(nanos)))

@@ -238,6 +238,20 @@ fn a_server_that_is_not_there_is_given_up_after_the_time_set() {
 }
 
 #[test]
+fn a_handshake_under_way_follows_the_datagram_size_it_is_told() {
+    let mut net = Net::new(1, &LinkConfig::default(), Arc::new(config()));
+    let id = net.connect(Arc::new(config()));
+    assert!(net.run_until(MINUTE, |n| n.server.half_open() == 1));
+    net.client.set_path_mtu(id, 300);
+    net.up.reconfigure(LinkConfig { mtu: 300, ..LinkConfig::default() });
+    assert!(net.run_until(MINUTE, |n| n.both_open()));
+    assert_eq!((net.up.stats().oversized, net.client.stats().flights_resent), (0, 0));
+    assert!((200..300).contains(&net.client.message_size_max(id)));
+    net.client.set_path_mtu(id, 1_400);
+    assert!((1_300..1_400).contains(&net.client.message_size_max(id)));
+}
+
+#[test]
 fn close_notify_ends_both_sides() {
     let mut net = net(1, &LinkConfig::default(), config(), config());
     assert!(net.run_until(MINUTE, |n| n.both_open()));

@@ -238,6 +238,11 @@ impl Core {
         self.flight.send(self.path, mtu, &mut self.sequence0, keys, sink);
     }
 
+    /// Lets datagrams be of at most `mtu` bytes from here on.
+    pub(super) fn set_mtu(&mut self, mtu: usize) {
+        self.mtu = mtu;
+    }
+
     /// Sends the flight that ends the handshake; it has no timer (RFC 6347 §4.2.4).
     pub(super) fn send_last(&mut self, flight: &Flight, sink: &mut Sink) {
         let (mtu, keys) = (self.mtu, self.write.as_mut());

@@ -18,7 +18,7 @@ pub use handshake::EARLY_BYTES_MAX;
 use handshake::{Handshake, Outcome};
 use open::Open;
 
-use crate::config::Config;
+use crate::config::{Config, MTU_MAX, MTU_MIN};
 use crate::crypto::NoRandom;
 use crate::error::{CloseReason, SendError};
 use crate::event::{AssociationId, Event, Path, Phase, TimerKind};
@@ -207,6 +207,18 @@ impl Connection {
         match &self.state {
             State::Open(open) => open.message_size_max(),
             State::Handshake(_) | State::Closed => 0,
+        }
+    }
+
+    /// Sets the largest datagram to send, in bytes of UDP payload, brought into
+    /// [`MTU_MIN`]`..=`[`MTU_MAX`]: what the caller has learned of the path. Flights that are
+    /// repeated are cut anew.
+    pub fn set_path_mtu(&mut self, bytes: usize) {
+        let bytes = bytes.clamp(MTU_MIN, MTU_MAX);
+        match &mut self.state {
+            State::Handshake(handshake) => handshake.core.set_mtu(bytes),
+            State::Open(open) => open.set_mtu(bytes),
+            State::Closed => {}
         }
     }
 

@@ -63,6 +63,10 @@ impl Open {
         self.began_with.as_ref() == client_random.first_chunk()
     }
 
+    pub(super) fn set_mtu(&mut self, mtu: usize) {
+        self.mtu = mtu as u32;
+    }
+
     pub(super) fn next_sequence(&self) -> u64 {
         self.write.next_sequence()
     }

@@ -206,6 +206,13 @@ impl Endpoint {
         self.connection(id).map_or(0, Connection::message_size_max)
     }
 
+    /// Sets the largest datagram to send to one peer; see [`Connection::set_path_mtu`].
+    pub fn set_path_mtu(&mut self, id: AssociationId, bytes: usize) {
+        if let Some((conn, _)) = self.lookup(id) {
+            conn.set_path_mtu(bytes);
+        }
+    }
+
     /// The peer's address, while the association exists.
     #[must_use]
     pub fn remote(&self, id: AssociationId) -> Option<SocketAddr> {

@@ -143,6 +143,11 @@ impl Driver {
         self.endpoint.message_size_max(id)
     }
 
+    /// See [`Endpoint::set_path_mtu`].
+    pub fn set_path_mtu(&mut self, id: AssociationId, bytes: usize) {
+        self.endpoint.set_path_mtu(id, bytes);
+    }
+
     /// See [`Endpoint::close`].
     pub fn close(&mut self, _now: Instant, id: AssociationId) {
         self.endpoint.close(id);
