@@ -16,9 +16,10 @@ use crate::options::Settings;
 const REPLAY_WINDOW_RECORDS: u16 = 256;
 /// The runner expects the resend interval to stop doubling here.
 const RESEND_CAP: Duration = Duration::from_secs(60);
-/// The runner lets twelve timeouts pass for every flight; the engine gives up on the handshake as a
-/// whole.
-const GIVE_UP: Duration = Duration::from_secs(3_600);
+/// The runner expects the end of the handshake with the 13th timeout of a flight.
+const TIMEOUTS_MAX: u32 = 13;
+/// It runs several flights up to that point in one handshake, each of some six minutes.
+const GIVE_UP_IN_ALL: Duration = Duration::from_secs(3_600);
 
 /// Takes every peer, or none.
 struct Verdict {
@@ -46,7 +47,8 @@ pub(crate) fn config(settings: &Settings) -> Result<Arc<Config>, String> {
     let timers = Timers {
         first_resend: settings.first_resend,
         resend_cap: RESEND_CAP,
-        give_up: GIVE_UP,
+        give_up: schedule(settings.first_resend),
+        give_up_in_all: GIVE_UP_IN_ALL,
         // The runner's alerts are never forged.
         alert_grace: Duration::ZERO,
     };
@@ -63,6 +65,11 @@ pub(crate) fn config(settings: &Settings) -> Result<Arc<Config>, String> {
         config = config.admitting_peers_without_ems();
     }
     Ok(Arc::new(config.admitting_servers_without_renegotiation_info()))
+}
+
+/// How long all timeouts of a flight take together.
+fn schedule(first_resend: Duration) -> Duration {
+    (0..TIMEOUTS_MAX).map(|n| (first_resend * (1 << n)).min(RESEND_CAP)).sum()
 }
 
 fn load(certificate: &Path, key: &Path) -> Result<Credentials, String> {

@@ -51,8 +51,11 @@ pub struct Timers {
     pub first_resend: Duration,
     /// The resend interval doubles up to this.
     pub resend_cap: Duration,
-    /// A handshake that takes longer is given up.
+    /// A handshake is given up when our newest flight has had no complete answer for so long.
     pub give_up: Duration,
+    /// A handshake is given up after so long, however it goes on: each forged or repeated request
+    /// for another hello looks like progress.
+    pub give_up_in_all: Duration,
     /// How long a handshake that the peer seems to have refused, or broken, is still given a chance:
     /// before keys exist anybody can forge an alert or a message that is not due. Zero believes the
     /// first.
@@ -60,26 +63,29 @@ pub struct Timers {
 }
 
 impl Default for Timers {
-    /// 400 ms doubling to 4 s, 60 s in all: reaches 99.9 % at 30 % loss, which the values of
-    /// [`rfc6347`](Self::rfc6347) do not.
+    /// 400 ms doubling to 4 s, 60 s for each flight, two minutes in all: reaches 99.9 % at 30 %
+    /// loss, which the values of [`rfc6347`](Self::rfc6347) do not.
     fn default() -> Self {
         Self {
             first_resend: Duration::from_millis(400),
             resend_cap: Duration::from_secs(4),
             give_up: Duration::from_secs(60),
+            give_up_in_all: Duration::from_secs(120),
             alert_grace: Duration::from_secs(10),
         }
     }
 }
 
 impl Timers {
-    /// RFC 6347 §4.2.4.1's recommendation: 1 s doubling to 60 s, here with two minutes in all.
+    /// RFC 6347 §4.2.4.1's recommendation: 1 s doubling to 60 s, here with two minutes for each
+    /// flight and four in all.
     #[must_use]
     pub fn rfc6347() -> Self {
         Self {
             first_resend: Duration::from_secs(1),
             resend_cap: Duration::from_secs(60),
             give_up: Duration::from_secs(120),
+            give_up_in_all: Duration::from_secs(240),
             ..Self::default()
         }
     }
@@ -164,6 +170,7 @@ impl Config {
             first_resend: timers.first_resend.clamp(RESEND_MIN, WAIT_MAX),
             resend_cap: timers.resend_cap.clamp(RESEND_MIN, WAIT_MAX),
             give_up: timers.give_up.min(WAIT_MAX),
+            give_up_in_all: timers.give_up_in_all.min(WAIT_MAX),
             alert_grace: timers.alert_grace.min(WAIT_MAX),
         };
         self

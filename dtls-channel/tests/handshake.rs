@@ -238,6 +238,39 @@ fn a_server_that_is_not_there_is_given_up_after_the_time_set() {
 }
 
 #[test]
+fn each_new_flight_has_the_whole_time_and_the_handshake_no_more_than_its_own() {
+    let seconds = Duration::from_secs;
+    // Each flight gets through 9 s after it was first sent: three of them take longer than 10 s.
+    let end = |in_all: u64| {
+        let timers = Timers {
+            first_resend: seconds(9),
+            resend_cap: seconds(9),
+            give_up: seconds(10),
+            give_up_in_all: seconds(in_all),
+            ..Timers::default()
+        };
+        let client = config().with_timers(timers);
+        // The server never repeats a flight by itself.
+        let server = config().with_timers(Timers { first_resend: MINUTE, ..timers });
+        let mut net = net(1, &LinkConfig::default(), server, client);
+        let mut seen = 0;
+        net.run_until(MINUTE * 2, |n| {
+            // The first copy of each of the client's flights is lost.
+            if n.up.stats().pushed > seen {
+                seen = n.up.stats().pushed;
+                if seen % 2 == 1 {
+                    n.up.clear();
+                }
+            }
+            !n.events.is_empty()
+        });
+        (net.elapsed().as_secs(), close_reason(&net, Side::Client).cloned())
+    };
+    assert_eq!(end(60), (27, None));
+    assert_eq!(end(20), (20, Some(CloseReason::TimedOut)));
+}
+
+#[test]
 fn a_handshake_under_way_follows_the_datagram_size_it_is_told() {
     let mut net = Net::new(1, &LinkConfig::default(), Arc::new(config()));
     let id = net.connect(Arc::new(config()));

@@ -252,6 +252,7 @@ fn timers_of_zero_neither_hang_nor_flood() {
         first_resend: Duration::ZERO,
         resend_cap: Duration::ZERO,
         give_up: Duration::MAX,
+        give_up_in_all: Duration::MAX,
         alert_grace: Duration::MAX,
     };
     let link = LinkConfig { loss: 1.0, ..LinkConfig::default() };

@@ -116,7 +116,10 @@ pub(super) struct Core {
     answer_pause: Duration,
     resend_at: Instant,
     interval: Duration,
+    /// When the newest flight has waited long enough for its answer.
     give_up_at: Instant,
+    /// When the handshake ends whatever progress it makes.
+    ends_at: Instant,
     /// What seems to be wrong, and when that is believed unless the handshake goes on.
     doubt: Option<(Instant, Doubt)>,
     peer_repeats: bool,
@@ -152,6 +155,7 @@ impl Early {
 impl Core {
     fn new(now: Instant, path: Path, config: Arc<Config>, incoming: Reassembler) -> Self {
         let timers = config.timers;
+        let ends_at = now + timers.give_up_in_all;
         Self {
             path,
             transcript: Vec::with_capacity(2_048),
@@ -174,7 +178,8 @@ impl Core {
             answer_pause: timers.first_resend / ANSWER_INTERVAL_SHARE,
             resend_at: now + timers.first_resend,
             interval: timers.first_resend,
-            give_up_at: now + timers.give_up,
+            give_up_at: ends_at.min(now + timers.give_up),
+            ends_at,
             doubt: None,
             peer_repeats: false,
             early: Early::default(),
@@ -219,6 +224,7 @@ impl Core {
         self.resends = 0;
         self.is_answered = false;
         self.doubt = None;
+        self.give_up_at = self.ends_at.min(now + self.config.timers.give_up);
         self.send_flight(now, sink);
     }
 
