@@ -142,6 +142,9 @@ impl Drop for Randoms {
 }
 
 #[cfg(test)]
+mod vectors;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use data_encoding::HEXLOWER;
