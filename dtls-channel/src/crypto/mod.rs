@@ -6,6 +6,8 @@ mod group;
 mod prf;
 mod signature;
 mod suite;
+#[cfg(test)]
+mod wycheproof;
 
 pub use credentials::{CERTIFICATE_BYTES_MAX, Credentials, CredentialsError};
 pub use exporter::Exporter;

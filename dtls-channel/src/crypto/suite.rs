@@ -154,7 +154,7 @@ impl TrafficKey {
     pub(crate) fn seal(
         &self,
         epoch_and_sequence: u64,
-        aad: [u8; 13],
+        aad: impl AsRef<[u8]>,
         content: &[u8],
         out: &mut Vec<u8>,
     ) {
@@ -176,10 +176,10 @@ impl TrafficKey {
     }
 
     /// Opens `body` (explicit nonce, ciphertext, tag) in place. On failure its bytes are garbage.
-    pub(crate) fn open<'a>(
+    pub(crate) fn open<'a, A: AsRef<[u8]>>(
         &self,
         epoch_and_sequence: u64,
-        aad: impl FnOnce(u16) -> [u8; 13],
+        aad: impl FnOnce(u16) -> A,
         body: &'a mut [u8],
     ) -> Option<&'a mut [u8]> {
         let overhead = self.suite.seal_overhead();
