@@ -138,7 +138,7 @@ impl Exchange<'_> {
 
     fn check(&self, established: &Established) -> Result<(), ExchangeError> {
         let fail = |what: &str| Err(ExchangeError::Unexpected(what.into()));
-        let has_certificate = !established.peer_certificate.is_empty();
+        let has_certificate = established.peer_fingerprint.is_some();
         if self.settings.expect_no_peer_certificate && has_certificate {
             return fail("the peer presented a certificate");
         }

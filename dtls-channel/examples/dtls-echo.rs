@@ -178,9 +178,9 @@ fn stdin_lines() -> mpsc::UnboundedReceiver<Vec<u8>> {
 
 fn report(established: &Established) {
     eprintln!(
-        "PEER version=DTLSv1.2 suite={} group={:?} ems={} cid=no resumed=no",
+        "PEER version=DTLSv1.2 suite={} group={} ems={} cid=no resumed=no",
         established.suite.name(),
-        established.group,
+        established.group.map_or_else(|| "none".into(), |group| format!("{group:?}")),
         if established.extended_master_secret { "yes" } else { "no" },
     );
 }

@@ -81,9 +81,13 @@ impl std::fmt::Debug for Event {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Established {
-    /// The peer's certificate, in DER. Its key's possession is proved, nothing else. Empty only at
-    /// a server whose [`ClientCertificate`](crate::ClientCertificate) admits a client without one.
-    pub peer_certificate: Vec<u8>,
+    /// The peer's certificate, in DER, as far as it is known here: its key's possession is proved,
+    /// nothing else. `None` at a server if the association was resumed (the ticket holds the
+    /// fingerprint alone), and wherever `peer_fingerprint` is `None`.
+    pub peer_certificate: Option<Vec<u8>>,
+    /// SHA-256 of the peer's certificate: who it is, in every kind of handshake. `None` only at a
+    /// server whose [`ClientCertificate`](crate::ClientCertificate) admits a client without one.
+    pub peer_fingerprint: Option<[u8; 32]>,
     /// Derives keys bound to this association; use it, then drop it.
     pub exporter: Exporter,
     /// The peer's address.
@@ -92,8 +96,8 @@ pub struct Established {
     pub incoming: bool,
     /// The cipher suite.
     pub suite: CipherSuite,
-    /// The key exchange group.
-    pub group: Group,
+    /// The key exchange group; `None` if the association was resumed, which takes no key exchange.
+    pub group: Option<Group>,
     /// One round trip of the handshake, the peer's computing included; `None` if every flight had to
     /// be repeated, so that nothing can be told.
     pub round_trip: Option<Duration>,

@@ -40,7 +40,10 @@ fn every_suite_and_group_opens_and_carries_messages_both_ways() {
             let (mut exported, mut ids) = (Vec::new(), Vec::new());
             for (_, side, id, event) in net.events.drain(..) {
                 let Event::Established(e) = event else { panic!("{event:?}") };
-                assert_eq!((e.suite, e.group, e.extended_master_secret), (suite, group, true));
+                assert_eq!(
+                    (e.suite, e.group, e.extended_master_secret),
+                    (suite, Some(group), true)
+                );
                 assert_eq!(e.incoming, side == Side::Server);
                 assert_eq!(e.round_trip, Some(Duration::from_millis(40)));
                 let mut key = [0; 40];
@@ -361,7 +364,10 @@ fn servers_view(server: ClientCertificate, client: ClientCertificate) -> Result<
         return Err(reason.clone());
     }
     let seen = net.events.iter().find_map(|(_, side, _, event)| match event {
-        Event::Established(e) if *side == Side::Server => Some(!e.peer_certificate.is_empty()),
+        Event::Established(e) if *side == Side::Server => {
+            assert_eq!(e.peer_certificate.is_some(), e.peer_fingerprint.is_some());
+            Some(e.peer_certificate.is_some())
+        }
         _ => None,
     });
     Ok(seen.unwrap())

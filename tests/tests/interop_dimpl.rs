@@ -106,7 +106,7 @@ impl Pair {
                 Event::Established(established) => {
                     self.id = Some(id);
                     self.seen.our_suite = Some(established.suite);
-                    self.seen.our_peer = Some(established.peer_certificate.clone());
+                    self.seen.our_peer = established.peer_certificate.clone();
                 }
                 Event::Message { data, .. } => self.seen.our_messages.push(data.to_vec()),
                 Event::Closed(reason) => self.seen.our_end = Some(reason),

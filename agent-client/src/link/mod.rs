@@ -368,7 +368,7 @@ impl Link {
     }
 
     fn established(&mut self, now: Instant, established: &Established) {
-        let server = Fingerprint::of_der(&established.peer_certificate);
+        let server = established.peer_fingerprint.map(|f| Fingerprint::from_bytes(f).to_string());
         let enrol = self.setup.token.as_ref().map(|token| {
             let mut exported = [0; proof::EXPORTER_BYTES];
             established.exporter.export(proof::EXPORTER_LABEL, b"", &mut exported);
@@ -383,7 +383,7 @@ impl Link {
             enrol,
             holds: self.holds,
         };
-        tracing::debug!(%server, remote = %established.remote, "channel established");
+        tracing::debug!(server, remote = %established.remote, "channel established");
         self.core.established(now);
         self.changed();
         let (keep_alive, peer_timeout) = (self.setup.keep_alive, self.setup.peer_timeout);

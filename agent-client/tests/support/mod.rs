@@ -265,7 +265,7 @@ impl Serving {
                     };
                     let peer = Peer {
                         session: Session::new(now, config),
-                        fingerprint: Fingerprint::of_der(&established.peer_certificate),
+                        fingerprint: Fingerprint::from_bytes(established.peer_fingerprint.unwrap()),
                         exported,
                         known: false,
                         closing: false,

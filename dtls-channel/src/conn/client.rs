@@ -373,7 +373,7 @@ impl AwaitFinished {
         }
         Ok(Summary {
             master: self.master,
-            peer_certificate: self.certificate,
+            peer_certificate: Some(self.certificate),
             group: self.group,
             ems: self.ems,
             last_flight: None,

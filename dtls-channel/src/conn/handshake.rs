@@ -11,6 +11,7 @@ use super::{client, server};
 use crate::config::Config;
 use crate::crypto::{
     CipherSuite, Exporter, Group, MasterSecret, NoRandom, PremasterSecret, Randoms, TrafficKey,
+    fingerprint,
 };
 use crate::error::{CloseReason, Fault, PeerFault};
 use crate::event::{Established, Path, TimerKind};
@@ -61,7 +62,7 @@ pub(super) enum Next<S> {
 /// What the roles know when they are done.
 pub(super) struct Summary {
     pub(super) master: MasterSecret,
-    pub(super) peer_certificate: Vec<u8>,
+    pub(super) peer_certificate: Option<Vec<u8>>,
     pub(super) group: Group,
     pub(super) ems: bool,
     /// Present if our flight was the last one.
@@ -636,12 +637,13 @@ impl Handshake {
             sent_at: now,
         });
         let established = Established {
+            peer_fingerprint: summary.peer_certificate.as_deref().map(fingerprint),
             peer_certificate: summary.peer_certificate,
             suite: summary.master.suite(),
             exporter: Exporter::new(summary.master, core.randoms()),
             remote: core.path.remote,
             incoming: last_flight.is_some(),
-            group: summary.group,
+            group: Some(summary.group),
             round_trip: core.round_trip,
             extended_master_secret: summary.ems,
         };

@@ -255,7 +255,7 @@ impl AwaitFinished {
         core.send_last(&flight, sink);
         Ok(Summary {
             master: self.master,
-            peer_certificate: self.certificate.unwrap_or_default(),
+            peer_certificate: self.certificate,
             group: self.group,
             ems: self.ems,
             last_flight: Some(flight),

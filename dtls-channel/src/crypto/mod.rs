@@ -18,12 +18,20 @@ pub(crate) use signature::{PEER_SCHEMES, VerifyError, verify};
 pub use suite::CipherSuite;
 pub(crate) use suite::TrafficKey;
 
+use ring::digest;
 use ring::rand::{SecureRandom, SystemRandom};
 
 /// The system's generator gave nothing. Nothing can be done without it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the system's random generator failed")]
 pub struct NoRandom;
+
+/// By what a certificate is known: SHA-256 over its DER (RFC 8122 §5).
+pub(crate) fn fingerprint(certificate: &[u8]) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    bytes.copy_from_slice(digest::digest(&digest::SHA256, certificate).as_ref());
+    bytes
+}
 
 /// Fresh bytes from the system's generator.
 pub(crate) fn random<const N: usize>() -> Result<[u8; N], NoRandom> {

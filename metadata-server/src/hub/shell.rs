@@ -232,6 +232,10 @@ impl Shell {
     }
 
     fn on_established(&mut self, association: AssociationId, established: &Established) {
+        // Our configuration requires a certificate; without one there is nobody to look up.
+        let Some(fingerprint) = established.peer_fingerprint else {
+            return self.driver.close(clock::now(), association);
+        };
         self.last_peer += 1;
         let peer = PeerId(self.last_peer);
         let mut exporter = [0; EXPORTER_BYTES];
@@ -252,7 +256,7 @@ impl Shell {
         self.awake.insert(peer);
         self.tell_core(Input::Established {
             peer,
-            fingerprint: Fingerprint::of_der(&established.peer_certificate),
+            fingerprint: Fingerprint::from_bytes(fingerprint),
             exporter,
             remote: established.remote,
         });
