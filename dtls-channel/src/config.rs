@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use crate::crypto::{CipherSuite, Credentials, Group};
 use crate::error::PeerRefused;
-use crate::record::REPLAY_WINDOW_RECORDS_MAX;
+use crate::record::{CONTENT_BYTES_MAX, REPLAY_WINDOW_RECORDS_MAX};
 use crate::wire::AlertDescription;
 
 /// The smallest datagram size that may be set, in bytes of UDP payload.
@@ -12,6 +12,9 @@ pub const MTU_MIN: usize = 228;
 pub const MTU_MAX: usize = 65_507;
 /// Datagram size unless set: fits the IPv6 minimum MTU of 1,280 bytes behind a tunnel header.
 pub const MTU_DEFAULT: usize = 1_200;
+
+/// The smallest record size limit that may be set, or taken from a peer, in bytes (RFC 8449 §4).
+pub const RECORD_SIZE_LIMIT_MIN: u16 = 64;
 
 /// The shortest resend interval that may be set.
 pub const RESEND_MIN: Duration = Duration::from_millis(10);
@@ -118,6 +121,7 @@ pub struct Config {
     pub(crate) require_renegotiation_info: bool,
     pub(crate) client_certificate: ClientCertificate,
     pub(crate) replay_window: u16,
+    pub(crate) record_size_limit: u16,
     pub(crate) key_log: Option<Arc<dyn KeyLog>>,
 }
 
@@ -136,6 +140,7 @@ impl Config {
             require_renegotiation_info: true,
             client_certificate: ClientCertificate::default(),
             replay_window: 64,
+            record_size_limit: CONTENT_BYTES_MAX,
             key_log: None,
         }
     }
@@ -202,6 +207,15 @@ impl Config {
     #[must_use]
     pub fn with_replay_window(mut self, records: u16) -> Self {
         self.replay_window = records.min(REPLAY_WINDOW_RECORDS_MAX);
+        self
+    }
+
+    /// The longest record content to take, in bytes, brought into [`RECORD_SIZE_LIMIT_MIN`]`..=`
+    /// 16,384, which is the default: peers that know RFC 8449 send none that is longer, and one
+    /// that comes from them all the same is dropped. It says nothing about what we send.
+    #[must_use]
+    pub fn with_record_size_limit(mut self, bytes: u16) -> Self {
+        self.record_size_limit = bytes.clamp(RECORD_SIZE_LIMIT_MIN, CONTENT_BYTES_MAX);
         self
     }
 

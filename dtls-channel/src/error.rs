@@ -29,6 +29,9 @@ pub enum PeerFault {
     /// An extension in the answer that the question did not have (RFC 5246 §7.4.1.4).
     #[error("extension {0} was not offered")]
     UnsolicitedExtension(u16),
+    /// A record size limit below 64 bytes, or one beside a maximum fragment length (RFC 8449).
+    #[error("the record size limit is below 64 bytes, or not the only one")]
+    BadRecordSizeLimit,
     /// A public point that is not on its curve, or a shared secret of zeros.
     #[error("the key exchange's public value is invalid")]
     BadPoint,
@@ -93,7 +96,7 @@ impl Fault {
             Self::Peer(fault) => match fault {
                 PeerFault::Malformed(_) => AlertDescription::DECODE_ERROR,
                 PeerFault::UnexpectedMessage { .. } => AlertDescription::UNEXPECTED_MESSAGE,
-                PeerFault::NotOffered(_) | PeerFault::BadPoint => {
+                PeerFault::NotOffered(_) | PeerFault::BadPoint | PeerFault::BadRecordSizeLimit => {
                     AlertDescription::ILLEGAL_PARAMETER
                 }
                 PeerFault::UnsolicitedExtension(_) => AlertDescription::UNSUPPORTED_EXTENSION,

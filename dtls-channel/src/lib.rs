@@ -59,8 +59,8 @@ pub mod testing;
 mod wire;
 
 pub use config::{
-    ClientCertificate, Config, KeyLog, MTU_DEFAULT, MTU_MAX, MTU_MIN, PeerVerifier, RESEND_MIN,
-    Timers, WAIT_MAX,
+    ClientCertificate, Config, KeyLog, MTU_DEFAULT, MTU_MAX, MTU_MIN, PeerVerifier,
+    RECORD_SIZE_LIMIT_MIN, RESEND_MIN, Timers, WAIT_MAX,
 };
 pub use conn::{Connection, EARLY_BYTES_MAX};
 pub use crypto::{

@@ -27,7 +27,6 @@ use crate::handshake::messages::{
 };
 use crate::handshake::{Fragment, Message};
 use crate::outbox::Sink;
-use crate::record::{ReadKeys, WriteKeys};
 use crate::wire::HandshakeType;
 use crate::wire::ids::VERSION_1_2;
 
@@ -101,6 +100,7 @@ pub(super) fn start(now: Instant, core: &mut Core, sink: &mut Sink) -> Result<St
         random: core.client_random,
         suites: core.config.suites.clone(),
         groups: core.config.groups.clone(),
+        record_size_limit: core.config.record_size_limit,
     };
     send_hello(now, core, &offer, &[], sink);
     Ok(State::AwaitServerHello(AwaitServerHello { offer, cookie: None, hellos: 1 }))
@@ -227,6 +227,9 @@ impl AwaitServerHello {
         if hello.version != VERSION_1_2 {
             return Err(Mismatch::Version(hello.version).into());
         }
+        if hello.limits_records_twice() {
+            return Err(PeerFault::BadRecordSizeLimit.into());
+        }
         if let Some(number) = hello.unsolicited {
             return Err(PeerFault::UnsolicitedExtension(number).into());
         }
@@ -239,6 +242,7 @@ impl AwaitServerHello {
         if !hello.renegotiation_info && core.config.require_renegotiation_info {
             return Err(Mismatch::RenegotiationInfo.into());
         }
+        core.record_limits.agree(&core.config, hello.record_size_limit)?;
         core.server_random = hello.random;
         core.hear(message);
         let agreed = Agreed { suite, ems: hello.ems };
@@ -357,9 +361,7 @@ impl AwaitCertificateRequest {
         let verify_data = master.verify_data(true, &core.transcript);
         let finished = core.say(HandshakeType::FINISHED, |w| w.extend_from_slice(&verify_data));
         let expected = master.verify_data(false, &core.transcript);
-        core.incoming.forget_unfinished();
-        core.write = Some(WriteKeys::new(keys.client));
-        core.read = Some(ReadKeys::new(keys.server, core.config.replay_window));
+        core.take_up(keys.client, keys.server);
         items.extend([Item::ChangeCipherSpec, Item::Sealed(finished)]);
         core.start_flight(now, items, sink);
         Ok(State::AwaitFinished(AwaitFinished { master, certificate, group, ems, expected }))

@@ -1,7 +1,7 @@
 use crate::event::Path;
 use crate::handshake::{HEADER_LEN as MESSAGE_HEADER_LEN, Message, write_fragment};
 use crate::outbox::Sink;
-use crate::record::{HEADER_LEN as RECORD_HEADER_LEN, WriteKeys, plaintext};
+use crate::record::{CONTENT_BYTES_MAX, HEADER_LEN as RECORD_HEADER_LEN, WriteKeys, plaintext};
 use crate::stats::DropCause;
 use crate::wire::ids::{VERSION_1_0, VERSION_1_2};
 use crate::wire::{ContentType, HandshakeType};
@@ -85,10 +85,13 @@ impl Packer<'_> {
     }
 
     fn message(&mut self, message: &Message, sealed: bool) {
-        let overhead = match &self.keys {
-            Some(keys) if sealed => keys.overhead(),
-            _ => RECORD_HEADER_LEN,
-        } + MESSAGE_HEADER_LEN;
+        let (overhead, record_max) = match &self.keys {
+            // RFC 8449 §4: the peer's limit is for protected records.
+            Some(keys) if sealed => (keys.overhead(), keys.content_max()),
+            _ => (RECORD_HEADER_LEN, usize::from(CONTENT_BYTES_MAX)),
+        };
+        let overhead = overhead + MESSAGE_HEADER_LEN;
+        let piece_max = record_max - MESSAGE_HEADER_LEN;
         let length = message.body().len();
         // Several servers do not take a ClientHello in pieces, whatever the MTU.
         let whole = message.kind == HandshakeType::CLIENT_HELLO;
@@ -104,7 +107,7 @@ impl Packer<'_> {
                 continue;
             }
             let room = self.mtu.saturating_sub(used).max(1);
-            let piece = if whole { left } else { left.min(room) };
+            let piece = if whole { left } else { left.min(room).min(piece_max) };
             self.fragment(message, offset, piece, sealed);
             offset += piece;
             if offset == length {

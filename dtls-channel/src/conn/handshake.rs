@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::flight::{Flight, Item};
 use super::open::{FATAL, LastFlight, Open};
+use super::record_limits::RecordLimits;
 use super::{client, server};
 use crate::config::Config;
 use crate::crypto::{
@@ -96,6 +97,7 @@ pub(super) struct Core {
     pub(super) write: Option<WriteKeys>,
     /// Present exactly while the peer's Finished is awaited.
     pub(super) read: Option<ReadKeys>,
+    pub(super) record_limits: RecordLimits,
     next_message_seq: u16,
     /// Largest datagram, in bytes; less than configured if the path seems to need it.
     mtu: usize,
@@ -165,6 +167,7 @@ impl Core {
             server_random: [0; 32],
             write: None,
             read: None,
+            record_limits: RecordLimits::default(),
             next_message_seq: 0,
             mtu: config.mtu,
             sequence0: 0,
@@ -274,6 +277,14 @@ impl Core {
         }
         let (client, server) = master.traffic_keys(&randoms);
         (master, KeyPair { client, server })
+    }
+
+    /// From here on only protected messages are due.
+    pub(super) fn take_up(&mut self, write: TrafficKey, read: TrafficKey) {
+        let limits = self.record_limits;
+        self.incoming.forget_unfinished();
+        self.write = Some(WriteKeys::new(write, limits.sent));
+        self.read = Some(ReadKeys::new(read, self.config.replay_window, limits.received));
     }
 
     /// The pin check, once the peer has proved that it holds the key.

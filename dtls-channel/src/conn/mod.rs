@@ -7,6 +7,7 @@ mod client;
 mod flight;
 mod handshake;
 mod open;
+mod record_limits;
 mod server;
 #[cfg(all(test, feature = "testing"))]
 mod transitions;

@@ -6,7 +6,7 @@ use crate::error::{CloseReason, SendError};
 use crate::event::{AssociationId, Path};
 use crate::handshake::fragments;
 use crate::outbox::Sink;
-use crate::record::{CONTENT_BYTES_MAX, ReadKeys, Record, WriteKeys};
+use crate::record::{ReadKeys, Record, WriteKeys};
 use crate::stats::DropCause;
 use crate::wire::{AlertDescription, ContentType, HandshakeType};
 
@@ -72,7 +72,7 @@ impl Open {
     }
 
     pub(super) fn message_size_max(&self) -> usize {
-        (self.mtu as usize).saturating_sub(self.write.overhead()).min(CONTENT_BYTES_MAX)
+        (self.mtu as usize).saturating_sub(self.write.overhead()).min(self.write.content_max())
     }
 
     pub(super) fn send(
@@ -184,14 +184,15 @@ mod tests {
     use crate::conn::flight::Item;
     use crate::crypto::{CipherSuite, TrafficKey};
     use crate::handshake::{Message, write_fragment};
-    use crate::record::Records;
+    use crate::record::{CONTENT_BYTES_MAX, Records};
 
     /// The runner's `DTLS-RetransmitFinished-Fragmented`.
     #[test]
     #[expect(clippy::disallowed_methods, reason = "a virtual clock starts somewhere")]
     fn a_repeated_finished_in_many_pieces_asks_for_our_last_flight_once() {
         let key = || TrafficKey::new(CipherSuite::Aes128GcmSha256, &[1; 16], &[2; 4]);
-        let (mut peer, read) = (WriteKeys::new(key()), ReadKeys::new(key(), 64));
+        let write = || WriteKeys::new(key(), CONTENT_BYTES_MAX);
+        let (mut peer, read) = (write(), ReadKeys::new(key(), 64, CONTENT_BYTES_MAX));
         let mut now = Instant::now();
         let last_flight = LastFlight {
             flight: Flight::new(vec![Item::ChangeCipherSpec]),
@@ -199,7 +200,7 @@ mod tests {
             answers: 5,
             sent_at: now,
         };
-        let mut open = Open::new(WriteKeys::new(key()), read, 1_200, &[0; 32], Some(last_flight));
+        let mut open = Open::new(write(), read, 1_200, &[0; 32], Some(last_flight));
         let finished = Message::build(HandshakeType::FINISHED, 5, |w| w.extend([0; 12]));
         let path = std::net::SocketAddr::from(([127, 0, 0, 1], 1)).into();
         let mut sink = Sink::default();

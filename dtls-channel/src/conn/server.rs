@@ -15,7 +15,6 @@ use crate::handshake::messages::{
     ServerKeyExchange, Signed,
 };
 use crate::outbox::Sink;
-use crate::record::{ReadKeys, WriteKeys};
 use crate::wire::HandshakeType;
 use crate::wire::ids::VERSION_1_2;
 
@@ -89,12 +88,14 @@ pub(super) fn start(
     if !hello.offers_ems && config.require_ems {
         return Err(Mismatch::ExtendedMasterSecret.into());
     }
+    core.record_limits.agree(&config, hello.record_size_limit)?;
     core.server_random = random()?;
     core.hear(message);
     let answer = ServerHello {
         ems: hello.offers_ems,
         renegotiation_info: hello.offers_renegotiation_info,
         point_formats: hello.offers_point_formats,
+        record_size_limit: hello.record_size_limit.map(|_| config.record_size_limit),
         ..ServerHello::new(core.server_random, suite)
     };
     let share = KeyShare::generate(group)?;
@@ -209,7 +210,7 @@ impl AwaitClientKeyExchange {
                 keys,
             })),
             None => {
-                take_up(keys, core);
+                core.take_up(keys.server, keys.client);
                 let certificate = None;
                 Ok(State::AwaitFinished(AwaitFinished { ems, group, certificate, master }))
             }
@@ -224,17 +225,10 @@ impl AwaitCertificateVerify {
         core.check_peer(&self.certificate)?;
         core.hear(message);
         let Self { ems, group, certificate, master, keys } = self;
-        take_up(keys, core);
+        core.take_up(keys.server, keys.client);
         let certificate = Some(certificate);
         Ok(State::AwaitFinished(AwaitFinished { ems, group, certificate, master }))
     }
-}
-
-/// From here on only protected messages are due.
-fn take_up(keys: KeyPair, core: &mut Core) {
-    core.incoming.forget_unfinished();
-    core.read = Some(ReadKeys::new(keys.client, core.config.replay_window));
-    core.write = Some(WriteKeys::new(keys.server));
 }
 
 impl AwaitFinished {

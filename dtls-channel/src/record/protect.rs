@@ -9,7 +9,7 @@ use crate::wire::ids::VERSION_1_2;
 /// The only protected epoch of an association: there is no renegotiation.
 const PROTECTED_EPOCH: u16 = 1;
 /// The largest plaintext of a record (RFC 5246 §6.2.1).
-pub(crate) const CONTENT_BYTES_MAX: usize = 1 << 14;
+pub(crate) const CONTENT_BYTES_MAX: u16 = 1 << 14;
 
 /// Appends an unprotected record of epoch 0.
 pub(crate) fn plaintext(
@@ -29,11 +29,18 @@ pub(crate) fn plaintext(
 pub(crate) struct WriteKeys {
     key: TrafficKey,
     next: u64,
+    content_max: u16,
 }
 
 impl WriteKeys {
-    pub(crate) fn new(key: TrafficKey) -> Self {
-        Self { key, next: 0 }
+    /// `content_max` is the longest content to seal, in bytes: what the peer takes (RFC 8449).
+    pub(crate) fn new(key: TrafficKey, content_max: u16) -> Self {
+        Self { key, next: 0, content_max }
+    }
+
+    /// The longest content of a record, in bytes.
+    pub(crate) fn content_max(&self) -> usize {
+        usize::from(self.content_max)
     }
 
     pub(crate) fn next_sequence(&self) -> u64 {
@@ -62,7 +69,7 @@ impl WriteKeys {
         content: &[u8],
         out: &mut Vec<u8>,
     ) -> Option<u64> {
-        if self.remaining() == 0 || content.len() > CONTENT_BYTES_MAX {
+        if self.remaining() == 0 || content.len() > self.content_max() {
             return None;
         }
         let sequence = self.next;
@@ -81,6 +88,7 @@ impl WriteKeys {
 pub(crate) struct ReadKeys {
     key: TrafficKey,
     window: ReplayWindow,
+    content_max: u16,
 }
 
 /// An authentic record.
@@ -92,8 +100,9 @@ pub(crate) struct Opened<'a> {
 }
 
 impl ReadKeys {
-    pub(crate) fn new(key: TrafficKey, window_records: u16) -> Self {
-        Self { key, window: ReplayWindow::new(window_records) }
+    /// `content_max` is the longest content to take, in bytes: what the peer was told (RFC 8449).
+    pub(crate) fn new(key: TrafficKey, window_records: u16, content_max: u16) -> Self {
+        Self { key, window: ReplayWindow::new(window_records), content_max }
     }
 
     /// Opens a record in place; one that is refused leaves nothing behind but a cause.
@@ -112,7 +121,8 @@ impl ReadKeys {
         let aad = |length| additional_data(number, content_type, length);
         let content = self.key.open(number, aad, record.body).ok_or(DropCause::BadTag)?;
         self.window.mark(sequence);
-        if content.len() > CONTENT_BYTES_MAX {
+        // RFC 8449 §4 lets DTLS discard it; the association is worth more than the sender's mistake.
+        if content.len() > usize::from(self.content_max) {
             return Err(DropCause::TooLong);
         }
         Ok(Opened { content_type, sequence, content })
@@ -127,7 +137,7 @@ mod tests {
 
     fn pair() -> (WriteKeys, ReadKeys) {
         let key = || TrafficKey::new(CipherSuite::Aes128GcmSha256, &[1; 16], &[2; 4]);
-        (WriteKeys::new(key()), ReadKeys::new(key(), 64))
+        (WriteKeys::new(key(), CONTENT_BYTES_MAX), ReadKeys::new(key(), 64, CONTENT_BYTES_MAX))
     }
 
     fn open(read: &mut ReadKeys, mut datagram: Vec<u8>) -> Result<(u64, Vec<u8>), DropCause> {
@@ -159,6 +169,18 @@ mod tests {
         let length = out.len();
         assert!(write.seal(ContentType::APPLICATION_DATA, b"one more", &mut out).is_none());
         assert_eq!(out.len(), length);
+    }
+
+    #[test]
+    fn no_record_is_longer_than_its_reader_takes_and_a_longer_one_is_discarded() {
+        let (mut write, mut read) = pair();
+        write.content_max = 64;
+        let mut out = Vec::new();
+        assert!(write.seal(ContentType::APPLICATION_DATA, &[1; 65], &mut out).is_none());
+        assert_eq!((out.len(), write.next_sequence()), (0, 0));
+        write.seal(ContentType::APPLICATION_DATA, &[1; 64], &mut out).unwrap();
+        read.content_max = 63;
+        assert_eq!(open(&mut read, out), Err(DropCause::TooLong));
     }
 
     #[test]

@@ -78,10 +78,12 @@ wire_id! {
 
 /// Extension numbers.
 pub(crate) mod extension {
+    pub(crate) const MAX_FRAGMENT_LENGTH: u16 = 1;
     pub(crate) const SUPPORTED_GROUPS: u16 = 10;
     pub(crate) const EC_POINT_FORMATS: u16 = 11;
     pub(crate) const SIGNATURE_ALGORITHMS: u16 = 13;
     pub(crate) const EXTENDED_MASTER_SECRET: u16 = 23;
+    pub(crate) const RECORD_SIZE_LIMIT: u16 = 28;
     pub(crate) const RENEGOTIATION_INFO: u16 = 0xff01;
 }
 

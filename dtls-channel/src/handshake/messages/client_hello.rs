@@ -21,6 +21,8 @@ pub(crate) struct ClientHello<'a> {
     pub(crate) offers_ems: bool,
     pub(crate) offers_renegotiation_info: bool,
     pub(crate) offers_point_formats: bool,
+    /// The longest record content that the client takes, in bytes (RFC 8449).
+    pub(crate) record_size_limit: Option<u16>,
 }
 
 /// The part of a ClientHello up to its cookie: all that a first fragment need hold.
@@ -73,6 +75,7 @@ impl<'a> ClientHello<'a> {
             offers_ems: false,
             offers_renegotiation_info: scsv,
             offers_point_formats: false,
+            record_size_limit: None,
         };
         extensions(&mut r, |number, body| {
             let mut e = Reader::new(body, "ClientHello extension");
@@ -93,6 +96,7 @@ impl<'a> ClientHello<'a> {
                         return Err(e.fault());
                     }
                 }
+                extension::RECORD_SIZE_LIMIT => this.record_size_limit = Some(e.u16()?),
                 _ => return Ok(()),
             }
             e.finish()
@@ -136,6 +140,7 @@ pub(crate) struct ClientOffer {
     pub(crate) random: [u8; 32],
     pub(crate) suites: Vec<CipherSuite>,
     pub(crate) groups: Vec<Group>,
+    pub(crate) record_size_limit: u16,
 }
 
 impl ClientOffer {
@@ -158,6 +163,7 @@ impl ClientOffer {
             write_extension(w, extension::SIGNATURE_ALGORITHMS, |w| {
                 w.vec16(|w| PEER_SCHEMES.iter().for_each(|s| w.u16(s.0)));
             });
+            write_extension(w, extension::RECORD_SIZE_LIMIT, |w| w.u16(self.record_size_limit));
         });
     }
 }
@@ -178,7 +184,12 @@ mod tests {
     use super::*;
 
     fn offer() -> ClientOffer {
-        ClientOffer { random: [5; 32], suites: CipherSuite::ALL.into(), groups: Group::ALL.into() }
+        ClientOffer {
+            random: [5; 32],
+            suites: CipherSuite::ALL.into(),
+            groups: Group::ALL.into(),
+            record_size_limit: 0x4000,
+        }
     }
 
     fn written(cookie: &[u8]) -> Vec<u8> {
@@ -196,18 +207,20 @@ mod tests {
         expected.extend([2, 9, 9]); // cookie
         expected.extend([0, 6, 0xc0, 0x2b, 0xc0, 0x2c, 0xcc, 0xa9]); // suites
         expected.extend([1, 0]); // compression
-        expected.extend([0, 43]); // extensions
+        expected.extend([0, 49]); // extensions
         expected.extend([0, 23, 0, 0]); // extended master secret
         expected.extend([0xff, 1, 0, 1, 0]); // renegotiation_info
         expected.extend([0, 10, 0, 8, 0, 6, 0, 23, 0, 29, 0, 24]); // groups
         expected.extend([0, 11, 0, 2, 1, 0]); // point formats
         expected.extend([0, 13, 0, 8, 0, 6, 4, 3, 5, 3, 8, 7]); // signature algorithms
+        expected.extend([0, 28, 0, 2, 0x40, 0]); // record size limit
         let extensions = expected.len() - (2 + 32 + 1 + 3 + 8 + 2 + 2);
         expected[2 + 32 + 1 + 3 + 8 + 2 + 1] = extensions as u8;
         assert_eq!(bytes, expected);
         let hello = ClientHello::read(&bytes).unwrap();
         assert_eq!(hello.random, [5; 32]);
         assert_eq!(ClientHello::read_prefix(&bytes).unwrap().cookie, [9, 9]);
+        assert_eq!(hello.record_size_limit, Some(0x4000));
         assert!(hello.offers_ems && hello.offers_renegotiation_info && hello.offers_point_formats);
         assert_eq!(hello.choose_suite(&CipherSuite::ALL), Some(CipherSuite::Aes128GcmSha256));
         assert_eq!(hello.choose_group(&[Group::X25519]), Some(Group::X25519));

@@ -37,6 +37,10 @@ pub(crate) struct ServerHello {
     pub(crate) ems: bool,
     pub(crate) renegotiation_info: bool,
     pub(crate) point_formats: bool,
+    /// The longest record content that the server takes, in bytes (RFC 8449).
+    pub(crate) record_size_limit: Option<u16>,
+    /// RFC 6066 §4, which nobody offers us or is offered by us.
+    pub(crate) has_max_fragment_length: bool,
     /// An extension that our hello does not offer.
     pub(crate) unsolicited: Option<u16>,
 }
@@ -50,8 +54,15 @@ impl ServerHello {
             ems: false,
             renegotiation_info: false,
             point_formats: false,
+            record_size_limit: None,
+            has_max_fragment_length: false,
             unsolicited: None,
         }
+    }
+
+    /// True if the server sets the length of records twice (RFC 8449 §5).
+    pub(crate) fn limits_records_twice(&self) -> bool {
+        self.has_max_fragment_length && self.record_size_limit.is_some()
     }
 
     pub(crate) fn read(body: &[u8]) -> Result<Self, Malformed> {
@@ -70,6 +81,8 @@ impl ServerHello {
             ems: false,
             renegotiation_info: false,
             point_formats: false,
+            record_size_limit: None,
+            has_max_fragment_length: false,
             unsolicited: None,
         };
         extensions(&mut r, |number, body| {
@@ -88,9 +101,11 @@ impl ServerHello {
                         return Err(e.fault());
                     }
                 }
+                extension::RECORD_SIZE_LIMIT => this.record_size_limit = Some(e.u16()?),
                 // Some servers echo this one though it is the client's alone (RFC 8422 §5.1).
                 extension::SUPPORTED_GROUPS => return Ok(()),
                 other => {
+                    this.has_max_fragment_length |= other == extension::MAX_FRAGMENT_LENGTH;
                     this.unsolicited = Some(other);
                     return Ok(());
                 }
@@ -107,18 +122,23 @@ impl ServerHello {
         out.vec8(|_| {});
         out.u16(self.suite);
         out.u8(0);
-        if self.ems || self.renegotiation_info || self.point_formats {
-            out.vec16(|w| {
-                if self.ems {
-                    write_extension(w, extension::EXTENDED_MASTER_SECRET, |_| {});
-                }
-                if self.renegotiation_info {
-                    write_extension(w, extension::RENEGOTIATION_INFO, |w| w.u8(0));
-                }
-                if self.point_formats {
-                    write_extension(w, extension::EC_POINT_FORMATS, |w| w.vec8(|w| w.u8(0)));
-                }
-            });
+        let mut extensions = Vec::new();
+        let w = &mut extensions;
+        if self.ems {
+            write_extension(w, extension::EXTENDED_MASTER_SECRET, |_| {});
+        }
+        if self.renegotiation_info {
+            write_extension(w, extension::RENEGOTIATION_INFO, |w| w.u8(0));
+        }
+        if self.point_formats {
+            write_extension(w, extension::EC_POINT_FORMATS, |w| w.vec8(|w| w.u8(0)));
+        }
+        if let Some(limit) = self.record_size_limit {
+            write_extension(w, extension::RECORD_SIZE_LIMIT, |w| w.u16(limit));
+        }
+        // RFC 5246 §7.4.1.3: no extensions, no list of them.
+        if !extensions.is_empty() {
+            out.vec16(|w| w.bytes(&extensions));
         }
     }
 }
@@ -133,6 +153,7 @@ mod tests {
             ems: true,
             renegotiation_info: true,
             point_formats: true,
+            record_size_limit: Some(64),
             ..ServerHello::new([7; 32], CipherSuite::Aes256GcmSha384)
         };
         let mut bytes = Vec::new();
