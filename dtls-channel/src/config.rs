@@ -4,6 +4,7 @@ use std::time::Duration;
 use crate::crypto::{CipherSuite, Credentials, Group};
 use crate::error::PeerRefused;
 use crate::record::{CONTENT_BYTES_MAX, REPLAY_WINDOW_RECORDS_MAX};
+use crate::resumption::TicketKeys;
 use crate::wire::AlertDescription;
 
 /// The smallest datagram size that may be set, in bytes of UDP payload.
@@ -23,8 +24,8 @@ pub const WAIT_MAX: Duration = Duration::from_secs(3_600);
 
 /// Decides whether a peer is one we want to talk to.
 ///
-/// Called once per handshake, when the peer has proved that it holds the certificate's key and
-/// before any application byte is accepted or sent.
+/// Called in each handshake, when the peer has proved that it holds the certificate's key and before
+/// any application byte is accepted or sent; and before a session with that peer is resumed.
 pub trait PeerVerifier: Send + Sync {
     /// Judges the peer's certificate, in DER.
     ///
@@ -32,6 +33,17 @@ pub trait PeerVerifier: Send + Sync {
     /// The text ends up in [`CloseReason::PeerRefused`](crate::CloseReason::PeerRefused); the peer
     /// is told no more than [`alert`](Self::alert).
     fn verify(&self, certificate_der: &[u8]) -> Result<(), PeerRefused>;
+
+    /// Judges the client of a session that a server is about to resume, by SHA-256 of the certificate
+    /// that it proved to hold when the session was made: what the ticket keeps of it. A client's own
+    /// side has the whole certificate of its server, and asks [`verify`](Self::verify).
+    ///
+    /// # Errors
+    /// A refusal, as unless overridden, leads to a full handshake with its own judgement. The text is
+    /// not shown to anybody.
+    fn verify_resumed(&self, _fingerprint: &[u8; 32]) -> Result<(), PeerRefused> {
+        Err(PeerRefused("this verifier does not judge fingerprints".into()))
+    }
 
     /// The alert by which a refused peer learns of it.
     fn alert(&self) -> AlertDescription {
@@ -108,6 +120,14 @@ pub enum ClientCertificate {
     Never,
 }
 
+/// What a server needs to resume sessions.
+#[derive(Clone)]
+pub(crate) struct Tickets {
+    pub(crate) keys: Arc<TicketKeys>,
+    /// What clients are told, in seconds.
+    pub(crate) lifetime_s: u32,
+}
+
 /// How associations of one kind behave. Made once and shared.
 #[derive(Clone)]
 pub struct Config {
@@ -123,6 +143,8 @@ pub struct Config {
     pub(crate) replay_window: u16,
     pub(crate) record_size_limit: u16,
     pub(crate) key_log: Option<Arc<dyn KeyLog>>,
+    pub(crate) tickets: Option<Tickets>,
+    pub(crate) asks_for_tickets: bool,
 }
 
 impl Config {
@@ -142,6 +164,8 @@ impl Config {
             replay_window: 64,
             record_size_limit: CONTENT_BYTES_MAX,
             key_log: None,
+            tickets: None,
+            asks_for_tickets: false,
         }
     }
 
@@ -226,6 +250,24 @@ impl Config {
         self
     }
 
+    /// As a server, gives tickets to clients that ask for them, and resumes (RFC 5077) where
+    /// [`PeerVerifier::verify_resumed`] agrees. `lifetime` is a hint for clients: for how long the
+    /// keys will be held, in whole seconds; zero does not say.
+    #[must_use]
+    pub fn with_ticket_keys(mut self, keys: Arc<TicketKeys>, lifetime: Duration) -> Self {
+        let lifetime_s = u32::try_from(lifetime.as_secs()).unwrap_or(u32::MAX);
+        self.tickets = Some(Tickets { keys, lifetime_s });
+        self
+    }
+
+    /// As a client, asks for a ticket, so that [`Established::session`](crate::Established::session)
+    /// has what the next association can begin with. One that resumes asks anyway.
+    #[must_use]
+    pub fn asking_for_tickets(mut self) -> Self {
+        self.asks_for_tickets = true;
+        self
+    }
+
     /// The certificate we present, in DER.
     #[must_use]
     pub fn certificate(&self) -> &[u8] {
@@ -244,6 +286,7 @@ impl std::fmt::Debug for Config {
             .field("require_ems", &self.require_ems)
             .field("client_certificate", &self.client_certificate)
             .field("key_log", &self.key_log.is_some())
+            .field("tickets", &self.tickets.is_some())
             .finish_non_exhaustive()
     }
 }

@@ -5,6 +5,7 @@ use bytes::Bytes;
 
 use crate::crypto::{CipherSuite, Exporter, Group};
 use crate::error::CloseReason;
+use crate::resumption::Session;
 
 /// Names one association of an [`Endpoint`](crate::Endpoint); never given out twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -101,6 +102,12 @@ pub struct Established {
     /// One round trip of the handshake, the peer's computing included; `None` if every flight had to
     /// be repeated, so that nothing can be told.
     pub round_trip: Option<Duration>,
+    /// True if the handshake resumed an earlier association's session.
+    pub resumed: bool,
+    /// At a client to which the server gave a ticket: what the next association can begin with. It
+    /// takes the place of an older one. `None` after a resumption that brought no new ticket; the one
+    /// that was used can then be used again.
+    pub session: Option<Session>,
     /// True unless a setting admitted a peer without the extended master secret.
     pub extended_master_secret: bool,
 }

@@ -1,7 +1,7 @@
 //! DTLS 1.2 (RFC 6347) for a fleet of peers behind one UDP socket.
 //!
 //! **Goals.** A small profile done strictly: ECDHE_ECDSA with an AEAD, certificates on both sides,
-//! extended master secret, stateless cookies, timers at both ends, bounded memory, nothing acted on
+//! extended master secret, stateless cookies, resumption by tickets, timers at both ends, bounded memory, nothing acted on
 //! before it is authenticated once keys exist. All cryptography is ring's.
 //!
 //! **Non-goals.** Certificate chains, names and dates (the application pins), RSA, PSK, CBC,
@@ -14,7 +14,7 @@
 //! - [`Driver`] (feature `net`): an [`Endpoint`] on a UDP socket, with segmentation offload.
 //! - [`testing`] (feature `testing`): the same endpoints on a virtual network.
 //! - inside: `wire` (bytes), `record` (protection, replay), `handshake` (messages, reassembly),
-//!   `conn` (states and flights), `crypto` (ring).
+//!   `conn` (states and flights), `resumption` (tickets and sessions), `crypto` (ring).
 //!
 //! # Use
 //!
@@ -53,6 +53,7 @@ mod handshake;
 mod net;
 mod outbox;
 mod record;
+mod resumption;
 mod stats;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -74,5 +75,6 @@ pub use handshake::{ASSOCIATION_REASSEMBLY_BYTES_MAX, MESSAGE_BYTES_MAX};
 pub use net::Driver;
 pub use outbox::{OUTBOX_BYTES_MAX, Outbox, Sink, Transmit};
 pub use record::REPLAY_WINDOW_RECORDS_MAX;
+pub use resumption::{DecodeError, Session, TICKET_KEYS_MAX, TicketKeys};
 pub use stats::{DropCause, Drops, Stats};
 pub use wire::AlertDescription;

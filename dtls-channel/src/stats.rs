@@ -114,6 +114,11 @@ pub struct Stats {
     pub handshakes_started: u64,
     /// Handshakes that reached the open state.
     pub handshakes_completed: u64,
+    /// Of these, the ones that resumed a session.
+    pub handshakes_resumed: u64,
+    /// Tickets that led to a full handshake: at a server those it refused, at a client those that
+    /// the server did.
+    pub resumptions_declined: u64,
     /// Handshakes that ended otherwise.
     pub handshakes_failed: u64,
     /// Half-open associations evicted to admit newer ones.

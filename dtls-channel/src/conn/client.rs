@@ -7,17 +7,20 @@
 //!                        <-  ServerHello, Certificate, ServerKeyExchange,
 //!                            CertificateRequest, ServerHelloDone
 //! Certificate, ClientKeyExchange, CertificateVerify, [CCS], Finished  ->   flight 5
-//!                        <-  [CCS], Finished
+//!                        <-  [NewSessionTicket], [CCS], Finished
 //! ```
+//!
+//! Where a session is resumed it goes on behind ServerHello as [`resume`] shows.
 
 use std::time::Instant;
 
+use super::ending::{AwaitFinished, AwaitTicket, Ending};
 use super::flight::Item;
-use super::handshake::{Core, Next, Summary};
+use super::handshake::{Core, Next};
+use super::resume;
 use crate::config::ClientCertificate;
 use crate::crypto::{
-    CERTIFICATE_BYTES_MAX, CipherSuite, Group, KeyShare, MasterSecret, NoRandom, VERIFY_DATA_LEN,
-    random, same, verify,
+    CERTIFICATE_BYTES_MAX, CipherSuite, Group, KeyShare, NoRandom, random, verify,
 };
 use crate::error::{Fault, Mismatch, PeerFault};
 use crate::handshake::messages::client_hello::ClientOffer;
@@ -27,8 +30,9 @@ use crate::handshake::messages::{
 };
 use crate::handshake::{Fragment, Message};
 use crate::outbox::Sink;
+use crate::resumption::Session;
 use crate::wire::HandshakeType;
-use crate::wire::ids::VERSION_1_2;
+use crate::wire::ids::{VERSION_1_2, extension};
 
 /// A server may change its cookie secret between our hellos, but not for ever.
 const HELLOS_MAX: u16 = 16;
@@ -45,6 +49,7 @@ pub(super) enum State {
     AwaitServerKeyExchange(AwaitServerKeyExchange),
     AwaitCertificateRequest(AwaitCertificateRequest),
     AwaitServerHelloDone(AwaitServerHelloDone),
+    AwaitTicket(AwaitTicket),
     AwaitFinished(AwaitFinished),
 }
 
@@ -54,12 +59,15 @@ pub(super) struct AwaitServerHello {
     /// What the last hello carried; the first carries none.
     cookie: Option<Vec<u8>>,
     hellos: u16,
+    /// What the offer's ticket belongs to.
+    session: Option<Box<Session>>,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Agreed {
     suite: CipherSuite,
     ems: bool,
+    ticket_announced: bool,
 }
 
 #[derive(Debug)]
@@ -84,26 +92,25 @@ pub(super) struct AwaitCertificateRequest {
 #[derive(Debug)]
 pub(super) struct AwaitServerHelloDone(AwaitCertificateRequest);
 
-#[derive(Debug)]
-pub(super) struct AwaitFinished {
-    master: MasterSecret,
-    certificate: Vec<u8>,
-    group: Group,
-    ems: bool,
-    expected: [u8; VERIFY_DATA_LEN],
-}
-
-/// Sends the first hello.
-pub(super) fn start(now: Instant, core: &mut Core, sink: &mut Sink) -> Result<State, NoRandom> {
+/// Sends the first hello, with the ticket of a session if there is one to resume.
+pub(super) fn start(
+    now: Instant,
+    core: &mut Core,
+    session: Option<Session>,
+    sink: &mut Sink,
+) -> Result<State, NoRandom> {
     core.client_random = random()?;
-    let offer = ClientOffer {
+    let mut offer = ClientOffer {
         random: core.client_random,
         suites: core.config.suites.clone(),
         groups: core.config.groups.clone(),
         record_size_limit: core.config.record_size_limit,
+        session_id: Vec::new(),
+        ticket: None,
     };
+    let session = resume::offer(&core.config, session, &mut offer)?;
     send_hello(now, core, &offer, &[], sink);
-    Ok(State::AwaitServerHello(AwaitServerHello { offer, cookie: None, hellos: 1 }))
+    Ok(State::AwaitServerHello(AwaitServerHello { offer, cookie: None, hellos: 1, session }))
 }
 
 fn send_hello(now: Instant, core: &mut Core, offer: &ClientOffer, cookie: &[u8], sink: &mut Sink) {
@@ -139,7 +146,9 @@ impl State {
             (Self::AwaitServerHello(s), HandshakeType::HELLO_VERIFY_REQUEST) => {
                 s.verify_request(now, core, message, sink)
             }
-            (Self::AwaitServerHello(s), HandshakeType::SERVER_HELLO) => s.hello(core, message),
+            (Self::AwaitServerHello(s), HandshakeType::SERVER_HELLO) => {
+                s.hello(core, message, sink)
+            }
             (Self::AwaitCertificate(s), HandshakeType::CERTIFICATE) => s.certificate(core, message),
             (Self::AwaitServerKeyExchange(s), HandshakeType::SERVER_KEY_EXCHANGE) => {
                 s.key_exchange(core, message)
@@ -157,8 +166,9 @@ impl State {
             (Self::AwaitServerHelloDone(s), HandshakeType::SERVER_HELLO_DONE) => {
                 s.0.done(now, true, core, message, sink)
             }
+            (Self::AwaitTicket(s), HandshakeType::NEW_SESSION_TICKET) => s.ticket(core, message),
             (Self::AwaitFinished(s), HandshakeType::FINISHED) => {
-                return s.finished(message).map(Next::Done);
+                return s.finished(core, message, sink).map(Next::Done);
             }
             _ => Err(Fault::unexpected(kind, expected)),
         };
@@ -183,6 +193,7 @@ impl State {
                     HandshakeType::CERTIFICATE_REQUEST | HandshakeType::SERVER_HELLO_DONE
                 ),
                 Self::AwaitServerHelloDone(_) => kind == HandshakeType::SERVER_HELLO_DONE,
+                Self::AwaitTicket(_) => kind == HandshakeType::NEW_SESSION_TICKET,
                 Self::AwaitFinished(_) => kind == HandshakeType::FINISHED,
             }
     }
@@ -194,6 +205,7 @@ impl State {
             Self::AwaitServerKeyExchange(_) => "ServerKeyExchange",
             Self::AwaitCertificateRequest(_) => "CertificateRequest",
             Self::AwaitServerHelloDone(_) => "ServerHelloDone",
+            Self::AwaitTicket(_) => "NewSessionTicket",
             Self::AwaitFinished(_) => "Finished",
         }
     }
@@ -222,7 +234,7 @@ impl AwaitServerHello {
         Ok(State::AwaitServerHello(self))
     }
 
-    fn hello(self, core: &mut Core, message: &Message) -> Result<State, Fault> {
+    fn hello(self, core: &mut Core, message: &Message, sink: &mut Sink) -> Result<State, Fault> {
         let hello = ServerHello::read(message.body())?;
         if hello.version != VERSION_1_2 {
             return Err(Mismatch::Version(hello.version).into());
@@ -232,6 +244,9 @@ impl AwaitServerHello {
         }
         if let Some(number) = hello.unsolicited {
             return Err(PeerFault::UnsolicitedExtension(number).into());
+        }
+        if hello.announces_ticket && self.offer.ticket.is_none() {
+            return Err(PeerFault::UnsolicitedExtension(extension::SESSION_TICKET).into());
         }
         let suite = CipherSuite::from_iana(hello.suite)
             .filter(|suite| self.offer.suites.contains(suite))
@@ -245,7 +260,15 @@ impl AwaitServerHello {
         core.record_limits.agree(&core.config, hello.record_size_limit)?;
         core.server_random = hello.random;
         core.hear(message);
-        let agreed = Agreed { suite, ems: hello.ems };
+        if let Some(session) = self.session {
+            // RFC 5077 §3.4: the echo of our session id says that the ticket was taken.
+            if hello.session_id == self.offer.session_id {
+                return resume::go_on(core, *session, &hello);
+            }
+            sink.stats.resumptions_declined += 1;
+        }
+        let ticket_announced = hello.announces_ticket;
+        let agreed = Agreed { suite, ems: hello.ems, ticket_announced };
         Ok(State::AwaitCertificate(AwaitCertificate { agreed }))
     }
 }
@@ -336,7 +359,8 @@ impl AwaitCertificateRequest {
             return Err(PeerFault::Malformed("ServerHelloDone").into());
         }
         core.hear(message);
-        let Self { agreed: Agreed { suite, ems }, certificate, group, point } = self;
+        let Self { agreed: Agreed { suite, ems, ticket_announced }, certificate, group, point } =
+            self;
         let share = KeyShare::generate(group)?;
         let credentials = core.config.credentials.clone();
         let presents = asked && core.config.client_certificate != ClientCertificate::Never;
@@ -360,25 +384,17 @@ impl AwaitCertificateRequest {
         }
         let verify_data = master.verify_data(true, &core.transcript);
         let finished = core.say(HandshakeType::FINISHED, |w| w.extend_from_slice(&verify_data));
-        let expected = master.verify_data(false, &core.transcript);
-        core.take_up(keys.client, keys.server);
+        core.write_under(keys.client);
         items.extend([Item::ChangeCipherSpec, Item::Sealed(finished)]);
         core.start_flight(now, items, sink);
-        Ok(State::AwaitFinished(AwaitFinished { master, certificate, group, ems, expected }))
-    }
-}
-
-impl AwaitFinished {
-    fn finished(self, message: &Message) -> Result<Summary, Fault> {
-        if !same(message.body(), &self.expected) {
-            return Err(PeerFault::BadFinished.into());
-        }
-        Ok(Summary {
-            master: self.master,
-            peer_certificate: Some(self.certificate),
-            group: self.group,
-            ems: self.ems,
-            last_flight: None,
-        })
+        let ending = Ending {
+            master,
+            server_certificate: certificate,
+            group: Some(group),
+            ems,
+            own: presents.then(|| *credentials.fingerprint()),
+            session: None,
+        };
+        Ok(ending.begin(core, keys.server, ticket_announced))
     }
 }

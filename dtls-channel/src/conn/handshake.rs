@@ -12,13 +12,13 @@ use super::{client, server};
 use crate::config::Config;
 use crate::crypto::{
     CipherSuite, Exporter, Group, MasterSecret, NoRandom, PremasterSecret, Randoms, TrafficKey,
-    fingerprint,
 };
 use crate::error::{CloseReason, Fault, PeerFault};
 use crate::event::{Established, Path, TimerKind};
 use crate::handshake::{Fragment, Message, Reassembler, Taken, fragments};
 use crate::outbox::Sink;
 use crate::record::{ReadKeys, Record, Records, WriteKeys, plaintext};
+use crate::resumption::Session;
 use crate::stats::DropCause;
 use crate::wire::ids::{VERSION_1_0, VERSION_1_2};
 use crate::wire::{AlertDescription, ContentType, HandshakeType};
@@ -64,8 +64,14 @@ pub(super) enum Next<S> {
 pub(super) struct Summary {
     pub(super) master: MasterSecret,
     pub(super) peer_certificate: Option<Vec<u8>>,
-    pub(super) group: Group,
+    pub(super) peer_fingerprint: Option<[u8; 32]>,
+    /// `None` if the session was resumed.
+    pub(super) group: Option<Group>,
     pub(super) ems: bool,
+    /// True at a server.
+    pub(super) incoming: bool,
+    /// From the server's ticket, at a client.
+    pub(super) session: Option<Box<Session>>,
     /// Present if our flight was the last one.
     pub(super) last_flight: Option<Flight>,
 }
@@ -259,9 +265,9 @@ impl Core {
         flight.send(self.path, mtu, &mut self.sequence0, keys, sink);
     }
 
-    /// Derives both directions' keys and hands the secrets to the key log.
+    /// Derives the master secret and both directions' keys.
     pub(super) fn derive_keys(
-        &mut self,
+        &self,
         suite: CipherSuite,
         premaster: &PremasterSecret,
         ems: bool,
@@ -272,19 +278,35 @@ impl Core {
         } else {
             MasterSecret::classic(suite, premaster, &randoms)
         };
+        let keys = self.traffic_keys(&master);
+        (master, keys)
+    }
+
+    /// Both directions' keys under a master secret, which the key log is told.
+    pub(super) fn traffic_keys(&self, master: &MasterSecret) -> KeyPair {
         if let Some(log) = &self.config.key_log {
-            log.log(&key_log_line(&self.client_random, &master));
+            log.log(&key_log_line(&self.client_random, master));
         }
-        let (client, server) = master.traffic_keys(&randoms);
-        (master, KeyPair { client, server })
+        let (client, server) = master.traffic_keys(&self.randoms());
+        KeyPair { client, server }
     }
 
     /// From here on only protected messages are due.
     pub(super) fn take_up(&mut self, write: TrafficKey, read: TrafficKey) {
-        let limits = self.record_limits;
+        self.write_under(write);
+        self.read_under(read);
+    }
+
+    /// What we seal from here on is sealed under `key`.
+    pub(super) fn write_under(&mut self, key: TrafficKey) {
+        self.write = Some(WriteKeys::new(key, self.record_limits.sent));
+    }
+
+    /// From here on only messages under `key` are due.
+    pub(super) fn read_under(&mut self, key: TrafficKey) {
+        let (window, limit) = (self.config.replay_window, self.record_limits.received);
         self.incoming.forget_unfinished();
-        self.write = Some(WriteKeys::new(write, limits.sent));
-        self.read = Some(ReadKeys::new(read, self.config.replay_window, limits.received));
+        self.read = Some(ReadKeys::new(key, window, limit));
     }
 
     /// The pin check, once the peer has proved that it holds the key.
@@ -322,11 +344,12 @@ impl Handshake {
         now: Instant,
         path: Path,
         config: Arc<Config>,
+        session: Option<Session>,
         sink: &mut Sink,
     ) -> Result<Self, NoRandom> {
         sink.stats.handshakes_started += 1;
         let mut core = Core::new(now, path, config, Reassembler::default());
-        let state = client::start(now, &mut core, sink)?;
+        let state = client::start(now, &mut core, session, sink)?;
         Ok(Self { core, role: Role::Client(state) })
     }
 
@@ -452,8 +475,7 @@ impl Handshake {
     fn note_alert(&mut self, now: Instant, body: &[u8]) -> Result<Outcome, DropCause> {
         let &[level, what] = body else { return Err(DropCause::UnexpectedRecord) };
         let what = AlertDescription(what);
-        if matches!(self.role, Role::Server(_)) && self.core.read.is_some() {
-            // The client has changed to protected records by now.
+        if matches!(&self.role, Role::Server(state) if state.clients_keys_are_up()) {
             return Err(DropCause::Unprotected);
         }
         if level == FATAL || what == AlertDescription::CLOSE_NOTIFY {
@@ -648,17 +670,20 @@ impl Handshake {
             sent_at: now,
         });
         let established = Established {
-            peer_fingerprint: summary.peer_certificate.as_deref().map(fingerprint),
             peer_certificate: summary.peer_certificate,
+            peer_fingerprint: summary.peer_fingerprint,
             suite: summary.master.suite(),
             exporter: Exporter::new(summary.master, core.randoms()),
             remote: core.path.remote,
-            incoming: last_flight.is_some(),
-            group: Some(summary.group),
+            incoming: summary.incoming,
+            group: summary.group,
+            resumed: summary.group.is_none(),
+            session: summary.session.map(|session| *session),
             round_trip: core.round_trip,
             extended_master_secret: summary.ems,
         };
-        let open = Open::new(write, read, core.mtu, &core.client_random, last_flight);
+        let began_with = summary.incoming.then_some(&core.client_random);
+        let open = Open::new(write, read, core.mtu, began_with, last_flight);
         let early = std::mem::take(&mut core.early.messages);
         Outcome::Opened(Box::new(Opened { open, established, early }))
     }

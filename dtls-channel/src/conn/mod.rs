@@ -4,10 +4,12 @@
 //! [`next_timeout`](Connection::next_timeout).
 
 mod client;
+mod ending;
 mod flight;
 mod handshake;
 mod open;
 mod record_limits;
+mod resume;
 mod server;
 #[cfg(all(test, feature = "testing"))]
 mod transitions;
@@ -26,6 +28,7 @@ use crate::event::{AssociationId, Event, Path, Phase, TimerKind};
 use crate::handshake::Message;
 use crate::outbox::Sink;
 use crate::record::Records;
+use crate::resumption::Session;
 use crate::stats::DropCause;
 
 /// One DTLS 1.2 association.
@@ -59,7 +62,24 @@ impl Connection {
         config: Arc<Config>,
         sink: &mut Sink,
     ) -> Result<Self, NoRandom> {
-        let handshake = Handshake::client(now, path, config, sink)?;
+        let handshake = Handshake::client(now, path, config, None, sink)?;
+        Ok(Self { id, path, state: State::Handshake(Box::new(handshake)) })
+    }
+
+    /// Begins a handshake as client that resumes a session, if both sides still like it; otherwise
+    /// it becomes a full one.
+    ///
+    /// # Errors
+    /// Only if the system's random generator fails.
+    pub fn resume(
+        now: Instant,
+        id: AssociationId,
+        path: Path,
+        config: Arc<Config>,
+        session: Session,
+        sink: &mut Sink,
+    ) -> Result<Self, NoRandom> {
+        let handshake = Handshake::client(now, path, config, Some(session), sink)?;
         Ok(Self { id, path, state: State::Handshake(Box::new(handshake)) })
     }
 
@@ -164,6 +184,7 @@ impl Connection {
             Outcome::Continue => {}
             Outcome::Opened(opened) => {
                 sink.stats.handshakes_completed += 1;
+                sink.stats.handshakes_resumed += u64::from(opened.established.resumed);
                 self.state = State::Open(opened.open);
                 sink.event(self.id, Event::Established(Box::new(opened.established)));
                 for (sequence, data) in opened.early {

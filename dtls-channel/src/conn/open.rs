@@ -46,7 +46,7 @@ impl Open {
         write: WriteKeys,
         read: ReadKeys,
         mtu: usize,
-        client_random: &[u8; 32],
+        began_with: Option<&[u8; 32]>,
         last_flight: Option<LastFlight>,
     ) -> Self {
         Self {
@@ -54,7 +54,7 @@ impl Open {
             read,
             mtu: mtu as u32,
             refused_renegotiation: false,
-            began_with: last_flight.as_ref().and_then(|_| client_random.first_chunk().copied()),
+            began_with: began_with.and_then(|random| random.first_chunk().copied()),
             last_flight: last_flight.map(Box::new),
         }
     }
@@ -200,7 +200,7 @@ mod tests {
             answers: 5,
             sent_at: now,
         };
-        let mut open = Open::new(write(), read, 1_200, &[0; 32], Some(last_flight));
+        let mut open = Open::new(write(), read, 1_200, None, Some(last_flight));
         let finished = Message::build(HandshakeType::FINISHED, 5, |w| w.extend([0; 12]));
         let path = std::net::SocketAddr::from(([127, 0, 0, 1], 1)).into();
         let mut sink = Sink::default();

@@ -6,8 +6,9 @@ use std::time::Instant;
 use super::client::{check_signature, peer_certificate};
 use super::flight::{Flight, Item};
 use super::handshake::{Core, KeyPair, Next, Summary};
+use super::resume::{self, AwaitResumedFinished};
 use crate::config::ClientCertificate;
-use crate::crypto::{CipherSuite, Group, KeyShare, MasterSecret, random, same};
+use crate::crypto::{CipherSuite, Group, KeyShare, MasterSecret, fingerprint, random, same};
 use crate::error::{Fault, Mismatch, PeerFault};
 use crate::handshake::Message;
 use crate::handshake::messages::{
@@ -28,6 +29,7 @@ pub(super) enum State {
     AwaitClientKeyExchange(AwaitClientKeyExchange),
     AwaitCertificateVerify(AwaitCertificateVerify),
     AwaitFinished(AwaitFinished),
+    AwaitResumedFinished(AwaitResumedFinished),
 }
 
 #[derive(Debug)]
@@ -38,8 +40,16 @@ pub(super) struct AwaitCertificate {
 #[derive(Debug)]
 struct Agreed {
     suite: CipherSuite,
-    ems: bool,
+    terms: Terms,
     share: KeyShare,
+}
+
+/// What is told, or done, at the end.
+#[derive(Debug, Clone, Copy)]
+struct Terms {
+    ems: bool,
+    group: Group,
+    gives_ticket: bool,
 }
 
 #[derive(Debug)]
@@ -50,8 +60,7 @@ pub(super) struct AwaitClientKeyExchange {
 
 #[derive(Debug)]
 pub(super) struct AwaitCertificateVerify {
-    ems: bool,
-    group: Group,
+    terms: Terms,
     certificate: Vec<u8>,
     master: MasterSecret,
     keys: KeyPair,
@@ -59,13 +68,12 @@ pub(super) struct AwaitCertificateVerify {
 
 #[derive(Debug)]
 pub(super) struct AwaitFinished {
-    ems: bool,
-    group: Group,
+    terms: Terms,
     certificate: Option<Vec<u8>>,
     master: MasterSecret,
 }
 
-/// Answers the hello with flight 4.
+/// Answers the hello with flight 4, or at once with everything if its ticket is good.
 pub(super) fn start(
     now: Instant,
     core: &mut Core,
@@ -79,6 +87,11 @@ pub(super) fn start(
         return Err(Mismatch::Version(hello.version).into());
     }
     let config = core.config.clone();
+    core.server_random = random()?;
+    core.record_limits.agree(&config, hello.record_size_limit)?;
+    if let Some(resumable) = resume::resumable(&config, &hello, sink)? {
+        return Ok(resume::answer(now, core, message, &hello, resumable, sink));
+    }
     let suite = hello.choose_suite(&config.suites).ok_or(Mismatch::Suite)?;
     let group = hello.choose_group(&config.groups).ok_or(Mismatch::Group)?;
     let scheme = config.credentials.signer().scheme();
@@ -88,14 +101,14 @@ pub(super) fn start(
     if !hello.offers_ems && config.require_ems {
         return Err(Mismatch::ExtendedMasterSecret.into());
     }
-    core.record_limits.agree(&config, hello.record_size_limit)?;
-    core.server_random = random()?;
     core.hear(message);
+    let gives_ticket = resume::gives_ticket(&config, &hello);
     let answer = ServerHello {
         ems: hello.offers_ems,
         renegotiation_info: hello.offers_renegotiation_info,
         point_formats: hello.offers_point_formats,
         record_size_limit: hello.record_size_limit.map(|_| config.record_size_limit),
+        announces_ticket: gives_ticket,
         ..ServerHello::new(core.server_random, suite)
     };
     let share = KeyShare::generate(group)?;
@@ -119,7 +132,8 @@ pub(super) fn start(
     }
     items.push(core.say(HandshakeType::SERVER_HELLO_DONE, |_| {}));
     core.start_flight(now, items.into_iter().map(Item::Plain).collect(), sink);
-    let agreed = Agreed { suite, ems: hello.offers_ems, share };
+    let terms = Terms { ems: hello.offers_ems, group, gives_ticket };
+    let agreed = Agreed { suite, terms, share };
     Ok(if asks {
         State::AwaitCertificate(AwaitCertificate { agreed })
     } else {
@@ -150,6 +164,9 @@ impl State {
             (Self::AwaitFinished(s), HandshakeType::FINISHED) => {
                 return s.finished(core, message, sink).map(Next::Done);
             }
+            (Self::AwaitResumedFinished(s), HandshakeType::FINISHED) => {
+                return s.finished(core, message).map(Next::Done);
+            }
             _ => Err(Fault::unexpected(kind, expected)),
         };
         next.map(Next::State)
@@ -162,8 +179,14 @@ impl State {
             Self::AwaitCertificate(_) => HandshakeType::CERTIFICATE,
             Self::AwaitClientKeyExchange(_) => HandshakeType::CLIENT_KEY_EXCHANGE,
             Self::AwaitCertificateVerify(_) => HandshakeType::CERTIFICATE_VERIFY,
-            Self::AwaitFinished(_) => HandshakeType::FINISHED,
+            Self::AwaitFinished(_) | Self::AwaitResumedFinished(_) => HandshakeType::FINISHED,
         }
+    }
+
+    /// True once the client, if it is honest, has changed to protected records for good. One that
+    /// resumes has not before it has our flight, which it may also refuse in clear.
+    pub(super) fn clients_keys_are_up(&self) -> bool {
+        matches!(self, Self::AwaitFinished(_))
     }
 
     pub(super) fn expects(&self) -> &'static str {
@@ -172,7 +195,7 @@ impl State {
             Self::AwaitCertificate(_) => "Certificate",
             Self::AwaitClientKeyExchange(_) => "ClientKeyExchange",
             Self::AwaitCertificateVerify(_) => "CertificateVerify",
-            Self::AwaitFinished(_) => "Finished",
+            Self::AwaitFinished(_) | Self::AwaitResumedFinished(_) => "Finished",
         }
     }
 }
@@ -197,14 +220,12 @@ impl AwaitClientKeyExchange {
     fn key_exchange(self, core: &mut Core, message: &Message) -> Result<State, Fault> {
         let exchange = ClientKeyExchange::read(message.body())?;
         core.hear(message);
-        let Agreed { suite, ems, share } = self.agreed;
-        let group = share.group();
+        let Agreed { suite, terms, share } = self.agreed;
         let premaster = share.agree(exchange.point).ok_or(PeerFault::BadPoint)?;
-        let (master, keys) = core.derive_keys(suite, &premaster, ems);
+        let (master, keys) = core.derive_keys(suite, &premaster, terms.ems);
         match self.certificate {
             Some(certificate) => Ok(State::AwaitCertificateVerify(AwaitCertificateVerify {
-                ems,
-                group,
+                terms,
                 certificate,
                 master,
                 keys,
@@ -212,7 +233,7 @@ impl AwaitClientKeyExchange {
             None => {
                 core.take_up(keys.server, keys.client);
                 let certificate = None;
-                Ok(State::AwaitFinished(AwaitFinished { ems, group, certificate, master }))
+                Ok(State::AwaitFinished(AwaitFinished { terms, certificate, master }))
             }
         }
     }
@@ -224,10 +245,10 @@ impl AwaitCertificateVerify {
         check_signature(&self.certificate, &signed, &core.transcript, "CertificateVerify")?;
         core.check_peer(&self.certificate)?;
         core.hear(message);
-        let Self { ems, group, certificate, master, keys } = self;
+        let Self { terms, certificate, master, keys } = self;
         core.take_up(keys.server, keys.client);
         let certificate = Some(certificate);
-        Ok(State::AwaitFinished(AwaitFinished { ems, group, certificate, master }))
+        Ok(State::AwaitFinished(AwaitFinished { terms, certificate, master }))
     }
 }
 
@@ -243,15 +264,24 @@ impl AwaitFinished {
             return Err(PeerFault::BadFinished.into());
         }
         core.hear(message);
+        let client = self.certificate.as_deref().map(fingerprint);
+        let mut items = Vec::with_capacity(3);
+        if self.terms.gives_ticket {
+            items.push(Item::Plain(resume::new_ticket(core, &self.master, client)?));
+        }
         let verify_data = self.master.verify_data(false, &core.transcript);
         let finished = core.say(HandshakeType::FINISHED, |w| w.extend_from_slice(&verify_data));
-        let flight = Flight::new(vec![Item::ChangeCipherSpec, Item::Sealed(finished)]);
+        items.extend([Item::ChangeCipherSpec, Item::Sealed(finished)]);
+        let flight = Flight::new(items);
         core.send_last(&flight, sink);
         Ok(Summary {
             master: self.master,
             peer_certificate: self.certificate,
-            group: self.group,
-            ems: self.ems,
+            peer_fingerprint: client,
+            group: Some(self.terms.group),
+            ems: self.terms.ems,
+            incoming: true,
+            session: None,
             last_flight: Some(flight),
         })
     }

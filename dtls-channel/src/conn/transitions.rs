@@ -16,6 +16,7 @@ use crate::event::{AssociationId, Event, Phase};
 use crate::handshake::{Message, fragments, write_fragment};
 use crate::outbox::Sink;
 use crate::record::{Records, plaintext};
+use crate::resumption::{Session, TicketKeys};
 use crate::testing::AcceptAnyone;
 use crate::wire::ids::VERSION_1_2;
 use crate::wire::{ContentType, HandshakeType};
@@ -83,11 +84,18 @@ fn records(datagrams: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
 
 impl Pair {
     fn new(config: &Arc<Config>) -> Self {
+        Self::with(config, None)
+    }
+
+    fn with(config: &Arc<Config>, session: Option<Session>) -> Self {
         #[expect(clippy::disallowed_methods, reason = "a virtual clock starts somewhere")]
         let now = Instant::now();
-        let mut client_sink = Sink::default();
-        let client =
-            Connection::client(now, id(), path(), config.clone(), &mut client_sink).unwrap();
+        let mut sink = Sink::default();
+        let client = match session {
+            None => Connection::client(now, id(), path(), config.clone(), &mut sink),
+            Some(s) => Connection::resume(now, id(), path(), config.clone(), s, &mut sink),
+        };
+        let (client, client_sink) = (client.unwrap(), sink);
         let server_sink = Sink::default();
         Self { now, client, server: None, client_sink, server_sink, config: config.clone() }
     }
@@ -101,6 +109,35 @@ impl Pair {
         let hello = Message::build(fragment.kind, 0, |w| w.extend_from_slice(fragment.body));
         let (config, sink) = (self.config.clone(), &mut self.server_sink);
         self.server = Some(Connection::server(self.now, id(), path(), config, hello, 0, sink));
+    }
+}
+
+impl Pair {
+    /// Hands over `count` records of the server's flight that waits.
+    fn hand_to_client(&mut self, count: usize) {
+        for mut record in records(drain(&mut self.server_sink)).into_iter().take(count) {
+            self.client.handle_datagram(self.now, &mut record, &mut self.client_sink);
+        }
+    }
+
+    fn hand_to_server(&mut self, count: usize) {
+        let server = self.server.as_mut().unwrap();
+        for mut record in records(drain(&mut self.client_sink)).into_iter().take(count) {
+            server.handle_datagram(self.now, &mut record, &mut self.server_sink);
+        }
+    }
+}
+
+/// What a full handshake leaves behind.
+fn session(config: &Arc<Config>) -> Session {
+    let mut pair = Pair::new(config);
+    pair.begin_server();
+    pair.hand_to_client(5);
+    pair.hand_to_server(5);
+    pair.hand_to_client(3);
+    match pair.client_sink.poll_event() {
+        Some((_, Event::Established(established))) => established.session.unwrap(),
+        other => panic!("{other:?}"),
     }
 }
 
@@ -132,6 +169,10 @@ enum Who {
     Server,
     /// Begun without a hello, so it waits for that first.
     ServerWithoutCookie,
+    /// Has said everything, and has been promised a ticket.
+    ClientPromisedATicket,
+    ResumingClient,
+    ResumingServer,
 }
 
 /// One side of a handshake, waiting for the `nth` message of its peer's flight.
@@ -142,38 +183,50 @@ fn waiting(config: &Arc<Config>, who: Who, nth: usize) -> (Instant, Connection, 
         let server = Connection::server_without_cookie(now, id(), path(), config, &mut sink);
         return (now, server, sink);
     }
+    if matches!(who, Who::ResumingClient | Who::ResumingServer) {
+        pair = Pair::with(config, Some(session(config)));
+    }
     pair.begin_server();
-    let client = who == Who::Client;
-    let to_client = records(drain(&mut pair.server_sink));
-    let taken = if client { nth } else { to_client.len() };
-    for mut record in to_client.into_iter().take(taken) {
-        pair.client.handle_datagram(pair.now, &mut record, &mut pair.client_sink);
+    match who {
+        Who::Client | Who::ResumingClient => pair.hand_to_client(nth),
+        Who::Server | Who::ResumingServer => {
+            pair.hand_to_client(usize::MAX);
+            pair.hand_to_server(nth);
+        }
+        Who::ClientPromisedATicket => {
+            pair.hand_to_client(usize::MAX);
+            pair.hand_to_server(usize::MAX);
+            pair.hand_to_client(nth);
+        }
+        Who::ServerWithoutCookie => unreachable!("returned above"),
     }
-    if client {
-        return (pair.now, pair.client, pair.client_sink);
+    match who {
+        Who::Server | Who::ResumingServer => (pair.now, pair.server.unwrap(), pair.server_sink),
+        _ => (pair.now, pair.client, pair.client_sink),
     }
-    let mut server = pair.server.unwrap();
-    for mut record in records(drain(&mut pair.client_sink)).into_iter().take(nth) {
-        server.handle_datagram(pair.now, &mut record, &mut pair.server_sink);
-    }
-    (pair.now, server, pair.server_sink)
 }
 
 #[test]
 fn each_state_takes_its_own_message_and_no_other() {
     let config = config();
     let mut picture = String::new();
+    let keys = Arc::new(TicketKeys::random().unwrap());
+    let resuming = Config::clone(&config).with_ticket_keys(keys, std::time::Duration::ZERO);
+    let resuming = Arc::new(resuming.asking_for_tickets());
     let sides = [
-        ("client", Who::Client, 6),
-        ("server", Who::Server, 4),
-        ("server without cookie", Who::ServerWithoutCookie, 1),
+        ("client", Who::Client, 6, &config),
+        ("server", Who::Server, 4, &config),
+        ("server without cookie", Who::ServerWithoutCookie, 1, &config),
+        ("client that was promised a ticket", Who::ClientPromisedATicket, 2, &resuming),
+        ("resuming client", Who::ResumingClient, 2, &resuming),
+        ("resuming server", Who::ResumingServer, 1, &resuming),
     ];
-    for (role, who, states) in sides {
+    for (role, who, states, config) in sides {
         for nth in 0..states {
-            let (_, conn, _) = waiting(&config, who, nth);
+            let (_, conn, _) = waiting(config, who, nth);
             writeln!(picture, "{role} awaits {}", state_name(&conn)).unwrap();
             for kind in KINDS {
-                let (now, mut conn, mut sink) = waiting(&config, who, nth);
+                let (now, mut conn, mut sink) = waiting(config, who, nth);
                 drain(&mut sink);
                 while sink.poll_event().is_some() {}
                 let seq = match &conn.state {

@@ -8,7 +8,7 @@ use ring::signature::{
 use rustls_pki_types::CertificateDer;
 use webpki::EndEntityCert;
 
-use super::NoRandom;
+use super::{NoRandom, fingerprint};
 use crate::wire::SignatureScheme;
 
 /// The largest certificate we send or take, in bytes of DER.
@@ -38,6 +38,7 @@ pub struct Credentials(Arc<Inner>);
 
 struct Inner {
     certificate: Vec<u8>,
+    fingerprint: [u8; 32],
     signer: Signer,
 }
 
@@ -62,13 +63,19 @@ impl Credentials {
                 return Err(CredentialsError::Mismatch);
             }
         }
-        Ok(Self(Arc::new(Inner { certificate, signer })))
+        let fingerprint = fingerprint(&certificate);
+        Ok(Self(Arc::new(Inner { certificate, fingerprint, signer })))
     }
 
     /// The certificate in DER.
     #[must_use]
     pub fn certificate(&self) -> &[u8] {
         &self.0.certificate
+    }
+
+    /// SHA-256 of the certificate.
+    pub(crate) fn fingerprint(&self) -> &[u8; 32] {
+        &self.0.fingerprint
     }
 
     pub(crate) fn signer(&self) -> &Signer {

@@ -65,10 +65,6 @@ impl KeyShare {
         Ok(Self { group, private, public })
     }
 
-    pub(crate) fn group(&self) -> Group {
-        self.group
-    }
-
     /// The point to send: uncompressed, or X25519's 32 bytes.
     pub(crate) fn public(&self) -> &[u8] {
         self.public.as_ref()

@@ -63,6 +63,11 @@ impl MasterSecret {
         Self::derive(suite, premaster, b"master secret", &[&randoms.client, &randoms.server])
     }
 
+    /// The secret of an earlier handshake, to resume it.
+    pub(crate) fn from_bytes(suite: CipherSuite, bytes: [u8; 48]) -> Self {
+        Self { suite, bytes: Zeroizing::new(bytes) }
+    }
+
     fn derive(
         suite: CipherSuite,
         premaster: &PremasterSecret,

@@ -25,6 +25,7 @@ use crate::error::{CloseReason, ConnectError, SendError};
 use crate::event::{AssociationId, Event, Path, Phase};
 use crate::handshake::Message;
 use crate::outbox::{Outbox, Sink};
+use crate::resumption::Session;
 use crate::stats::{DropCause, Stats};
 
 /// What an [`Endpoint`] serves and how much of it.
@@ -168,6 +169,33 @@ impl Endpoint {
         remote: SocketAddr,
         config: Arc<Config>,
     ) -> Result<AssociationId, ConnectError> {
+        self.begin(now, remote, config, None)
+    }
+
+    /// Begins an association with a server by the session of an earlier one: a single round trip
+    /// after the cookie, and no signature. Where the session cannot be used any more, by the
+    /// server's or our own judgement, the handshake is a full one, as with
+    /// [`connect`](Self::connect).
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub fn resume(
+        &mut self,
+        now: Instant,
+        remote: SocketAddr,
+        config: Arc<Config>,
+        session: Session,
+    ) -> Result<AssociationId, ConnectError> {
+        self.begin(now, remote, config, Some(session))
+    }
+
+    fn begin(
+        &mut self,
+        now: Instant,
+        remote: SocketAddr,
+        config: Arc<Config>,
+        session: Option<Session>,
+    ) -> Result<AssociationId, ConnectError> {
         if remote.port() == 0 || remote.ip().is_unspecified() || remote.ip().is_multicast() {
             return Err(ConnectError::BadAddress(remote));
         }
@@ -175,8 +203,12 @@ impl Endpoint {
             return Err(ConnectError::NoRoom(self.config.associations_max));
         }
         let id = self.next_id();
-        let conn = Connection::client(now, id, remote.into(), config, &mut self.sink)?;
-        self.insert_pending(remote.into(), id, SlotState::Association(conn), false);
+        let path = Path::from(remote);
+        let conn = match session {
+            None => Connection::client(now, id, path, config, &mut self.sink)?,
+            Some(session) => Connection::resume(now, id, path, config, session, &mut self.sink)?,
+        };
+        self.insert_pending(path, id, SlotState::Association(conn), false);
         self.settle(id.index);
         Ok(id)
     }

@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::endpoint::{Endpoint, EndpointConfig};
 use crate::error::{ConnectError, SendError};
 use crate::event::{AssociationId, Event, Path};
+use crate::resumption::Session;
 use crate::stats::Stats;
 
 /// Datagram runs taken from the kernel in one call.
@@ -115,6 +116,20 @@ impl Driver {
         config: Arc<Config>,
     ) -> Result<AssociationId, ConnectError> {
         self.endpoint.connect(now, remote, config)
+    }
+
+    /// See [`Endpoint::resume`]; the first flight leaves as with [`connect`](Self::connect).
+    ///
+    /// # Errors
+    /// See [`ConnectError`].
+    pub fn resume(
+        &mut self,
+        now: Instant,
+        remote: SocketAddr,
+        config: Arc<Config>,
+        session: Session,
+    ) -> Result<AssociationId, ConnectError> {
+        self.endpoint.resume(now, remote, config, session)
     }
 
     /// See [`Endpoint::send`]; records leave, batched, with the next [`flush`](Self::flush) or

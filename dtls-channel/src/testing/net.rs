@@ -8,6 +8,7 @@ use crate::crypto::Credentials;
 use crate::endpoint::{Endpoint, EndpointConfig};
 use crate::error::PeerRefused;
 use crate::event::{AssociationId, Event, Path};
+use crate::resumption::Session;
 
 /// A verifier that takes every peer, for tests whose subject is not authentication.
 #[derive(Debug, Clone, Copy, Default)]
@@ -15,6 +16,10 @@ pub struct AcceptAnyone;
 
 impl PeerVerifier for AcceptAnyone {
     fn verify(&self, _certificate_der: &[u8]) -> Result<(), PeerRefused> {
+        Ok(())
+    }
+
+    fn verify_resumed(&self, _fingerprint: &[u8; 32]) -> Result<(), PeerRefused> {
         Ok(())
     }
 }
@@ -128,6 +133,15 @@ impl Net {
     #[expect(clippy::expect_used, reason = "for tests, which fail by panicking")]
     pub fn connect(&mut self, config: Arc<Config>) -> AssociationId {
         self.client.connect(self.now, SERVER.into(), config).expect("room to connect")
+    }
+
+    /// Connects the client to the server with a session of an earlier association.
+    ///
+    /// # Panics
+    /// If the endpoint has no room.
+    #[expect(clippy::expect_used, reason = "for tests, which fail by panicking")]
+    pub fn resume(&mut self, config: Arc<Config>, session: Session) -> AssociationId {
+        self.client.resume(self.now, SERVER.into(), config, session).expect("room to connect")
     }
 
     /// Moves what waits in the outboxes into the links.

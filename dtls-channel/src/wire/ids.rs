@@ -84,6 +84,7 @@ pub(crate) mod extension {
     pub(crate) const SIGNATURE_ALGORITHMS: u16 = 13;
     pub(crate) const EXTENDED_MASTER_SECRET: u16 = 23;
     pub(crate) const RECORD_SIZE_LIMIT: u16 = 28;
+    pub(crate) const SESSION_TICKET: u16 = 35;
     pub(crate) const RENEGOTIATION_INFO: u16 = 0xff01;
 }
 

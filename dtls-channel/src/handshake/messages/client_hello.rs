@@ -13,6 +13,7 @@ const NO_COMPRESSION: u8 = 0;
 pub(crate) struct ClientHello<'a> {
     pub(crate) version: u16,
     pub(crate) random: [u8; 32],
+    pub(crate) session_id: &'a [u8],
     /// Everything behind the cookie, as it stands: what the cookie binds.
     pub(crate) offer: &'a [u8],
     suites: &'a [u8],
@@ -23,6 +24,8 @@ pub(crate) struct ClientHello<'a> {
     pub(crate) offers_point_formats: bool,
     /// The longest record content that the client takes, in bytes (RFC 8449).
     pub(crate) record_size_limit: Option<u16>,
+    /// RFC 5077 §3.2: a ticket to resume with, or empty to ask for one.
+    pub(crate) ticket: Option<&'a [u8]>,
 }
 
 /// The part of a ClientHello up to its cookie: all that a first fragment need hold.
@@ -68,6 +71,7 @@ impl<'a> ClientHello<'a> {
         let mut this = Self {
             version: prefix.version,
             random: prefix.random,
+            session_id: prefix.session_id,
             offer,
             suites,
             groups: None,
@@ -76,6 +80,7 @@ impl<'a> ClientHello<'a> {
             offers_renegotiation_info: scsv,
             offers_point_formats: false,
             record_size_limit: None,
+            ticket: None,
         };
         extensions(&mut r, |number, body| {
             let mut e = Reader::new(body, "ClientHello extension");
@@ -97,6 +102,8 @@ impl<'a> ClientHello<'a> {
                     }
                 }
                 extension::RECORD_SIZE_LIMIT => this.record_size_limit = Some(e.u16()?),
+                // The ticket is the whole extension, without a length of its own.
+                extension::SESSION_TICKET => this.ticket = Some(e.rest()),
                 _ => return Ok(()),
             }
             e.finish()
@@ -112,8 +119,11 @@ impl<'a> ClientHello<'a> {
 
     /// The first of `ours` that the client offers.
     pub(crate) fn choose_suite(&self, ours: &[CipherSuite]) -> Option<CipherSuite> {
-        let offered = |n| u16_list(self.suites).is_some_and(|mut list| list.any(|s| s == n));
-        ours.iter().copied().find(|s| offered(s.iana()))
+        ours.iter().copied().find(|suite| self.offers(*suite))
+    }
+
+    pub(crate) fn offers(&self, suite: CipherSuite) -> bool {
+        u16_list(self.suites).is_some_and(|mut list| list.any(|n| n == suite.iana()))
     }
 
     /// The first of `ours` that the client supports; without a list any will do (RFC 8422 §4).
@@ -141,13 +151,18 @@ pub(crate) struct ClientOffer {
     pub(crate) suites: Vec<CipherSuite>,
     pub(crate) groups: Vec<Group>,
     pub(crate) record_size_limit: u16,
+    /// With a ticket random, so that the server's echo shows that it resumes (RFC 5077 §3.4);
+    /// otherwise empty.
+    pub(crate) session_id: Vec<u8>,
+    /// Empty asks for one.
+    pub(crate) ticket: Option<Vec<u8>>,
 }
 
 impl ClientOffer {
     pub(crate) fn write(&self, cookie: &[u8], out: &mut Vec<u8>) {
         out.u16(VERSION_1_2);
         out.bytes(&self.random);
-        out.vec8(|_| {}); // session id
+        out.vec8(|w| w.bytes(&self.session_id));
         out.vec8(|w| w.bytes(cookie));
         out.vec16(|w| self.suites.iter().for_each(|s| w.u16(s.iana())));
         out.vec8(|w| w.u8(NO_COMPRESSION));
@@ -164,6 +179,10 @@ impl ClientOffer {
                 w.vec16(|w| PEER_SCHEMES.iter().for_each(|s| w.u16(s.0)));
             });
             write_extension(w, extension::RECORD_SIZE_LIMIT, |w| w.u16(self.record_size_limit));
+            // Last, as its length is the server's choice.
+            if let Some(ticket) = &self.ticket {
+                write_extension(w, extension::SESSION_TICKET, |w| w.bytes(ticket));
+            }
         });
     }
 }
@@ -189,6 +208,8 @@ mod tests {
             suites: CipherSuite::ALL.into(),
             groups: Group::ALL.into(),
             record_size_limit: 0x4000,
+            session_id: vec![],
+            ticket: None,
         }
     }
 
@@ -227,6 +248,21 @@ mod tests {
         assert!(
             hello.verifies(SignatureScheme::ED25519) && !hello.verifies(SignatureScheme(0x0201))
         );
+        assert_eq!((hello.session_id, hello.ticket), (&[][..], None));
+    }
+
+    #[test]
+    fn a_ticket_travels_as_an_extension_with_a_session_id() {
+        let plain = written(&[]);
+        for ticket in [vec![], vec![6; 148]] {
+            let session_id = vec![7; 32];
+            let offer = ClientOffer { session_id, ticket: Some(ticket.clone()), ..offer() };
+            let mut bytes = Vec::new();
+            offer.write(&[], &mut bytes);
+            assert_eq!(bytes.len(), plain.len() + 32 + 4 + ticket.len());
+            let hello = ClientHello::read(&bytes).unwrap();
+            assert_eq!((hello.session_id, hello.ticket), (&[7; 32][..], Some(&ticket[..])));
+        }
     }
 
     #[test]

@@ -3,11 +3,13 @@
 mod certificate;
 pub(crate) mod client_hello;
 mod key_exchange;
+mod new_session_ticket;
 mod server_hello;
 
 pub(crate) use certificate::{Certificate, CertificateRequest};
 pub(crate) use client_hello::ClientHello;
 pub(crate) use key_exchange::{ClientKeyExchange, ServerKeyExchange, Signed};
+pub(crate) use new_session_ticket::NewSessionTicket;
 pub(crate) use server_hello::{HelloVerifyRequest, ServerHello};
 
 use crate::wire::{Malformed, Reader};

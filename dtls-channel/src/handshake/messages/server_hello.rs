@@ -32,6 +32,9 @@ impl<'a> HelloVerifyRequest<'a> {
 pub(crate) struct ServerHello {
     pub(crate) version: u16,
     pub(crate) random: [u8; 32],
+    /// At most 32 bytes. What the client sent if its session is resumed, otherwise empty or of no
+    /// meaning to us.
+    pub(crate) session_id: Vec<u8>,
     /// The suite's number, whether or not the profile has it.
     pub(crate) suite: u16,
     pub(crate) ems: bool,
@@ -41,6 +44,8 @@ pub(crate) struct ServerHello {
     pub(crate) record_size_limit: Option<u16>,
     /// RFC 6066 §4, which nobody offers us or is offered by us.
     pub(crate) has_max_fragment_length: bool,
+    /// RFC 5077 §3.2: NewSessionTicket will come.
+    pub(crate) announces_ticket: bool,
     /// An extension that our hello does not offer.
     pub(crate) unsolicited: Option<u16>,
 }
@@ -50,12 +55,14 @@ impl ServerHello {
         Self {
             version: VERSION_1_2,
             random,
+            session_id: Vec::new(),
             suite: suite.iana(),
             ems: false,
             renegotiation_info: false,
             point_formats: false,
             record_size_limit: None,
             has_max_fragment_length: false,
+            announces_ticket: false,
             unsolicited: None,
         }
     }
@@ -77,12 +84,14 @@ impl ServerHello {
         let mut this = Self {
             version,
             random,
+            session_id: session_id.to_vec(),
             suite,
             ems: false,
             renegotiation_info: false,
             point_formats: false,
             record_size_limit: None,
             has_max_fragment_length: false,
+            announces_ticket: false,
             unsolicited: None,
         };
         extensions(&mut r, |number, body| {
@@ -102,6 +111,7 @@ impl ServerHello {
                     }
                 }
                 extension::RECORD_SIZE_LIMIT => this.record_size_limit = Some(e.u16()?),
+                extension::SESSION_TICKET => this.announces_ticket = true,
                 // Some servers echo this one though it is the client's alone (RFC 8422 §5.1).
                 extension::SUPPORTED_GROUPS => return Ok(()),
                 other => {
@@ -119,7 +129,7 @@ impl ServerHello {
     pub(crate) fn write(&self, out: &mut Vec<u8>) {
         out.u16(self.version);
         out.bytes(&self.random);
-        out.vec8(|_| {});
+        out.vec8(|w| w.bytes(&self.session_id));
         out.u16(self.suite);
         out.u8(0);
         let mut extensions = Vec::new();
@@ -135,6 +145,9 @@ impl ServerHello {
         }
         if let Some(limit) = self.record_size_limit {
             write_extension(w, extension::RECORD_SIZE_LIMIT, |w| w.u16(limit));
+        }
+        if self.announces_ticket {
+            write_extension(w, extension::SESSION_TICKET, |_| {});
         }
         // RFC 5246 §7.4.1.3: no extensions, no list of them.
         if !extensions.is_empty() {
@@ -170,6 +183,23 @@ mod tests {
         assert_eq!(bytes, [0xfe, 0xff, 3, b'a', b'b', b'c']);
         assert_eq!(HelloVerifyRequest::read(&bytes), Ok(request));
         assert!((0..bytes.len()).all(|cut| HelloVerifyRequest::read(&bytes[..cut]).is_err()));
+    }
+
+    #[test]
+    fn a_session_id_and_an_announced_ticket_read_back() {
+        let suite = CipherSuite::Aes128GcmSha256;
+        let (session_id, announces_ticket) = (vec![8; 32], true);
+        let hello =
+            ServerHello { session_id, announces_ticket, ..ServerHello::new([7; 32], suite) };
+        let mut bytes = Vec::new();
+        hello.write(&mut bytes);
+        assert_eq!(ServerHello::read(&bytes), Ok(hello));
+        let last = bytes.len() - 1;
+        bytes[last] = 1;
+        bytes.push(0);
+        let extensions = bytes.len() - 6;
+        bytes[extensions] += 1;
+        assert!(ServerHello::read(&bytes).is_err(), "a ticket where there is none");
     }
 
     #[test]
