@@ -10,9 +10,7 @@ use super::open::{FATAL, LastFlight, Open};
 use super::record_limits::RecordLimits;
 use super::{client, server};
 use crate::config::Config;
-use crate::crypto::{
-    CipherSuite, Exporter, Group, MasterSecret, NoRandom, PremasterSecret, Randoms, TrafficKey,
-};
+use crate::crypto::{Exporter, Group, MasterSecret, NoRandom, Randoms};
 use crate::error::{CloseReason, Fault, PeerFault};
 use crate::event::{Established, Path, TimerKind};
 use crate::handshake::{Fragment, Message, Reassembler, Taken, fragments};
@@ -265,50 +263,6 @@ impl Core {
         flight.send(self.path, mtu, &mut self.sequence0, keys, sink);
     }
 
-    /// Derives the master secret and both directions' keys.
-    pub(super) fn derive_keys(
-        &self,
-        suite: CipherSuite,
-        premaster: &PremasterSecret,
-        ems: bool,
-    ) -> (MasterSecret, KeyPair) {
-        let randoms = self.randoms();
-        let master = if ems {
-            MasterSecret::extended(suite, premaster, &self.transcript)
-        } else {
-            MasterSecret::classic(suite, premaster, &randoms)
-        };
-        let keys = self.traffic_keys(&master);
-        (master, keys)
-    }
-
-    /// Both directions' keys under a master secret, which the key log is told.
-    pub(super) fn traffic_keys(&self, master: &MasterSecret) -> KeyPair {
-        if let Some(log) = &self.config.key_log {
-            log.log(&key_log_line(&self.client_random, master));
-        }
-        let (client, server) = master.traffic_keys(&self.randoms());
-        KeyPair { client, server }
-    }
-
-    /// From here on only protected messages are due.
-    pub(super) fn take_up(&mut self, write: TrafficKey, read: TrafficKey) {
-        self.write_under(write);
-        self.read_under(read);
-    }
-
-    /// What we seal from here on is sealed under `key`.
-    pub(super) fn write_under(&mut self, key: TrafficKey) {
-        self.write = Some(WriteKeys::new(key, self.record_limits.sent));
-    }
-
-    /// From here on only messages under `key` are due.
-    pub(super) fn read_under(&mut self, key: TrafficKey) {
-        let (window, limit) = (self.config.replay_window, self.record_limits.received);
-        self.incoming.forget_unfinished();
-        self.read = Some(ReadKeys::new(key, window, limit));
-    }
-
     /// The pin check, once the peer has proved that it holds the key.
     pub(super) fn check_peer(&self, certificate: &[u8]) -> Result<(), Fault> {
         let verifier = &self.config.verifier;
@@ -330,13 +284,6 @@ impl Core {
             }
         }
     }
-}
-
-/// Both directions' traffic keys.
-#[derive(Debug)]
-pub(super) struct KeyPair {
-    pub(super) client: TrafficKey,
-    pub(super) server: TrafficKey,
 }
 
 impl Handshake {
@@ -687,21 +634,6 @@ impl Handshake {
         let early = std::mem::take(&mut core.early.messages);
         Outcome::Opened(Box::new(Opened { open, established, early }))
     }
-}
-
-/// `CLIENT_RANDOM`, the line that every tool reads for TLS 1.2.
-fn key_log_line(client_random: &[u8; 32], master: &MasterSecret) -> String {
-    use std::fmt::Write;
-
-    let mut line = String::from("CLIENT_RANDOM ");
-    for (bytes, end) in [(&client_random[..], " "), (&master.as_bytes()[..], "")] {
-        for byte in bytes {
-            // Writing to a String cannot fail.
-            let _ = write!(line, "{byte:02x}");
-        }
-        line.push_str(end);
-    }
-    line
 }
 
 impl std::fmt::Debug for Core {

@@ -7,6 +7,7 @@ mod client;
 mod ending;
 mod flight;
 mod handshake;
+mod keys;
 mod open;
 mod record_limits;
 mod resume;

@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use super::client::{check_signature, peer_certificate};
 use super::flight::{Flight, Item};
-use super::handshake::{Core, KeyPair, Next, Summary};
+use super::handshake::{Core, Next, Summary};
+use super::keys::KeyPair;
 use super::resume::{self, AwaitResumedFinished};
 use crate::config::ClientCertificate;
 use crate::crypto::{CipherSuite, Group, KeyShare, MasterSecret, fingerprint, random, same};
