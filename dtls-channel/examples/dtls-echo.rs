@@ -6,8 +6,8 @@
 //! ```
 //!
 //! `CERT` and `KEY` are PEM files, the key in PKCS#8; port 0 takes a free one. Exit status: 0 after
-//! an orderly end, 1 on failure, 64 for wrong usage. One line on stderr that begins with `PEER`
-//! says what was agreed.
+//! an orderly end, 1 on failure, 64 for wrong usage. One line on stderr for each association, which
+//! begins with `PEER`, says what was agreed.
 //!
 //! | variable | meaning |
 //! |---|---|
@@ -15,6 +15,7 @@
 //! | `SUITE` | the only cipher suite, IANA's name without `TLS_` |
 //! | `MTU` | largest datagram sent, in bytes of UDP payload |
 //! | `KEYLOG` | file to which secrets are appended for Wireshark |
+//! | `RESUME` | `1`: the client opens, closes, and resumes for its lines; the server gives tickets and serves two associations |
 //! | `TIMEOUT` | seconds after which to give up; 10 unless set |
 
 #![expect(clippy::disallowed_methods, reason = "a program with real sockets reads the real clock")]
@@ -22,7 +23,7 @@
 use std::error::Error;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead as _, Write as _};
-use std::net::ToSocketAddrs as _;
+use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
@@ -31,26 +32,26 @@ use std::time::{Duration, Instant};
 use dtls_channel::testing::AcceptAnyone;
 use dtls_channel::{
     AssociationId, CipherSuite, CloseReason, Config, Credentials, Driver, EndpointConfig,
-    Established, Event, KeyLog, MTU_DEFAULT, PeerRefused, PeerVerifier, SendError,
+    Established, Event, KeyLog, MTU_DEFAULT, PeerRefused, PeerVerifier, SendError, Session,
+    TicketKeys,
 };
+use ring::digest::{SHA256, digest};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use tokio::sync::mpsc;
 
 const USAGE: &str = "usage: dtls-echo client HOST PORT CERT KEY\n       \
                      dtls-echo server PORT CERT KEY\n\
-                     environment: PEER_CERT, SUITE, MTU, KEYLOG, TIMEOUT";
+                     environment: PEER_CERT, SUITE, MTU, KEYLOG, RESUME, TIMEOUT";
 const TIMEOUT_S_DEFAULT: u64 = 10;
 const EXIT_USAGE: u8 = 64;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    for (variable, what) in [("CID", "connection id"), ("RESUME", "resumption")] {
-        if std::env::var_os(variable).is_some() {
-            eprintln!("error: {variable} is set, but {what} is not supported yet; unset it");
-            return ExitCode::from(EXIT_USAGE);
-        }
+    if std::env::var_os("CID").is_some() {
+        eprintln!("error: CID is set, but connection id is not supported yet; unset it");
+        return ExitCode::from(EXIT_USAGE);
     }
     let result = match arguments[..] {
         ["client", host, port, certificate, key] => client(host, port, certificate, key),
@@ -80,18 +81,23 @@ async fn client(
         .to_socket_addrs()?
         .next()
         .ok_or_else(|| format!("{host} has no address"))?;
-    let any = if remote.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
-    let mut driver = Driver::bind(any.parse()?, EndpointConfig::default())?;
-    let id = driver.connect(Instant::now(), remote, Arc::new(config(certificate, key)?))?;
+    let config = Arc::new(config(certificate, key)?);
     let deadline = deadline()?;
+    let mut session = None;
+    if resumes()? {
+        let (mut driver, id, first) = open(remote, config.clone(), None, deadline).await?;
+        session = first.session;
+        driver.close(Instant::now(), id);
+        driver.flush();
+    }
+    let (mut driver, id, _) = open(remote, config, session, deadline).await?;
 
     let mut lines = stdin_lines();
-    let mut open = false;
     let mut awaited: Option<Vec<u8>> = None;
     loop {
         tokio::select! {
             waited = driver.wait(Some(deadline)) => waited?,
-            line = lines.recv(), if open && awaited.is_none() => match line {
+            line = lines.recv(), if awaited.is_none() => match line {
                 Some(line) => {
                     driver.send(Instant::now(), id, &line)?;
                     awaited = Some(line);
@@ -101,10 +107,6 @@ async fn client(
         }
         while let Some((_, event)) = driver.poll_event() {
             match event {
-                Event::Established(established) => {
-                    report(&established);
-                    open = true;
-                }
                 // Anything else is the late echo of a line that was answered twice.
                 Event::Message { data, .. } if awaited.as_deref() == Some(&data[..]) => {
                     std::io::stdout().write_all(&data)?;
@@ -114,11 +116,38 @@ async fn client(
                 _ => {}
             }
         }
-        check(deadline, if open { "an echo" } else { "the handshake" })?;
+        check(deadline, "an echo")?;
     }
     driver.close(Instant::now(), id);
     driver.flush();
     Ok(())
+}
+
+/// An open association on a socket of its own.
+async fn open(
+    remote: SocketAddr,
+    config: Arc<Config>,
+    session: Option<Session>,
+    deadline: Instant,
+) -> Result<(Driver, AssociationId, Established), Box<dyn Error>> {
+    let any = if remote.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+    let mut driver = Driver::bind(any.parse()?, EndpointConfig::default())?;
+    let now = Instant::now();
+    let id = match session {
+        None => driver.connect(now, remote, config)?,
+        Some(session) => driver.resume(now, remote, config, session)?,
+    };
+    loop {
+        driver.wait(Some(deadline)).await?;
+        match driver.poll_event() {
+            Some((_, Event::Established(established))) => {
+                report(&established);
+                return Ok((driver, id, *established));
+            }
+            Some((_, Event::Closed(reason))) => return Err(reason.into()),
+            _ => check(deadline, "the handshake")?,
+        }
+    }
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -132,6 +161,7 @@ async fn server(port: &str, certificate: &str, key: &str) -> Result<(), Box<dyn 
     eprintln!("listening on {}", driver.local_addr()?);
     println!("READY");
 
+    let mut to_serve = if resumes()? { 2 } else { 1 };
     let mut peer: Option<AssociationId> = None;
     loop {
         driver.wait(Some(deadline)).await?;
@@ -148,7 +178,11 @@ async fn server(port: &str, certificate: &str, key: &str) -> Result<(), Box<dyn 
                 },
                 Event::Closed(CloseReason::CloseNotify) => {
                     driver.flush();
-                    return Ok(());
+                    to_serve -= 1;
+                    if to_serve == 0 {
+                        return Ok(());
+                    }
+                    peer = None;
                 }
                 // A client that starts over from the same port is not the end.
                 Event::Closed(CloseReason::Superseded) => {}
@@ -178,11 +212,16 @@ fn stdin_lines() -> mpsc::UnboundedReceiver<Vec<u8>> {
 
 fn report(established: &Established) {
     eprintln!(
-        "PEER version=DTLSv1.2 suite={} group={} ems={} cid=no resumed=no",
+        "PEER version=DTLSv1.2 suite={} group={} ems={} cid=no resumed={}",
         established.suite.name(),
         established.group.map_or_else(|| "none".into(), |group| format!("{group:?}")),
-        if established.extended_master_secret { "yes" } else { "no" },
+        yes_or_no(established.extended_master_secret),
+        yes_or_no(established.resumed),
     );
+}
+
+fn yes_or_no(what: bool) -> &'static str {
+    if what { "yes" } else { "no" }
 }
 
 fn config(certificate: &str, key: &str) -> Result<Config, Box<dyn Error>> {
@@ -197,6 +236,10 @@ fn config(certificate: &str, key: &str) -> Result<Config, Box<dyn Error>> {
     };
     let mut config = Config::new(credentials, verifier)
         .with_mtu(variable("MTU")?.map_or(Ok(MTU_DEFAULT), |bytes| bytes.parse())?);
+    if resumes()? {
+        config = config.asking_for_tickets();
+        config = config.with_ticket_keys(Arc::new(TicketKeys::random()?), Duration::ZERO);
+    }
     if let Some(name) = variable("SUITE")? {
         let suite = CipherSuite::ALL
             .into_iter()
@@ -214,6 +257,14 @@ fn config(certificate: &str, key: &str) -> Result<Config, Box<dyn Error>> {
         config = config.with_key_log(Arc::new(KeyLogFile(Mutex::new(file))));
     }
     Ok(config)
+}
+
+fn resumes() -> Result<bool, Box<dyn Error>> {
+    match variable("RESUME")?.as_deref() {
+        None | Some("0" | "") => Ok(false),
+        Some("1") => Ok(true),
+        Some(other) => Err(format!("RESUME is 1 or 0, not {other}").into()),
+    }
 }
 
 fn suite_names() -> String {
@@ -259,6 +310,13 @@ impl PeerVerifier for Pin {
             return Ok(());
         }
         Err(PeerRefused("its certificate is not the one in PEER_CERT".into()))
+    }
+
+    fn verify_resumed(&self, fingerprint: &[u8; 32]) -> Result<(), PeerRefused> {
+        if digest(&SHA256, &self.0).as_ref() == fingerprint {
+            return Ok(());
+        }
+        Err(PeerRefused("the session's certificate is not the one in PEER_CERT".into()))
     }
 }
 
