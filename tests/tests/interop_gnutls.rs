@@ -143,27 +143,25 @@ fn a_gnutls_server_that_does_not_trust_us_is_believed() {
 }
 
 #[test]
-fn a_gnutls_client_cuts_its_records_to_the_limit_that_we_set() {
-    /// It takes no smaller one unless told to.
-    const LIMIT: usize = 512;
+fn gnutls_reads_the_record_size_limit_that_we_set() {
+    /// It takes no smaller one unless told to, and does not cut longer messages but refuses them.
+    const LIMIT: u16 = 512;
 
     let (ours, theirs) = (PemIdentity::new(), PemIdentity::new());
     let suite = CipherSuite::Aes128GcmSha256;
-    let line = format!("{}\n", "0123456789".repeat(90));
-    let node = Node::serve(ours.config(&theirs).with_record_size_limit(LIMIT as u16));
+    let serve = |limit| Node::serve(ours.config(&theirs).with_record_size_limit(limit));
+
+    let node = serve(LIMIT - 1);
+    let _gnutls = Process::start(&mut client(&theirs, &ours, &node, suite));
+    assert_eq!(node.closed(), CloseReason::PeerAlert(AlertDescription::ILLEGAL_PARAMETER));
+
+    let node = serve(LIMIT);
     let mut gnutls = Process::start(&mut client(&theirs, &ours, &node, suite));
     let _ = node.established();
     gnutls.wait_for_line("that it is ready", |line| {
         line.contains("Simple Client Mode").then_some(())
     });
-    gnutls.write_line(line.trim_end());
-    let mut received = Vec::new();
-    while received.len() < line.len() {
-        let piece = node.message();
-        assert!(piece.len() <= LIMIT, "{} bytes", piece.len());
-        received.extend(piece);
-    }
-    assert_eq!(String::from_utf8(received).unwrap(), line);
-    gnutls.close_stdin();
-    assert_eq!(node.closed(), CloseReason::CloseNotify);
+    let line = "x".repeat(usize::from(LIMIT) - 1);
+    gnutls.write_line(&line);
+    assert_eq!(String::from_utf8(node.message()).unwrap(), format!("{line}\n"));
 }
