@@ -1,12 +1,16 @@
 //! A network that can be replayed: seeded links on a virtual clock.
 //!
 //! [`Link`] is one direction of one path and knows nothing of DTLS. [`Net`] joins two
-//! [`Endpoint`](crate::Endpoint)s with a link each way and drives both to a goal.
+//! [`Endpoint`](crate::Endpoint)s with a link each way and drives both to a goal. [`forge`] makes
+//! datagrams that nobody honest sends, [`Rogue`] is a peer that sends them.
 
+pub mod forge;
 mod link;
 mod net;
 mod rng;
+mod rogue;
 
 pub use link::{Link, LinkConfig, LinkStats};
 pub use net::{AcceptAnyone, Net, Side, credentials};
 pub use rng::Rng;
+pub use rogue::{Heard, Rogue};
