@@ -261,3 +261,23 @@ fn timers_of_zero_neither_hang_nor_flood() {
     net.run_until(Duration::from_secs(1), |_| false);
     assert!(net.up.stats().pushed <= 101, "{:?}", net.up.stats());
 }
+
+#[test]
+fn a_hello_request_does_not_take_the_number_of_the_message_that_is_due() {
+    // The server's flight needs several datagrams; after each, somebody throws in HelloRequests.
+    let small = || config().with_mtu(256);
+    let mut net = Net::new(1, &LinkConfig::default(), Arc::new(small()));
+    net.connect(Arc::new(small()));
+    assert!(net.run_until(MINUTE, |n| n.server.half_open() == 1));
+    let (arrival, from) = (net.down.next_due().unwrap(), net.server_address());
+    let mut pieces = 0;
+    while let Some(mut datagram) = net.down.pop(arrival) {
+        net.client.handle_datagram(arrival, from.into(), &mut datagram);
+        for seq in 1..6 {
+            net.client.handle_datagram(arrival, from.into(), &mut empty_message(0, seq));
+        }
+        pieces += 1;
+    }
+    assert!(pieces > 2, "{pieces}");
+    assert!(net.run_until(MINUTE, |n| n.both_open()), "{:?}", net.client.stats());
+}

@@ -521,6 +521,12 @@ impl Handshake {
     /// Steps through every message that is complete.
     fn process(&mut self, now: Instant, sink: &mut Sink) -> Outcome {
         while let Some(message) = self.core.incoming.next_message() {
+            if message.kind == HandshakeType::HELLO_REQUEST && self.ignores_hello_request() {
+                // Anybody may have sent it: it does not take the number of the message that is due.
+                sink.stats.drops.count(DropCause::UnexpectedMessage);
+                self.core.incoming.rebase(message.message_seq);
+                continue;
+            }
             if let Some(outcome) = self.doubt_message(now, &message, sink) {
                 return outcome;
             }
@@ -558,6 +564,11 @@ impl Handshake {
             }
         }
         Outcome::Continue
+    }
+
+    /// RFC 5246 §7.4.1.1: a client passes over a HelloRequest while a handshake is going on.
+    fn ignores_hello_request(&self) -> bool {
+        matches!(self.role, Role::Client(_)) && self.core.read.is_none()
     }
 
     /// A message that has no place here, while anybody could have forged it: it is put aside as if it
