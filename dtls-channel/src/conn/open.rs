@@ -71,6 +71,11 @@ impl Open {
         self.write.next_sequence()
     }
 
+    #[cfg(feature = "testing")]
+    pub(super) fn preset_sequence(&mut self, next: u64) {
+        self.write.preset_sequence(next);
+    }
+
     pub(super) fn message_size_max(&self) -> usize {
         (self.mtu as usize).saturating_sub(self.write.overhead()).min(self.write.content_max())
     }

@@ -232,6 +232,15 @@ impl Endpoint {
         self.connection(id)?.next_sequence()
     }
 
+    /// For tests of what happens when numbers run out: the association's next record has this one,
+    /// as if so many had been sent. To go back would use a nonce twice.
+    #[cfg(feature = "testing")]
+    pub fn preset_sequence(&mut self, id: AssociationId, next: u64) {
+        if let Some((conn, _)) = self.lookup(id) {
+            conn.preset_sequence(next);
+        }
+    }
+
     /// The longest message that fits one datagram, in bytes; 0 unless the association is open.
     #[must_use]
     pub fn message_size_max(&self, id: AssociationId) -> usize {

@@ -47,7 +47,7 @@ impl WriteKeys {
         self.next
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn preset_sequence(&mut self, next: u64) {
         self.next = next;
     }
