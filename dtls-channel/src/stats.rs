@@ -49,6 +49,10 @@ drop_causes! {
     EarlyFull = "early_full",
     /// A ClientHello with a wrong or outdated cookie; it was answered with a new one.
     BadCookie = "bad_cookie",
+    /// A ClientHello with a good cookie, right after another one from the same address.
+    TooSoon = "too_soon",
+    /// A ClientHello with a good cookie from a peer to which we connect ourselves, and go first.
+    Crossed = "crossed",
     /// A ClientHello while no more associations are admitted.
     NoRoom = "no_room",
     /// A ClientHello though we are no server.

@@ -343,6 +343,10 @@ impl Handshake {
             && message_seq < self.core.incoming.next_seq()
     }
 
+    pub(super) fn goes_before(&self, client_random: &[u8; 32]) -> bool {
+        matches!(self.role, Role::Client(_)) && self.core.client_random > *client_random
+    }
+
     pub(super) fn next_timeout(&self) -> Option<(Instant, TimerKind)> {
         let core = &self.core;
         let doubt = core.doubt.as_ref().map(|(at, _)| (*at, TimerKind::AlertGrace));

@@ -278,6 +278,15 @@ impl Connection {
         sink.event(self.id, Event::Closed(reason));
     }
 
+    /// Of two clients that connect to each other at once, the one with the greater random goes
+    /// first: true if this is a client's handshake, and goes before the peer's.
+    pub(crate) fn goes_before(&self, client_random: &[u8; 32]) -> bool {
+        match &self.state {
+            State::Handshake(handshake) => handshake.goes_before(client_random),
+            State::Open(_) | State::Closed => false,
+        }
+    }
+
     /// True if this is a server's association, and this hello, or one before it in the same cookie
     /// exchange, is what began it.
     pub(crate) fn began_with(&self, client_random: &[u8; 32], message_seq: u16) -> bool {

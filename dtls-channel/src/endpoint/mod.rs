@@ -5,17 +5,19 @@
 
 mod cookie;
 mod gather;
+mod half_open;
 mod hello;
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use slab::Slab;
 
 use self::cookie::CookieJar;
 use self::gather::Gathering;
+use self::half_open::{HalfOpen, Place};
 pub use self::hello::CLIENT_HELLO_BYTES_MAX;
 use self::hello::{FirstRecord, HelloPeek};
 use crate::config::Config;
@@ -28,14 +30,24 @@ use crate::outbox::{Outbox, Sink};
 use crate::resumption::Session;
 use crate::stats::{DropCause, Stats};
 
+/// A handshake that took the place of another at its address gives way to a third no sooner than
+/// this: each costs a signature. A client that starts anew is served at once.
+const SUPERSEDE_INTERVAL: Duration = Duration::from_millis(250);
+
+/// A handshake that we begin stands back for one that the peer begins at the same time after this,
+/// whichever goes first by rule.
+const GIVE_WAY_AFTER: Duration = Duration::from_secs(2);
+
 /// What an [`Endpoint`] serves and how much of it.
 #[derive(Debug, Clone)]
 pub struct EndpointConfig {
     /// How incoming associations behave; `None` refuses them all.
     pub server: Option<Arc<Config>>,
-    /// Associations that may exist at a time, half-open ones included.
+    /// Associations that may exist at a time, half-open ones included. A client whose address has
+    /// one already is let in beyond that, as its new one takes the old one's place.
     pub associations_max: usize,
-    /// Incoming associations that may be in their handshake; beyond that the oldest is evicted.
+    /// Incoming associations that may be in their handshake; beyond that the source (an IPv4
+    /// address, an IPv6 /64) that has the most loses its oldest.
     pub half_open_max: usize,
 }
 
@@ -54,9 +66,8 @@ pub struct Endpoint {
     config: EndpointConfig,
     slots: Slab<Slot>,
     by_address: HashMap<SocketAddr, Peers>,
-    /// Incoming and not yet open, oldest first; entries that moved on are skipped.
-    half_open: VecDeque<AssociationId>,
-    half_open_count: usize,
+    /// Incoming and not yet open.
+    half_open: HalfOpen,
     deadlines: BTreeSet<(Instant, u32)>,
     generation: u32,
     cookies: CookieJar,
@@ -68,8 +79,12 @@ struct Slot {
     generation: u32,
     path: Path,
     deadline: Option<Instant>,
-    /// Counted in `half_open_count`.
-    half_open: bool,
+    /// Present while incoming and in the handshake.
+    half_open: Option<Box<Place>>,
+    /// When the handshake began.
+    begun_at: Instant,
+    /// Whether it took the place of another handshake.
+    superseded: bool,
     state: SlotState,
 }
 
@@ -104,8 +119,7 @@ impl Endpoint {
             config,
             slots: Slab::new(),
             by_address: HashMap::new(),
-            half_open: VecDeque::new(),
-            half_open_count: 0,
+            half_open: HalfOpen::default(),
             deadlines: BTreeSet::new(),
             generation: 0,
             cookies: CookieJar::new(now)?,
@@ -128,7 +142,7 @@ impl Endpoint {
     /// How many incoming associations are in their handshake.
     #[must_use]
     pub fn half_open(&self) -> usize {
-        self.half_open_count
+        self.half_open.len()
     }
 
     /// Datagrams that wait to be sent.
@@ -208,7 +222,7 @@ impl Endpoint {
             None => Connection::client(now, id, path, config, &mut self.sink)?,
             Some(session) => Connection::resume(now, id, path, config, session, &mut self.sink)?,
         };
-        self.insert_pending(path, id, SlotState::Association(conn), false);
+        self.insert_pending(now, path, id, SlotState::Association(conn), false);
         self.settle(id.index);
         Ok(id)
     }
@@ -385,7 +399,10 @@ impl Endpoint {
             sink.datagram(path, |out| hello.write_verify_request(&cookie, out));
             return;
         }
-        if !self.make_room() {
+        if let Some(cause) = self.stays(now, peers.pending, &prefix.random) {
+            return self.drop_one(cause);
+        }
+        if !self.make_room(path, peers) {
             return self.drop_one(DropCause::NoRoom);
         }
         let id = self.next_id();
@@ -398,7 +415,7 @@ impl Endpoint {
         } else {
             let deadline = now + config.timers.give_up;
             let gathering = Gathering::new(hello, deadline);
-            self.insert_pending(path, id, SlotState::Gathering(Box::new(gathering)), true);
+            self.insert_pending(now, path, id, SlotState::Gathering(Box::new(gathering)), true);
             self.gather(now, id.index, datagram);
         }
     }
@@ -414,13 +431,15 @@ impl Endpoint {
         let good = hello::prefix_and_offer(message.body()).is_some_and(|(prefix, offer)| {
             self.cookies.verify(now, path.remote, &prefix, Some(offer))
         });
-        self.remove(index);
-        if good {
-            let id = self.next_id();
-            self.admit(now, id, path, config, message, sequence);
-        } else {
-            self.drop_one(DropCause::BadCookie);
+        if !good {
+            self.remove(index);
+            return self.drop_one(DropCause::BadCookie);
         }
+        let id = AssociationId { index, generation: slot.generation };
+        let sink = &mut self.sink;
+        let conn = Connection::server(now, id, path, config, message, sequence, sink);
+        slot.state = SlotState::Association(conn);
+        self.settle(index);
     }
 
     fn admit(
@@ -434,18 +453,43 @@ impl Endpoint {
     ) {
         let sink = &mut self.sink;
         let conn = Connection::server(now, id, path, config, hello, record_sequence, sink);
-        self.insert_pending(path, id, SlotState::Association(conn), true);
+        self.insert_pending(now, path, id, SlotState::Association(conn), true);
         self.settle(id.index);
     }
 
-    /// Evicts the oldest half-open association where the cap asks for it.
-    fn make_room(&mut self) -> bool {
-        while self.half_open_count >= self.config.half_open_max {
-            let Some(oldest) = self.half_open.pop_front() else { return false };
-            if let Some(slot) = self.slots.get_mut(oldest.index())
-                && slot.generation == oldest.generation
-                && slot.half_open
-            {
+    /// Whether the handshake under way at an address stays in spite of a good hello from there, and
+    /// what that hello is then.
+    fn stays(
+        &self,
+        now: Instant,
+        pending: Option<u32>,
+        client_random: &[u8; 32],
+    ) -> Option<DropCause> {
+        let slot = self.slots.get(pending? as usize)?;
+        if slot.half_open.is_some() {
+            let soon = slot.superseded && now < slot.begun_at + SUPERSEDE_INTERVAL;
+            return soon.then_some(DropCause::TooSoon);
+        }
+        // Both sides connect at once. They have the same two hellos to compare, so one goes on as
+        // client and the other gives way; but not for long to a peer that does not answer.
+        let SlotState::Association(conn) = &slot.state else { return None };
+        let ours_goes_first =
+            conn.goes_before(client_random) && now < slot.begun_at + GIVE_WAY_AFTER;
+        ours_goes_first.then_some(DropCause::Crossed)
+    }
+
+    fn is_half_open(&self, index: Option<u32>) -> bool {
+        let slot = index.and_then(|index| self.slots.get(index as usize));
+        slot.is_some_and(|slot| slot.half_open.is_some())
+    }
+
+    /// Makes room for an incoming association, by evicting a half-open one where the cap asks for
+    /// it. One that is to take another's place needs none.
+    fn make_room(&mut self, path: Path, peers: Peers) -> bool {
+        if !self.is_half_open(peers.pending) {
+            while self.half_open.len() >= self.config.half_open_max {
+                let Some(victim) = self.half_open.victim(path.remote) else { return false };
+                let Some(slot) = self.slots.get_mut(victim.index()) else { return false };
                 self.sink.stats.half_open_evicted += 1;
                 match &mut slot.state {
                     SlotState::Association(conn) => {
@@ -453,10 +497,11 @@ impl Endpoint {
                     }
                     SlotState::Gathering(gathering) => gathering.abandon(),
                 }
-                self.settle(oldest.index);
+                self.settle(victim.index);
             }
         }
-        self.slots.len() < self.config.associations_max
+        let replaces = peers.open.is_some() || peers.pending.is_some();
+        replaces || self.slots.len() < self.config.associations_max
     }
 
     /// Gives a datagram to an association; true if it used any record of it.
@@ -477,28 +522,25 @@ impl Endpoint {
         AssociationId { index: self.slots.vacant_key() as u32, generation: self.generation }
     }
 
-    fn insert_pending(&mut self, path: Path, id: AssociationId, state: SlotState, half_open: bool) {
-        let slot = Slot { generation: id.generation, path, deadline: None, half_open, state };
+    fn insert_pending(
+        &mut self,
+        begun_at: Instant,
+        path: Path,
+        id: AssociationId,
+        state: SlotState,
+        incoming: bool,
+    ) {
+        let half_open = incoming.then(|| Box::new(self.half_open.enter(path.remote, id)));
+        let generation = id.generation;
+        let peers = self.by_address.entry(key(path.remote)).or_default();
+        let before = peers.pending.replace(id.index);
+        let superseded = before.is_some();
+        let deadline = None;
+        let slot = Slot { generation, path, deadline, half_open, begun_at, superseded, state };
         let index = self.slots.insert(slot) as u32;
         debug_assert_eq!(index, id.index);
-        if half_open {
-            self.half_open_count += 1;
-            self.half_open.push_back(id);
-            self.trim_half_open();
-        }
-        let before = self.by_address.entry(key(path.remote)).or_default().pending.replace(index);
         if let Some(before) = before {
             self.discard(before, CloseReason::Superseded);
-        }
-    }
-
-    /// Keeps the queue from growing with entries that have moved on.
-    fn trim_half_open(&mut self) {
-        if self.half_open.len() > 2 * self.config.half_open_max.max(16) {
-            let slots = &self.slots;
-            self.half_open.retain(|id| {
-                slots.get(id.index()).is_some_and(|s| s.generation == id.generation && s.half_open)
-            });
         }
     }
 
@@ -536,8 +578,8 @@ impl Endpoint {
     /// A pending association has opened: it takes the place of the one before it.
     fn promote(&mut self, index: u32) {
         let Some(slot) = self.slots.get_mut(index as usize) else { return };
-        if std::mem::take(&mut slot.half_open) {
-            self.half_open_count -= 1;
+        if let Some(place) = slot.half_open.take() {
+            self.half_open.leave(&place);
         }
         let Some(peers) = self.by_address.get_mut(&key(slot.path.remote)) else { return };
         if peers.pending == Some(index) {
@@ -553,8 +595,8 @@ impl Endpoint {
         if let Some(at) = slot.deadline {
             self.deadlines.remove(&(at, index));
         }
-        if slot.half_open {
-            self.half_open_count -= 1;
+        if let Some(place) = slot.half_open {
+            self.half_open.leave(&place);
         }
         if let Some(peers) = self.by_address.get_mut(&key(slot.path.remote)) {
             peers.open.take_if(|i| *i == index);
