@@ -12,6 +12,11 @@ pub struct LinkConfig {
     pub jitter: Duration,
     /// Probability that a datagram is lost.
     pub loss: f64,
+    /// Losses in bursts of this many datagrams in the mean, 1.0 or more, as in Gilbert's model
+    /// (a Gilbert–Elliott channel whose good state loses nothing and whose bad state loses
+    /// everything; each datagram moves it on). `loss` stays the share that is lost in the long run.
+    /// `None`: the fate of one datagram says nothing about the next.
+    pub loss_burst: Option<f64>,
     /// Probability that a datagram arrives twice.
     pub duplicate: f64,
     /// Probability that a datagram is held back by `reorder_by`.
@@ -34,6 +39,7 @@ impl Default for LinkConfig {
             delay: Duration::from_millis(20),
             jitter: Duration::ZERO,
             loss: 0.0,
+            loss_burst: None,
             duplicate: 0.0,
             reorder: 0.0,
             reorder_by: Duration::from_millis(15),
@@ -72,6 +78,8 @@ pub struct Link {
     in_flight: BinaryHeap<Flying>,
     order: u64,
     bottleneck_free_at: Option<Instant>,
+    /// Whether the last datagram fell into a burst of losses; `None` before the first.
+    in_burst: Option<bool>,
     stats: LinkStats,
 }
 
@@ -92,6 +100,7 @@ impl Link {
             in_flight: BinaryHeap::new(),
             order: 0,
             bottleneck_free_at: None,
+            in_burst: None,
             stats: LinkStats::default(),
         }
     }
@@ -119,7 +128,7 @@ impl Link {
             self.stats.overflowed += 1;
             return;
         };
-        if self.rng.chance(self.config.loss) {
+        if self.loses() {
             self.stats.lost += 1;
             return;
         }
@@ -128,6 +137,24 @@ impl Link {
             self.launch(leaves_at, datagram.clone());
         }
         self.launch(leaves_at, datagram);
+    }
+
+    /// Decides the fate of the next datagram.
+    fn loses(&mut self) -> bool {
+        let loss = self.config.loss;
+        let Some(burst) = self.config.loss_burst.filter(|_| loss < 1.0) else {
+            return self.rng.chance(loss);
+        };
+        let ends = 1.0 / burst.max(1.0);
+        // In the long run as many bursts begin as end.
+        let begins = ends * loss / (1.0 - loss);
+        let lost = match self.in_burst {
+            None => self.rng.chance(loss),
+            Some(true) => !self.rng.chance(ends),
+            Some(false) => self.rng.chance(begins),
+        };
+        self.in_burst = Some(lost);
+        lost
     }
 
     fn pass_bottleneck(&mut self, now: Instant, length: usize) -> Option<Instant> {
@@ -239,6 +266,38 @@ mod tests {
         assert_eq!(stats.oversized, 1);
         assert_eq!(got.len() as u64, 1_000 - stats.lost + stats.duplicated);
         assert!(got.windows(2).any(|w| w[0].1 > w[1].1), "nothing was reordered");
+    }
+
+    #[test]
+    fn losses_in_bursts_have_the_share_and_the_mean_length_that_were_asked_for() {
+        const DATAGRAMS: u32 = 100_000;
+        let t0 = Instant::now();
+        for (loss, burst) in [(0.05, 3.0), (0.3, 3.0), (0.1, 8.0), (0.3, 8.0)] {
+            let config = LinkConfig { loss, loss_burst: Some(burst), ..LinkConfig::default() };
+            let mut link = Link::new(4, config);
+            let (mut lost, mut bursts, mut was_lost) = (0, 0, false);
+            for _ in 0..DATAGRAMS {
+                let before = link.stats().lost;
+                link.push(t0, vec![0]);
+                let is_lost = link.stats().lost > before;
+                lost += u32::from(is_lost);
+                bursts += u32::from(is_lost && !was_lost);
+                was_lost = is_lost;
+            }
+            let share = f64::from(lost) / f64::from(DATAGRAMS);
+            assert!((share / loss - 1.0).abs() < 0.05, "{share} instead of {loss}");
+            let mean = f64::from(lost) / f64::from(bursts);
+            assert!((mean / burst - 1.0).abs() < 0.05, "{mean} instead of {burst}");
+        }
+    }
+
+    #[test]
+    fn a_path_that_loses_everything_does_so_in_bursts_too() {
+        let t0 = Instant::now();
+        let config = LinkConfig { loss: 1.0, loss_burst: Some(3.0), ..LinkConfig::default() };
+        let mut link = Link::new(5, config);
+        (0..100).for_each(|_| link.push(t0, vec![0]));
+        assert_eq!(link.stats().lost, 100);
     }
 
     #[test]
