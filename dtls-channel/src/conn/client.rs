@@ -43,6 +43,7 @@ const STALE_REQUEST_WAIT: u32 = 3;
 /// What the client waits for, with what it needs then.
 #[expect(clippy::enum_variant_names, reason = "every state awaits a message")]
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) enum State {
     AwaitServerHello(AwaitServerHello),
     AwaitCertificate(AwaitCertificate),
@@ -54,6 +55,7 @@ pub(super) enum State {
 }
 
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct AwaitServerHello {
     offer: ClientOffer,
     /// What the last hello carried; the first carries none.
@@ -71,17 +73,20 @@ struct Agreed {
 }
 
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct AwaitCertificate {
     agreed: Agreed,
 }
 
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct AwaitServerKeyExchange {
     agreed: Agreed,
     certificate: Vec<u8>,
 }
 
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct AwaitCertificateRequest {
     agreed: Agreed,
     certificate: Vec<u8>,
@@ -90,6 +95,7 @@ pub(super) struct AwaitCertificateRequest {
 }
 
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct AwaitServerHelloDone(AwaitCertificateRequest);
 
 /// Sends the first hello, with the ticket of a session if there is one to resume.
@@ -196,6 +202,15 @@ impl State {
                 Self::AwaitTicket(_) => kind == HandshakeType::NEW_SESSION_TICKET,
                 Self::AwaitFinished(_) => kind == HandshakeType::FINISHED,
             }
+    }
+
+    /// What the server's Finished must hold.
+    #[cfg(test)]
+    pub(super) fn expected(&self) -> Option<&[u8]> {
+        match self {
+            Self::AwaitFinished(s) => Some(&s.expected),
+            _ => None,
+        }
     }
 
     pub(super) fn expects(&self) -> &'static str {

@@ -13,6 +13,7 @@ use crate::wire::HandshakeType;
 
 /// What the client knows by then.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct Ending {
     pub(super) master: MasterSecret,
     pub(super) server_certificate: Vec<u8>,
@@ -27,15 +28,17 @@ pub(super) struct Ending {
 
 /// Waits for the ticket that ServerHello announced. It comes in clear, so the keys are not up yet.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct AwaitTicket {
     ending: Ending,
     read: TrafficKey,
 }
 
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct AwaitFinished {
     ending: Ending,
-    expected: [u8; VERIFY_DATA_LEN],
+    pub(super) expected: [u8; VERIFY_DATA_LEN],
 }
 
 impl Ending {

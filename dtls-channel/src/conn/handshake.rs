@@ -75,6 +75,7 @@ pub(super) struct Summary {
 }
 
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) enum Role {
     Client(client::State),
     Server(server::State),
@@ -83,12 +84,14 @@ pub(super) enum Role {
 }
 
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct Handshake {
     pub(super) core: Core,
     pub(super) role: Role,
 }
 
 /// A handshake's common part, which the roles' states work with.
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct Core {
     pub(super) config: Arc<Config>,
     pub(super) path: Path,
@@ -142,6 +145,7 @@ enum Doubt {
 
 /// Protected records that came too early.
 #[derive(Default)]
+#[cfg_attr(test, derive(Clone))]
 struct Early {
     records: Vec<Vec<u8>>,
     messages: Vec<(u64, Bytes)>,

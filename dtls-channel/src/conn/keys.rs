@@ -6,6 +6,7 @@ use crate::record::{ReadKeys, WriteKeys};
 
 /// Both directions' traffic keys.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct KeyPair {
     pub(super) client: TrafficKey,
     pub(super) server: TrafficKey,

@@ -9,6 +9,8 @@ mod flight;
 mod handshake;
 mod keys;
 mod open;
+#[cfg(all(test, feature = "testing"))]
+mod orders;
 mod record_limits;
 mod resume;
 mod server;
@@ -38,6 +40,7 @@ use crate::stats::DropCause;
 /// [`ASSOCIATION_REASSEMBLY_BYTES_MAX`](crate::ASSOCIATION_REASSEMBLY_BYTES_MAX) and
 /// [`EARLY_BYTES_MAX`] on top of the messages themselves.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub struct Connection {
     id: AssociationId,
     path: Path,
@@ -45,6 +48,7 @@ pub struct Connection {
 }
 
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 enum State {
     Handshake(Box<Handshake>),
     Open(Open),

@@ -21,6 +21,7 @@ const LAST_FLIGHT_RESEND_MIN: Duration = Duration::from_millis(50);
 /// An association after its handshake: keys, window, numbers, and nothing else once the peer has
 /// shown that it has our last flight.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct Open {
     write: WriteKeys,
     read: ReadKeys,
@@ -33,6 +34,7 @@ pub(super) struct Open {
 
 /// The flight that ended the handshake, for a peer that did not get it (RFC 6347 §4.2.4).
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct LastFlight {
     pub(super) flight: Flight,
     pub(super) sequence0: u64,

@@ -159,6 +159,7 @@ pub(super) fn answer(
 
 /// The server has said everything: the client's Finished is the last message.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct AwaitResumedFinished {
     master: MasterSecret,
     client: Option<[u8; 32]>,

@@ -23,6 +23,7 @@ use crate::wire::ids::VERSION_1_2;
 /// What the server waits for, with what it needs then.
 #[expect(clippy::enum_variant_names, reason = "every state awaits a message")]
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) enum State {
     /// Only without a cookie exchange.
     AwaitClientHello,
@@ -34,11 +35,13 @@ pub(super) enum State {
 }
 
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct AwaitCertificate {
     agreed: Agreed,
 }
 
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 struct Agreed {
     suite: CipherSuite,
     terms: Terms,
@@ -54,12 +57,14 @@ struct Terms {
 }
 
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct AwaitClientKeyExchange {
     agreed: Agreed,
     certificate: Option<Vec<u8>>,
 }
 
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct AwaitCertificateVerify {
     terms: Terms,
     certificate: Vec<u8>,
@@ -68,6 +73,7 @@ pub(super) struct AwaitCertificateVerify {
 }
 
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct AwaitFinished {
     terms: Terms,
     certificate: Option<Vec<u8>>,

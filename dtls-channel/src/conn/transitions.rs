@@ -36,7 +36,7 @@ const KINDS: [HandshakeType; 12] = [
     HandshakeType::FINISHED,
 ];
 
-fn config() -> Arc<Config> {
+pub(super) fn config() -> Arc<Config> {
     let key = rcgen::KeyPair::generate().unwrap();
     let certificate = rcgen::CertificateParams::new(vec![]).unwrap().self_signed(&key).unwrap();
     let credentials =
@@ -63,7 +63,7 @@ fn path() -> crate::event::Path {
 }
 
 /// The datagrams that wait in a sink.
-fn drain(sink: &mut Sink) -> Vec<Vec<u8>> {
+pub(super) fn drain(sink: &mut Sink) -> Vec<Vec<u8>> {
     let mut out = Vec::new();
     while let Some((transmit, bytes)) = sink.outbox.front() {
         let size = transmit.segment_size.unwrap_or(bytes.len());
@@ -74,7 +74,7 @@ fn drain(sink: &mut Sink) -> Vec<Vec<u8>> {
 }
 
 /// The records of some datagrams, one datagram each.
-fn records(datagrams: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+pub(super) fn records(datagrams: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
     let mut out = Vec::new();
     for mut datagram in datagrams {
         out.extend(Records::new(&mut datagram).map(|r| r.to_bytes()));
@@ -129,7 +129,7 @@ impl Pair {
 }
 
 /// What a full handshake leaves behind.
-fn session(config: &Arc<Config>) -> Session {
+pub(super) fn session(config: &Arc<Config>) -> Session {
     let mut pair = Pair::new(config);
     pair.begin_server();
     pair.hand_to_client(5);
@@ -150,7 +150,7 @@ fn state_name(conn: &Connection) -> String {
 }
 
 impl Handshake {
-    fn state_name(&self) -> &'static str {
+    pub(super) fn state_name(&self) -> &'static str {
         match &self.role {
             super::handshake::Role::Client(state) => state.expects(),
             super::handshake::Role::Server(state) => state.expects(),

@@ -1,4 +1,8 @@
-use ring::agreement::{self, EphemeralPrivateKey, UnparsedPublicKey};
+#[cfg(test)]
+use copies::{EphemeralPrivateKey, agree_ephemeral};
+use ring::agreement::{self, UnparsedPublicKey};
+#[cfg(not(test))]
+use ring::agreement::{EphemeralPrivateKey, agree_ephemeral};
 use ring::rand::SystemRandom;
 use zeroize::Zeroizing;
 
@@ -51,6 +55,7 @@ impl PremasterSecret {
 }
 
 /// Our ephemeral key for one handshake; used once.
+#[cfg_attr(test, derive(Clone))]
 pub(crate) struct KeyShare {
     group: Group,
     private: EphemeralPrivateKey,
@@ -74,7 +79,7 @@ impl KeyShare {
     /// all zero: ring checks all three.
     pub(crate) fn agree(self, theirs: &[u8]) -> Option<PremasterSecret> {
         let theirs = UnparsedPublicKey::new(self.group.algorithm(), theirs);
-        agreement::agree_ephemeral(self.private, &theirs, |shared| {
+        agree_ephemeral(self.private, &theirs, |shared| {
             PremasterSecret(Zeroizing::new(shared.to_vec()))
         })
         .ok()
@@ -84,6 +89,62 @@ impl KeyShare {
 impl std::fmt::Debug for KeyShare {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "KeyShare({:?})", self.group)
+    }
+}
+
+/// ring's keys are used up by one agreement and cannot be copied. Tests walk through the states of a
+/// handshake by copying them, so there copies share a key, and what was agreed with it.
+#[cfg(test)]
+mod copies {
+    use std::sync::{Arc, Mutex};
+
+    use ring::agreement::{self, Algorithm, PublicKey, UnparsedPublicKey};
+    use ring::error::Unspecified;
+    use ring::rand::SecureRandom;
+
+    #[derive(Clone)]
+    pub(super) struct EphemeralPrivateKey(Arc<Mutex<Shared>>);
+
+    enum Shared {
+        Fresh(agreement::EphemeralPrivateKey),
+        Agreed { theirs: Vec<u8>, secret: Vec<u8> },
+        Spent,
+    }
+
+    impl EphemeralPrivateKey {
+        pub(super) fn generate(
+            algorithm: &'static Algorithm,
+            random: &dyn SecureRandom,
+        ) -> Result<Self, Unspecified> {
+            let key = agreement::EphemeralPrivateKey::generate(algorithm, random)?;
+            Ok(Self(Arc::new(Mutex::new(Shared::Fresh(key)))))
+        }
+
+        pub(super) fn compute_public_key(&self) -> Result<PublicKey, Unspecified> {
+            match &*self.0.lock().unwrap() {
+                Shared::Fresh(key) => key.compute_public_key(),
+                Shared::Agreed { .. } | Shared::Spent => Err(Unspecified),
+            }
+        }
+    }
+
+    pub(super) fn agree_ephemeral<R>(
+        private: EphemeralPrivateKey,
+        peer: &UnparsedPublicKey<&[u8]>,
+        take: impl FnOnce(&[u8]) -> R,
+    ) -> Result<R, Unspecified> {
+        let mut shared = private.0.lock().unwrap();
+        *shared = match std::mem::replace(&mut *shared, Shared::Spent) {
+            Shared::Fresh(key) => agreement::agree_ephemeral(key, peer, |secret| Shared::Agreed {
+                theirs: peer.bytes().to_vec(),
+                secret: secret.to_vec(),
+            })?,
+            used => used,
+        };
+        match &*shared {
+            Shared::Agreed { theirs, secret } if theirs == peer.bytes() => Ok(take(secret)),
+            _ => Err(Unspecified),
+        }
     }
 }
 

@@ -18,6 +18,7 @@ const RANGES_MAX: usize = 64;
 /// other. Of overlapping bytes the first to come stay, but a message in one piece beats one in
 /// pieces.
 #[derive(Debug, Default)]
+#[cfg_attr(test, derive(Clone))]
 pub(crate) struct Reassembler {
     next: u16,
     partial: Vec<Partial>,
@@ -25,6 +26,7 @@ pub(crate) struct Reassembler {
 }
 
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 struct Partial {
     kind: HandshakeType,
     message_seq: u16,

@@ -26,6 +26,7 @@ pub(crate) fn plaintext(
 
 /// Seals our records of epoch 1, each under a sequence number that is never used again.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(crate) struct WriteKeys {
     key: TrafficKey,
     next: u64,
@@ -85,6 +86,7 @@ impl WriteKeys {
 
 /// Opens the peer's records of epoch 1 and refuses replays.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(crate) struct ReadKeys {
     key: TrafficKey,
     window: ReplayWindow,
@@ -103,6 +105,12 @@ impl ReadKeys {
     /// `content_max` is the longest content to take, in bytes: what the peer was told (RFC 8449).
     pub(crate) fn new(key: TrafficKey, window_records: u16, content_max: u16) -> Self {
         Self { key, window: ReplayWindow::new(window_records), content_max }
+    }
+
+    /// The other end of these keys.
+    #[cfg(test)]
+    pub(crate) fn peers_write_keys(&self) -> WriteKeys {
+        WriteKeys::new(self.key.clone(), CONTENT_BYTES_MAX)
     }
 
     /// Opens a record in place; one that is refused leaves nothing behind but a cause.
