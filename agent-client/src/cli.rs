@@ -14,6 +14,7 @@ use clap::{Args, Parser, Subcommand};
 use serde_json::json;
 use tracing_subscriber::EnvFilter;
 
+use crate::compat;
 use crate::config::{LogFormat, Settings, parse_duration};
 use crate::daemon::{self, Home, Mode, abort_of_enrolment, files};
 use crate::enrolment::{Enrolment, Taken};
@@ -137,6 +138,10 @@ fn time(text: &str) -> Result<Duration, String> {
 
 /// The program: reads the command line, does it, tells how it ended.
 pub fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args_os().collect();
+    if let Some(exit) = compat::dispatch(&arguments) {
+        return exit;
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

@@ -13,7 +13,7 @@
 //! # Non-goals
 //!
 //! - Isolation of hooks: they do what their author says, as the user that runs the agent.
-//! - Rendering templates, polling Heat, signalling Heat: the server does the last, later work the others.
+//! - Polling Heat, signalling Heat: the server does the last, later work the first.
 //!
 //! # Code map
 //!
@@ -30,9 +30,11 @@
 //! | [`enrolment`] | who we are, whom we trust | – |
 //! | [`status`] | the status file, its rendering and verdict | – |
 //! | [`daemon`] | link and pipeline put together: `run`, `once`, `enroll --now` | – |
+//! | [`compat`] | the programs of the old names, such as `os-apply-config` | – |
 //! | [`config`], [`cli`], [`exit`], [`lock`] | settings, commands, exit codes, one agent per directory | – |
 
 pub mod cli;
+pub mod compat;
 pub mod config;
 pub mod daemon;
 pub mod document;

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use crate::journal::ProcessMark;
 
@@ -30,6 +30,7 @@ pub fn start_ticks(pid: u32) -> Option<u64> {
 
 #[derive(Debug, Clone, Copy)]
 struct Stat {
+    parent: u32,
     group: u32,
     start_ticks: u64,
     is_dead: bool,
@@ -45,6 +46,7 @@ impl Stat {
         let (_, rest) = stat.rsplit_once(") ")?;
         let fields: Vec<&str> = rest.split(' ').collect();
         Some(Self {
+            parent: fields.get(1)?.parse().ok()?,
             group: fields.get(2)?.parse().ok()?,
             start_ticks: fields.get(19)?.parse().ok()?,
             is_dead: matches!(*fields.first()?, "Z" | "X"),
@@ -99,9 +101,42 @@ fn kill_group(group: u32) {
 }
 
 fn has_live_member(group: u32) -> bool {
-    let pids = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    pids.filter_map(|entry| Stat::of(entry.file_name().to_str()?.parse().ok()?))
-        .any(|stat| stat.group == group && !stat.is_dead)
+    processes().any(|(_, stat)| stat.group == group && !stat.is_dead)
+}
+
+fn processes() -> impl Iterator<Item = (u32, Stat)> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| {
+        let pid = entry.file_name().to_str()?.parse().ok()?;
+        Some((pid, Stat::of(pid)?))
+    })
+}
+
+/// Kills a process and everything that it started, as far as the parents still live. All are stopped
+/// first, from the top, so that none can start another one or lose its parent meanwhile.
+pub fn kill_tree(root: Pid) {
+    let mut tree = vec![root];
+    let _ = kill_process(root, Signal::STOP);
+    loop {
+        let known = tree.len();
+        for (pid, stat) in processes() {
+            let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+            let parent = i32::try_from(stat.parent).ok().and_then(Pid::from_raw);
+            if let (Some(pid), Some(parent)) = (pid, parent)
+                && tree.contains(&parent)
+                && !tree.contains(&pid)
+            {
+                let _ = kill_process(pid, Signal::STOP);
+                tree.push(pid);
+            }
+        }
+        if tree.len() == known {
+            break;
+        }
+    }
+    for pid in tree {
+        let _ = kill_process(pid, Signal::KILL);
+    }
 }
 
 #[cfg(test)]
@@ -129,6 +164,19 @@ mod tests {
             assert_eq!((stat.group, stat.start_ticks, stat.is_dead), (77, 4242, false), "{name}");
         }
         assert!(Stat::parse("123 (sh) Z").is_none());
+    }
+
+    #[test]
+    fn a_tree_is_killed_with_those_that_left_its_process_group() {
+        let script = "setsid sleep 60 & sleep 60 & echo; wait";
+        let mut shell = Command::new("/bin/sh");
+        let mut shell = shell.args(["-c", script]).stdout(Stdio::piped()).spawn().unwrap();
+        // Once it has written its line both children run; they hold the pipe open until they die.
+        let mut out = shell.stdout.take().unwrap();
+        std::io::Read::read_exact(&mut out, &mut [0]).unwrap();
+        kill_tree(Pid::from_child(&shell));
+        assert!(!shell.wait().unwrap().success());
+        assert_eq!(std::io::Read::read_to_end(&mut out, &mut Vec::new()).unwrap(), 0);
     }
 
     #[test]

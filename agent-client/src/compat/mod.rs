@@ -1,0 +1,41 @@
+//! The programs that this one replaces, by their names.
+//!
+//! Called by one of these names, through a link, or as `agent-client NAME …`, the program behaves as
+//! the Python program of that name did, but for what `docs/deviations.md` lists.
+
+pub mod arguments;
+pub mod oac;
+pub mod pylog;
+pub mod refresh;
+pub mod run_parts;
+pub mod yaml;
+
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+use std::process::ExitCode;
+
+/// A program; its arguments begin with its name.
+type Program = fn(&[OsString]) -> ExitCode;
+
+/// Every name with its program.
+const PROGRAMS: [(&str, Program); 4] = [
+    ("dib-run-parts", run_parts::main),
+    ("os-apply-config", oac::cli::main),
+    ("os-config-applier", oac::cli::main),
+    ("os-refresh-config", refresh::main),
+];
+
+/// Runs the program that is asked for by the name of the command or by its first argument; `None` if
+/// that is none of these.
+#[must_use]
+pub fn dispatch(arguments: &[OsString]) -> Option<ExitCode> {
+    let (name, rest) = arguments.split_first()?;
+    if let Some(program) = find(Path::new(name).file_name()?) {
+        return Some(program(arguments));
+    }
+    Some(find(rest.first()?)?(rest))
+}
+
+fn find(name: &OsStr) -> Option<Program> {
+    PROGRAMS.iter().find(|(known, _)| name == *known).map(|(_, program)| *program)
+}
