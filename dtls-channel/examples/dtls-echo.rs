@@ -14,17 +14,17 @@
 //! | `PEER_CERT` | the other side's certificate file: any other peer is refused |
 //! | `SUITE` | the only cipher suite, IANA's name without `TLS_` |
 //! | `MTU` | largest datagram sent, in bytes of UDP payload |
-//! | `KEYLOG` | file to which secrets are appended for Wireshark |
+//! | `KEYLOG` | file to which secrets are appended for Wireshark; only its owner may read it |
 //! | `RESUME` | `1`: the client opens, closes, and resumes for its lines; the server gives tickets and serves two associations |
 //! | `TIMEOUT` | seconds after which to give up; 10 unless set |
 
 #![expect(clippy::disallowed_methods, reason = "a program with real sockets reads the real clock")]
 
 use std::error::Error;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::{BufRead as _, Write as _};
 use std::net::{SocketAddr, ToSocketAddrs as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -254,6 +254,9 @@ fn config(certificate: &str, key: &str) -> Result<Config, Box<dyn Error>> {
             .mode(0o600)
             .open(&path)
             .map_err(|error| format!("cannot open KEYLOG {path}: {error}"))?;
+        // The mode above is for a new file only.
+        file.set_permissions(Permissions::from_mode(0o600))
+            .map_err(|error| format!("cannot keep KEYLOG {path} from others: {error}"))?;
         config = config.with_key_log(Arc::new(KeyLogFile(Mutex::new(file))));
     }
     Ok(config)

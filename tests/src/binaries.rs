@@ -20,7 +20,21 @@ pub fn agent_binary() -> &'static Path {
     PATH.get_or_init(|| find("AGENT_CLIENT_BIN", "agent-client"))
 }
 
+/// The engine's `dtls-echo` program: the one in `DTLS_ECHO_BIN`, or built here.
+///
+/// # Panics
+/// If it cannot be built.
+pub fn echo_binary() -> &'static Path {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| find_part("DTLS_ECHO_BIN", "dtls-channel", Some("dtls-echo")))
+}
+
 fn find(variable: &str, package: &str) -> PathBuf {
+    find_part(variable, package, None)
+}
+
+/// A package's program, or one of its examples.
+fn find_part(variable: &str, package: &str, example: Option<&str>) -> PathBuf {
     if let Some(path) = std::env::var_os(variable) {
         let path = PathBuf::from(path);
         assert!(path.is_file(), "{variable} is {}, which is no file", path.display());
@@ -35,6 +49,9 @@ fn find(variable: &str, package: &str) -> PathBuf {
     let target_dir = profile_dir.parent().expect("a target directory");
     let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     build.args(["build", "--quiet", "--package", package]).arg("--target-dir").arg(target_dir);
+    if let Some(example) = example {
+        build.args(["--example", example]);
+    }
     if profile_dir.ends_with("release") {
         build.arg("--release");
     }
@@ -48,5 +65,8 @@ fn find(variable: &str, package: &str) -> PathBuf {
     }
     let built = build.current_dir(env!("CARGO_MANIFEST_DIR")).status().expect("cargo runs");
     assert!(built.success(), "{package} does not build; nothing was tested");
-    profile_dir.join(package)
+    match example {
+        Some(example) => profile_dir.join("examples").join(example),
+        None => profile_dir.join(package),
+    }
 }

@@ -9,6 +9,7 @@
 //! - [`Server`], [`Agent`]: the two daemons with their state, to be stopped, killed and restarted.
 //! - [`Puppet`]: a peer of the server that says what no real agent would.
 //! - [`documents`]: what is pushed.
+//! - [`Pcap`]: a capture file for other programs.
 
 #![expect(clippy::expect_used, reason = "all of this is test code, which fails by panicking")]
 
@@ -18,15 +19,17 @@ pub mod documents;
 mod http;
 mod identity;
 mod node;
+mod pcap;
 mod process;
 mod puppet;
 mod server;
 
 pub use agent::Agent;
-pub use binaries::{agent_binary, server_binary};
+pub use binaries::{agent_binary, echo_binary, server_binary};
 pub use http::{Reply, request};
 pub use identity::PemIdentity;
 pub use node::{Node, Pin};
+pub use pcap::Pcap;
 pub use process::{Process, udp_port};
 pub use puppet::{Puppet, Seen, hello};
 pub use server::{Api, Server};
