@@ -11,7 +11,7 @@ use std::time::Duration;
 use common::config;
 use dtls_channel::testing::{LinkConfig, Net, Side};
 use dtls_channel::{
-    CLIENT_HELLO_BYTES_MAX, DropCause, Endpoint, EndpointConfig, Event, OUTBOX_BYTES_MAX,
+    CLIENT_HELLO_BYTES_MAX, Credentials, CredentialsError, DropCause, Endpoint, EndpointConfig, Event, OUTBOX_BYTES_MAX,
     SendError, Timers,
 };
 
@@ -280,4 +280,19 @@ fn a_hello_request_does_not_take_the_number_of_the_message_that_is_due() {
     }
     assert!(pieces > 2, "{pieces}");
     assert!(net.run_until(MINUTE, |n| n.both_open()), "{:?}", net.client.stats());
+}
+
+#[test]
+fn a_certificate_that_names_another_curve_for_our_key_is_not_ours() {
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+    let params = rcgen::CertificateParams::new(vec!["test".into()]).unwrap();
+    let mut certificate = params.self_signed(&key).unwrap().der().to_vec();
+    let taken = Credentials::from_der(certificate.clone(), &key.serialize_der());
+    assert!(taken.is_ok());
+    // id-prime256v1 of the key becomes an unknown curve; the key's own bytes stay.
+    let curve = [0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
+    let at = certificate.windows(8).position(|bytes| bytes == curve).unwrap();
+    certificate[at + 7] = 0x21;
+    let refused = Credentials::from_der(certificate, &key.serialize_der());
+    assert_eq!(refused.err(), Some(CredentialsError::Mismatch));
 }

@@ -3,16 +3,18 @@ use std::sync::Arc;
 use ring::rand::SystemRandom;
 use ring::signature::{
     ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, EcdsaKeyPair, Ed25519KeyPair,
-    KeyPair,
 };
 use rustls_pki_types::CertificateDer;
 use webpki::EndEntityCert;
 
-use super::{NoRandom, fingerprint};
+use super::{NoRandom, fingerprint, verify};
 use crate::wire::SignatureScheme;
 
 /// The largest certificate we send or take, in bytes of DER.
 pub const CERTIFICATE_BYTES_MAX: usize = 4_096;
+
+/// Signed once to see whether key and certificate belong together.
+const PROBE: &[u8] = b"a key that belongs to its certificate";
 
 /// Why a certificate and key cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -30,6 +32,9 @@ pub enum CredentialsError {
     /// The key is not the one in the certificate.
     #[error("the private key does not belong to the certificate")]
     Mismatch,
+    /// The key could not be tried.
+    #[error(transparent)]
+    NoRandom(#[from] NoRandom),
 }
 
 /// Our certificate and the key that belongs to it. Cheap to clone.
@@ -53,16 +58,13 @@ impl Credentials {
             return Err(CredentialsError::TooLarge(certificate.len()));
         }
         let signer = Signer::from_pkcs8(pkcs8).ok_or(CredentialsError::Key)?;
-        {
-            let der = CertificateDer::from(certificate.as_slice());
-            let parsed = EndEntityCert::try_from(&der)
-                .map_err(|e| CredentialsError::Certificate(e.to_string()))?;
-            let spki = parsed.subject_public_key_info();
-            // The subject public key is the last field of its structure, whatever the algorithm.
-            if !spki.as_ref().ends_with(signer.public_key()) {
-                return Err(CredentialsError::Mismatch);
-            }
-        }
+        let der = CertificateDer::from(certificate.as_slice());
+        EndEntityCert::try_from(&der).map_err(|e| CredentialsError::Certificate(e.to_string()))?;
+        // The way a peer will find out; equal key bytes would not do, as the certificate may name
+        // another algorithm or curve for them.
+        let signature = signer.sign(PROBE)?;
+        verify(&certificate, signer.scheme(), PROBE, &signature)
+            .map_err(|_| CredentialsError::Mismatch)?;
         let fingerprint = fingerprint(&certificate);
         Ok(Self(Arc::new(Inner { certificate, fingerprint, signer })))
     }
@@ -104,13 +106,6 @@ impl Signer {
             .map(Self::P256)
             .or_else(|| ecdsa(&ECDSA_P384_SHA384_ASN1_SIGNING).map(Self::P384))
             .or_else(|| Ed25519KeyPair::from_pkcs8_maybe_unchecked(pkcs8).ok().map(Self::Ed25519))
-    }
-
-    fn public_key(&self) -> &[u8] {
-        match self {
-            Self::P256(key) | Self::P384(key) => key.public_key().as_ref(),
-            Self::Ed25519(key) => key.public_key().as_ref(),
-        }
     }
 
     /// The one scheme this key signs with.
