@@ -11,8 +11,8 @@ use std::time::Duration;
 use common::config;
 use dtls_channel::testing::{LinkConfig, Net, Side};
 use dtls_channel::{
-    CLIENT_HELLO_BYTES_MAX, Credentials, CredentialsError, DropCause, Endpoint, EndpointConfig, Event, OUTBOX_BYTES_MAX,
-    SendError, Timers,
+    CLIENT_HELLO_BYTES_MAX, Credentials, CredentialsError, DropCause, Endpoint, EndpointConfig,
+    Event, OUTBOX_BYTES_MAX, SendError, Timers,
 };
 
 const MINUTE: Duration = Duration::from_secs(60);

@@ -15,6 +15,8 @@ use crate::error::{CloseReason, Fault, PeerFault};
 use crate::event::{Established, Path, TimerKind};
 use crate::handshake::{Fragment, Message, Reassembler, Taken, fragments};
 use crate::outbox::Sink;
+#[cfg(feature = "testing")]
+use crate::record::HEADER_LEN as RECORD_HEADER_LEN;
 use crate::record::{ReadKeys, Record, Records, WriteKeys, plaintext};
 use crate::resumption::Session;
 use crate::stats::DropCause;
@@ -339,6 +341,14 @@ impl Handshake {
         sink.stats.handshakes_started += 1;
         let core = Core::new(now, path, config, Reassembler::default());
         Self { core, role: Role::Server(server::State::AwaitClientHello) }
+    }
+
+    #[cfg(feature = "testing")]
+    pub(super) fn held_bytes(&self) -> [usize; 2] {
+        let early = &self.core.early;
+        let records = early.records.iter().map(|record| record.len() - RECORD_HEADER_LEN);
+        let messages = early.messages.iter().map(|(_, content)| content.len());
+        [self.core.incoming.held_bytes(), records.chain(messages).sum()]
     }
 
     pub(super) fn began_with(&self, client_random: &[u8; 32], message_seq: u16) -> bool {

@@ -291,6 +291,15 @@ impl Connection {
         }
     }
 
+    /// Bytes that wait in unfinished handshake messages, and in records that came too early.
+    #[cfg(feature = "testing")]
+    pub(crate) fn held_bytes(&self) -> [usize; 2] {
+        match &self.state {
+            State::Handshake(handshake) => handshake.held_bytes(),
+            State::Open(_) | State::Closed => [0, 0],
+        }
+    }
+
     /// True if this is a server's association, and this hello, or one before it in the same cookie
     /// exchange, is what began it.
     pub(crate) fn began_with(&self, client_random: &[u8; 32], message_seq: u16) -> bool {

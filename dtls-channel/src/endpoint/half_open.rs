@@ -70,6 +70,22 @@ impl HalfOpen {
         self.sources.get(source)?.first_key_value().map(|(_, id)| *id)
     }
 
+    /// # Panics
+    /// If the tables contradict each other.
+    #[cfg(feature = "testing")]
+    pub(super) fn check(&self) {
+        let ranks: BTreeSet<_> = self.sources.iter().filter_map(|(s, all)| rank(*s, all)).collect();
+        assert_eq!(ranks.len(), self.sources.len(), "a source without any");
+        assert_eq!(ranks, self.ranking);
+        assert_eq!(self.sources.values().map(BTreeMap::len).sum::<usize>(), self.count);
+    }
+
+    /// True if `id` holds this place.
+    #[cfg(feature = "testing")]
+    pub(super) fn holds(&self, place: &Place, id: AssociationId) -> bool {
+        self.sources.get(&place.source).and_then(|all| all.get(&place.order)) == Some(&id)
+    }
+
     fn change<T>(
         &mut self,
         source: Source,

@@ -3,6 +3,8 @@
 //! Owns no socket and no clock. Before a client has shown with a cookie that it receives at its
 //! address, nothing is remembered of it and the answer is never longer than the question.
 
+#[cfg(feature = "testing")]
+mod check;
 mod cookie;
 mod gather;
 mod half_open;

@@ -135,7 +135,7 @@ impl Reassembler {
         Some(Message::finish(partial.kind, partial.message_seq, partial.bytes))
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn held_bytes(&self) -> usize {
         self.held_bytes
     }

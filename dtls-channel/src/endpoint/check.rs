@@ -1,0 +1,67 @@
+//! What must hold of the tables between any two calls; for fuzz bodies.
+
+use super::{Endpoint, SlotState, key};
+use crate::conn::EARLY_BYTES_MAX;
+use crate::event::{AssociationId, Phase};
+use crate::handshake::ASSOCIATION_REASSEMBLY_BYTES_MAX;
+
+impl Endpoint {
+    /// # Panics
+    /// If the tables contradict each other or a limit.
+    pub(crate) fn check_tables(&self) {
+        // Beyond the cap there are only those that take another's place at its address.
+        assert!(self.by_address.len() <= self.config.associations_max);
+        assert!(self.half_open.len() <= self.config.half_open_max);
+        self.half_open.check();
+        let (mut half_open, mut deadlines) = (0, 0);
+        for (index, slot) in &self.slots {
+            let index = index as u32;
+            let peers = self.by_address.get(&key(slot.path.remote));
+            let peers = peers.copied().unwrap_or_default();
+            let phase = match &slot.state {
+                SlotState::Association(conn) => {
+                    assert_eq!(conn.path(), slot.path);
+                    assert_eq!(conn.next_timeout().map(|(at, _)| at), slot.deadline);
+                    let [incoming, early] = conn.held_bytes();
+                    assert!(incoming <= ASSOCIATION_REASSEMBLY_BYTES_MAX);
+                    assert!(early <= EARLY_BYTES_MAX);
+                    conn.phase()
+                }
+                SlotState::Gathering(gathering) => {
+                    assert!(slot.half_open.is_some() && slot.deadline.is_some());
+                    gathering.phase()
+                }
+            };
+            // Its address leads to each association, to one that is open as such.
+            match phase {
+                Phase::Handshaking => assert_eq!(peers.pending, Some(index)),
+                Phase::Open => {
+                    assert!(peers.open == Some(index) && slot.half_open.is_none());
+                }
+                Phase::Closed => panic!("an association that has ended is still there"),
+            }
+            if let Some(place) = &slot.half_open {
+                half_open += 1;
+                let id = AssociationId { index, generation: slot.generation };
+                assert!(self.half_open.holds(place, id));
+            }
+            if let Some(at) = slot.deadline {
+                deadlines += 1;
+                assert!(self.deadlines.contains(&(at, index)));
+            }
+        }
+        assert_eq!(half_open, self.half_open.len(), "a half-open association of nobody");
+        assert_eq!(deadlines, self.deadlines.len(), "a deadline of nobody");
+        // And nothing but associations is in the tables.
+        let entries = self.by_address.values();
+        let known: usize = entries.map(|p| [p.open, p.pending].iter().flatten().count()).sum();
+        assert_eq!(known, self.slots.len(), "an address of nobody");
+        assert!(self.by_address.values().all(|p| p.open.is_some() || p.pending.is_some()));
+    }
+
+    /// True if anything is remembered of an address.
+    pub(crate) fn remembers(&self, address: std::net::SocketAddr) -> bool {
+        self.by_address.contains_key(&key(address))
+            || self.slots.iter().any(|(_, slot)| key(slot.path.remote) == key(address))
+    }
+}
