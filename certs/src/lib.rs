@@ -32,6 +32,7 @@
 //! | [`pins`] | which fingerprints a peer may show, with an overlap for rotation |
 //! | [`token`] | the one-line enrolment token, and the record the server keeps of it |
 //! | [`proof`] | the HMAC that proves a token's secret without sending it |
+//! | `testing` | what a fuzzer runs (feature `testing`) |
 //! | [`mod@file`] | atomic writes and checked reads of private files |
 
 pub mod agent_id;
@@ -40,6 +41,8 @@ pub mod fingerprint;
 pub mod identity;
 pub mod pins;
 pub mod proof;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod token;
 
 pub use agent_id::AgentId;

@@ -186,10 +186,8 @@ impl EnrolmentToken {
             expires_unix: self.expires_unix,
         };
         #[expect(clippy::expect_used, reason = "strings and numbers always serialise")]
-        let mut bytes = Zeroizing::new(serde_json::to_vec(&payload).expect("payload is plain"));
-        let checksum = checksum(&bytes);
-        bytes.extend_from_slice(&checksum);
-        format!("{TOKEN_PREFIX}{}", BASE64URL_NOPAD.encode(&bytes))
+        let json = Zeroizing::new(serde_json::to_vec(&payload).expect("payload is plain"));
+        line(json)
     }
 
     /// Proves the secret for the channel whose export under
@@ -308,6 +306,13 @@ fn other_format(text: &str) -> TokenParseError {
 fn decode_32(text: &str) -> Option<Zeroizing<[u8; 32]>> {
     let bytes = Zeroizing::new(BASE64URL_NOPAD.decode(text.as_bytes()).ok()?);
     bytes.as_slice().try_into().ok().map(Zeroizing::new)
+}
+
+/// The line that holds a payload.
+pub(crate) fn line(mut json: Zeroizing<Vec<u8>>) -> String {
+    let checksum = checksum(&json);
+    json.extend_from_slice(&checksum);
+    format!("{TOKEN_PREFIX}{}", BASE64URL_NOPAD.encode(&json))
 }
 
 fn checksum(json: &[u8]) -> [u8; CHECKSUM_BYTES] {

@@ -1,0 +1,3 @@
+//! For tests and fuzzers, behind the feature `testing`.
+
+pub mod fuzz;
