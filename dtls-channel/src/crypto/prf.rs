@@ -17,12 +17,20 @@ fn prf(algorithm: hmac::Algorithm, secret: &[u8], label: &[u8], seeds: &[&[u8]],
         seeds.iter().for_each(|seed| context.update(seed));
         context.sign()
     };
+    // What leads to the output is overwritten, as ring does not. Its own copies stay out of reach.
+    let blank = hmac::sign(&hmac::Key::new(algorithm, &[]), &[]);
+    let wipe = |tag: &mut hmac::Tag| {
+        *tag = blank;
+        std::hint::black_box(tag);
+    };
     let mut a = with_seed(None);
     for chunk in out.chunks_mut(algorithm.digest_algorithm().output_len()) {
-        let block = with_seed(Some(a.as_ref()));
+        let mut block = with_seed(Some(a.as_ref()));
         chunk.copy_from_slice(&block.as_ref()[..chunk.len()]);
+        wipe(&mut block);
         a = hmac::sign(&key, a.as_ref());
     }
+    wipe(&mut a);
 }
 
 /// Constant-time comparison.
