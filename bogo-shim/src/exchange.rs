@@ -13,7 +13,7 @@ use crate::options::{Options, Settings};
 
 /// What a server sends first if told to.
 const GREETING: &[u8] = b"hello";
-/// Added to the clock for each datagram while no timer runs: the engine repeats its last flight at
+/// Added to the clock for each datagram once the handshake is complete: the engine repeats its last flight at
 /// a limited rate, the runner asks for it in no time.
 const BETWEEN_DATAGRAMS: Duration = Duration::from_millis(50);
 
@@ -79,7 +79,7 @@ impl Exchange<'_> {
             };
             match frame {
                 Frame::Packet(mut datagram) => {
-                    if self.engine.next_timeout().is_none() {
+                    if self.open {
                         self.now += BETWEEN_DATAGRAMS;
                     }
                     self.engine.handle_datagram(self.now, &mut datagram);

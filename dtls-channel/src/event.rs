@@ -132,4 +132,6 @@ pub enum TimerKind {
     HandshakeGiveUp,
     /// The peer's unauthenticated alert is believed.
     AlertGrace,
+    /// The flight that ended the handshake is forgotten.
+    LastFlight,
 }

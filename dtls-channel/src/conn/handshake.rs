@@ -639,12 +639,9 @@ impl Handshake {
             // Both roles set both before they wait for Finished.
             return Outcome::Closed(CloseReason::PeerFault(PeerFault::BadFinished));
         };
-        let last_flight = summary.last_flight.map(|flight| LastFlight {
-            flight,
-            sequence0: core.sequence0,
-            answers: core.incoming.next_seq().saturating_sub(1),
-            sent_at: now,
-        });
+        let answers = core.incoming.next_seq().saturating_sub(1);
+        let last_flight =
+            summary.last_flight.map(|flight| LastFlight::new(flight, core.sequence0, answers, now));
         let established = Established {
             peer_certificate: summary.peer_certificate,
             peer_fingerprint: summary.peer_fingerprint,

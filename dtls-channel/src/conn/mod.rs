@@ -139,12 +139,13 @@ impl Connection {
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is due, and what for. An open association
-    /// has no timer.
+    /// has a timer only for the first four minutes, and only on the side that spoke last.
     #[must_use]
     pub fn next_timeout(&self) -> Option<(Instant, TimerKind)> {
         match &self.state {
             State::Handshake(handshake) => handshake.next_timeout(),
-            State::Open(_) | State::Closed => None,
+            State::Open(open) => open.next_timeout().map(|at| (at, TimerKind::LastFlight)),
+            State::Closed => None,
         }
     }
 
@@ -176,11 +177,15 @@ impl Connection {
         used
     }
 
-    /// Does what is due: resends the flight or gives up.
+    /// Does what is due: resends the flight, gives up, or forgets what is not asked for any more.
     pub fn handle_timeout(&mut self, now: Instant, sink: &mut Sink) {
-        if let State::Handshake(handshake) = &mut self.state {
-            let outcome = handshake.handle_timeout(now, sink);
-            self.settle(outcome, sink);
+        match &mut self.state {
+            State::Handshake(handshake) => {
+                let outcome = handshake.handle_timeout(now, sink);
+                self.settle(outcome, sink);
+            }
+            State::Open(open) => open.handle_timeout(now),
+            State::Closed => {}
         }
     }
 

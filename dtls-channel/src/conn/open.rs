@@ -15,11 +15,13 @@ pub(super) const WARNING: u8 = 1;
 pub(super) const FATAL: u8 = 2;
 /// Kept of each key for alerts.
 const RECORDS_RESERVED: u64 = 16;
+/// How long the last flight is kept: RFC 6347 §4.2.4 wants twice TCP's maximum segment lifetime of
+/// two minutes (RFC 793).
+const LAST_FLIGHT_LIFETIME: Duration = Duration::from_secs(240);
 /// The last flight is repeated no more often than this.
 const LAST_FLIGHT_RESEND_MIN: Duration = Duration::from_millis(50);
 
-/// An association after its handshake: keys, window, numbers, and nothing else once the peer has
-/// shown that it has our last flight.
+/// An association after its handshake: keys, window, numbers, and for a while the last flight.
 #[derive(Debug)]
 #[cfg_attr(test, derive(Clone))]
 pub(super) struct Open {
@@ -41,6 +43,14 @@ pub(super) struct LastFlight {
     /// The peer's Finished, whose repetition asks for it.
     pub(super) answers: u16,
     pub(super) sent_at: Instant,
+    pub(super) kept_until: Instant,
+}
+
+impl LastFlight {
+    pub(super) fn new(flight: Flight, sequence0: u64, answers: u16, now: Instant) -> Self {
+        let kept_until = now + LAST_FLIGHT_LIFETIME;
+        Self { flight, sequence0, answers, sent_at: now, kept_until }
+    }
 }
 
 impl Open {
@@ -67,6 +77,14 @@ impl Open {
 
     pub(super) fn set_mtu(&mut self, mtu: usize) {
         self.mtu = mtu as u32;
+    }
+
+    pub(super) fn next_timeout(&self) -> Option<Instant> {
+        self.last_flight.as_ref().map(|last| last.kept_until)
+    }
+
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        self.last_flight.take_if(|last| last.kept_until <= now);
     }
 
     pub(super) fn next_sequence(&self) -> u64 {
@@ -125,8 +143,6 @@ impl Open {
         let opened = self.read.open(record)?;
         match opened.content_type {
             ContentType::APPLICATION_DATA => {
-                // Only a peer that has our Finished sends data.
-                self.last_flight = None;
                 if !opened.content.is_empty() {
                     sink.message(id, opened.sequence, opened.content);
                 }
@@ -201,12 +217,8 @@ mod tests {
         let write = || WriteKeys::new(key(), CONTENT_BYTES_MAX);
         let (mut peer, read) = (write(), ReadKeys::new(key(), 64, CONTENT_BYTES_MAX));
         let mut now = Instant::now();
-        let last_flight = LastFlight {
-            flight: Flight::new(vec![Item::ChangeCipherSpec]),
-            sequence0: 0,
-            answers: 5,
-            sent_at: now,
-        };
+        let flight = Flight::new(vec![Item::ChangeCipherSpec]);
+        let last_flight = LastFlight::new(flight, 0, 5, now);
         let mut open = Open::new(write(), read, 1_200, None, Some(last_flight));
         let finished = Message::build(HandshakeType::FINISHED, 5, |w| w.extend([0; 12]));
         let path = std::net::SocketAddr::from(([127, 0, 0, 1], 1)).into();
