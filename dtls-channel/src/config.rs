@@ -176,7 +176,9 @@ impl Config {
         self
     }
 
-    /// Offers or accepts only these groups, best first. An empty list leaves nothing to agree on.
+    /// The groups for the key exchange, best first. A server chooses no others. A client lists P-256
+    /// and P-384 behind them in any case, for the server's certificate (RFC 8422 §5.1.1), so a
+    /// server may choose those too.
     #[must_use]
     pub fn with_groups(mut self, groups: &[Group]) -> Self {
         self.groups = groups.into();

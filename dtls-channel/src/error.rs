@@ -62,6 +62,9 @@ pub enum Mismatch {
     /// No shared group.
     #[error("no key exchange group in common")]
     Group,
+    /// The client does not list the curve of our certificate's key (RFC 8422 §5.1.1).
+    #[error("the peer does not support the curve of our certificate's key")]
+    CertificateCurve,
     /// The peer cannot verify our key's signatures.
     #[error("the peer does not verify signatures of our key's kind")]
     SignatureScheme,

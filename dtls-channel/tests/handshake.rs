@@ -35,7 +35,8 @@ fn every_suite_and_group_opens_and_carries_messages_both_ways() {
     for suite in CipherSuite::ALL {
         for group in Group::ALL {
             let client = config().with_suites(&[suite]).with_groups(&[group]);
-            let mut net = net(1, &LinkConfig::default(), config(), client);
+            let server = config().with_groups(&[group]);
+            let mut net = net(1, &LinkConfig::default(), server, client);
             assert!(net.run_until(MINUTE, |n| n.both_open()), "{}", net.transcript());
             let (mut exported, mut ids) = (Vec::new(), Vec::new());
             for (_, side, id, event) in net.events.drain(..) {
@@ -441,4 +442,19 @@ fn a_client_whose_address_changed_is_unknown_until_it_connects_again() {
     net.connect(Arc::new(config()));
     assert!(net.run_until(MINUTE, |n| n.both_open()), "{}", net.transcript());
     assert_eq!(net.server.associations(), 2, "the old one is the application's to end");
+}
+
+/// RFC 8422 §5.1.1: a server whose certificate is on a curve that the client does not list must not
+/// choose it. Our clients list those of certificates whatever the key exchange may use.
+#[test]
+fn certificates_on_other_curves_than_the_key_exchange_are_served() {
+    for algorithm in [&rcgen::PKCS_ECDSA_P256_SHA256, &rcgen::PKCS_ECDSA_P384_SHA384] {
+        for group in Group::ALL {
+            let server =
+                Config::new(identity(algorithm), Arc::new(dtls_channel::testing::AcceptAnyone));
+            let client = config().with_groups(&[group]);
+            let mut net = net(1, &LinkConfig::default(), server, client);
+            assert!(net.run_until(MINUTE, |n| n.both_open()), "{group:?}: {:?}", net.events);
+        }
+    }
 }

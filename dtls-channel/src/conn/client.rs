@@ -332,8 +332,9 @@ pub(super) fn check_signature(
 impl AwaitServerKeyExchange {
     fn key_exchange(self, core: &mut Core, message: &Message) -> Result<State, Fault> {
         let exchange = ServerKeyExchange::read(message.body())?;
+        let listed = |g: &Group| core.config.groups.contains(g) || Group::OF_SIGNATURES.contains(g);
         let group = Group::from_wire(exchange.group)
-            .filter(|group| core.config.groups.contains(group))
+            .filter(listed)
             .ok_or_else(|| PeerFault::NotOffered(format!("group {}", exchange.group.0)))?;
         // RFC 8422 §5.4: signed over both randoms and the parameters.
         let content = [&core.client_random[..], &core.server_random, exchange.parameters].concat();

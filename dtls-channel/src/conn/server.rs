@@ -101,7 +101,11 @@ pub(super) fn start(
     }
     let suite = hello.choose_suite(&config.suites).ok_or(Mismatch::Suite)?;
     let group = hello.choose_group(&config.groups).ok_or(Mismatch::Group)?;
-    let scheme = config.credentials.signer().scheme();
+    let signer = config.credentials.signer();
+    if signer.curve().is_some_and(|curve| !hello.supports_curve(curve)) {
+        return Err(Mismatch::CertificateCurve.into());
+    }
+    let scheme = signer.scheme();
     if !hello.verifies(scheme) {
         return Err(Mismatch::SignatureScheme.into());
     }

@@ -7,7 +7,7 @@ use ring::signature::{
 use rustls_pki_types::CertificateDer;
 use webpki::EndEntityCert;
 
-use super::{NoRandom, fingerprint, verify};
+use super::{Group, NoRandom, fingerprint, verify};
 use crate::wire::SignatureScheme;
 
 /// The largest certificate we send or take, in bytes of DER.
@@ -114,6 +114,16 @@ impl Signer {
             Self::P256(_) => SignatureScheme::ECDSA_SHA256,
             Self::P384(_) => SignatureScheme::ECDSA_SHA384,
             Self::Ed25519(_) => SignatureScheme::ED25519,
+        }
+    }
+
+    /// The curve that peers must have listed to verify it (RFC 8422 §5.1.1); Ed25519 is listed as a
+    /// scheme only.
+    pub(crate) fn curve(&self) -> Option<Group> {
+        match self {
+            Self::P256(_) => Some(Group::P256),
+            Self::P384(_) => Some(Group::P384),
+            Self::Ed25519(_) => None,
         }
     }
 

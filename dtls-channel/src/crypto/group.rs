@@ -23,6 +23,8 @@ pub enum Group {
 impl Group {
     /// All of them, best first.
     pub const ALL: [Self; 3] = [Self::P256, Self::X25519, Self::P384];
+    /// The curves of ECDSA keys whose signatures we verify.
+    pub(crate) const OF_SIGNATURES: [Self; 2] = [Self::P256, Self::P384];
 
     pub(crate) fn wire(self) -> NamedGroup {
         match self {

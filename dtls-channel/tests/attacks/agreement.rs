@@ -168,7 +168,7 @@ fn attack_29_what_was_not_offered_cannot_be_chosen() {
         let (mut victim, _, hello) = Victim::client(config().with_groups(&[Group::P256]));
         let mut rogue = Rogue::server(credentials());
         rogue.hear(&hello);
-        rogue.group = Group::P384;
+        rogue.group = Group::X25519;
         let mut flight = rogue.flight();
         if let Some(number) = wanted {
             flight[2].1[1..3].copy_from_slice(&number.to_be_bytes());

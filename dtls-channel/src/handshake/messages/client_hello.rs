@@ -137,6 +137,11 @@ impl<'a> ClientHello<'a> {
         }
     }
 
+    /// True if a certificate's key may be on this curve; without a list any may.
+    pub(crate) fn supports_curve(&self, curve: Group) -> bool {
+        self.choose_group(&[curve]).is_some()
+    }
+
     /// True if the client verifies `scheme`. Without the extension RFC 5246 means SHA-1, which we
     /// do not do.
     pub(crate) fn verifies(&self, scheme: SignatureScheme) -> bool {
@@ -170,7 +175,10 @@ impl ClientOffer {
             write_extension(w, extension::EXTENDED_MASTER_SECRET, |_| {});
             write_extension(w, extension::RENEGOTIATION_INFO, |w| w.u8(0));
             write_extension(w, extension::SUPPORTED_GROUPS, |w| {
-                w.vec16(|w| self.groups.iter().for_each(|g| w.u16(NamedGroup::from(*g).0)));
+                // The list is also that of the curves that a certificate may have.
+                let others = Group::OF_SIGNATURES.iter().filter(|g| !self.groups.contains(g));
+                let all = self.groups.iter().chain(others);
+                w.vec16(|w| all.for_each(|g| w.u16(NamedGroup::from(*g).0)));
             });
             write_extension(w, extension::EC_POINT_FORMATS, |w| {
                 w.vec8(|w| w.u8(UNCOMPRESSED_POINT));
@@ -263,6 +271,18 @@ mod tests {
             let hello = ClientHello::read(&bytes).unwrap();
             assert_eq!((hello.session_id, hello.ticket), (&[7; 32][..], Some(&ticket[..])));
         }
+    }
+
+    #[test]
+    fn the_curves_of_signatures_are_listed_behind_the_groups_for_the_key_exchange() {
+        let mut bytes = Vec::new();
+        ClientOffer { groups: vec![Group::X25519], ..offer() }.write(&[], &mut bytes);
+        let hello = ClientHello::read(&bytes).unwrap();
+        assert_eq!(hello.groups, Some(&[0, 29, 0, 23, 0, 24][..]));
+        assert!(hello.supports_curve(Group::P384));
+        let other = ClientHello { groups: Some(&[0, 29]), ..hello };
+        assert!(!other.supports_curve(Group::P256));
+        assert!(ClientHello { groups: None, ..other }.supports_curve(Group::P256));
     }
 
     #[test]
