@@ -142,3 +142,17 @@ fn an_openssl_server_that_does_not_trust_us_is_believed() {
     let alerts = [AlertDescription::UNKNOWN_CA, AlertDescription::BAD_CERTIFICATE];
     assert!(alerts.map(CloseReason::PeerAlert).contains(&reason), "{reason}\n{openssl}");
 }
+
+/// RFC 5246 §7.2.2: who asked for a renegotiation is told that there is none, and decides.
+#[test]
+fn an_openssl_client_that_wants_to_renegotiate_is_told_no_and_hangs_up() {
+    let (ours, theirs) = (PemIdentity::new(), PemIdentity::new());
+    let node = Node::serve(ours.config(&theirs));
+    let mut openssl = Process::start(&mut client(&theirs, &ours, &node));
+    let _ = node.established();
+    openssl.wait_for_line("that it trusts us", |line| (line == "Verification: OK").then_some(()));
+    openssl.write_line("R");
+    assert_eq!(node.closed(), CloseReason::PeerAlert(AlertDescription::HANDSHAKE_FAILURE));
+    openssl.wait_for_line("why", |line| line.contains("no renegotiation").then_some(()));
+    assert!(!openssl.wait().success());
+}
