@@ -35,6 +35,9 @@ pub enum PeerFault {
     /// A public point that is not on its curve, or a shared secret of zeros.
     #[error("the key exchange's public value is invalid")]
     BadPoint,
+    /// A `renegotiation_info` that is not empty, in a first handshake (RFC 5746 §3.4, §3.6).
+    #[error("the peer takes a first handshake for a renegotiation")]
+    Renegotiation,
     /// An empty certificate list.
     #[error("the peer presented no certificate")]
     NoCertificate,
@@ -103,7 +106,9 @@ impl Fault {
                     AlertDescription::ILLEGAL_PARAMETER
                 }
                 PeerFault::UnsolicitedExtension(_) => AlertDescription::UNSUPPORTED_EXTENSION,
-                PeerFault::NoCertificate => AlertDescription::HANDSHAKE_FAILURE,
+                PeerFault::NoCertificate | PeerFault::Renegotiation => {
+                    AlertDescription::HANDSHAKE_FAILURE
+                }
                 PeerFault::BadCertificate(_) => AlertDescription::BAD_CERTIFICATE,
                 PeerFault::BadSignature(_) | PeerFault::BadFinished => {
                     AlertDescription::DECRYPT_ERROR

@@ -269,6 +269,9 @@ impl AwaitServerHello {
         if !hello.ems && core.config.require_ems {
             return Err(Mismatch::ExtendedMasterSecret.into());
         }
+        if hello.renegotiates {
+            return Err(PeerFault::Renegotiation.into());
+        }
         if !hello.renegotiation_info && core.config.require_renegotiation_info {
             return Err(Mismatch::RenegotiationInfo.into());
         }

@@ -93,6 +93,9 @@ pub(super) fn start(
     if hello.version > VERSION_1_2 {
         return Err(Mismatch::Version(hello.version).into());
     }
+    if hello.renegotiates {
+        return Err(PeerFault::Renegotiation.into());
+    }
     let config = core.config.clone();
     core.server_random = random()?;
     core.record_limits.agree(&config, hello.record_size_limit)?;

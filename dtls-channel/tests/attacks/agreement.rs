@@ -1,4 +1,4 @@
-//! Rows 27 to 29: what the two sides agree on.
+//! Rows 26 to 29: what the two sides agree on.
 
 use dtls_channel::testing::Rogue;
 use dtls_channel::testing::forge::{AnswerFields, HelloFields, Piece, record_of_version};
@@ -217,4 +217,42 @@ fn attack_29_a_server_that_drops_renegotiation_info_is_refused() {
     let missing = CloseReason::Mismatch(Mismatch::RenegotiationInfo);
     assert_eq!(victim.closed(), Some(&missing));
     assert_eq!(alert, Some(AlertDescription::HANDSHAKE_FAILURE.0));
+}
+
+/// RFC 5746 §3.4 and §3.6: the bytes of an earlier Finished where there was none.
+#[test]
+fn attack_26_a_first_handshake_with_the_finished_of_another_is_refused_by_either_side() {
+    let earlier = |extensions: &mut Vec<(u16, Vec<u8>)>| {
+        let at = extensions.iter().position(|(number, _)| *number == RENEGOTIATION_INFO).unwrap();
+        extensions[at].1 = [&[12][..], &[7; 12]].concat();
+    };
+    let refused = CloseReason::PeerFault(PeerFault::Renegotiation);
+    let (victim, alert) = hello_refused(|hello| earlier(&mut hello.extensions));
+    assert_eq!(victim.closed(), Some(&refused));
+    assert_eq!(alert, AlertDescription::HANDSHAKE_FAILURE.0);
+    let (victim, alert) = answer_refused(|answer| earlier(&mut answer.extensions));
+    assert_eq!(victim.closed(), Some(&refused));
+    assert_eq!(alert, Some(AlertDescription::HANDSHAKE_FAILURE.0));
+}
+
+/// RFC 5746 §3.6: wolfSSL 5.5 and MatrixSSL neither offer it nor take an answer that has it.
+#[test]
+fn attack_26_a_client_without_renegotiation_info_is_served_and_not_answered_with_it() {
+    for offers in [true, false] {
+        let (mut victim, mut rogue) = (Victim::server(), Rogue::client(credentials()));
+        let mut heard = Vec::new();
+        for _ in 0..2 {
+            let mut hello = rogue.hello();
+            if !offers {
+                hello = hello.without(RENEGOTIATION_INFO);
+            }
+            let hello = rogue.say_plain(CLIENT_HELLO, &hello.body());
+            heard = deliver(&mut victim, &mut rogue, &[hello]);
+        }
+        let answer = heard.iter().find(|h| h.message == SERVER_HELLO).unwrap();
+        let empty_extension = [0xff, 1, 0, 1, 0];
+        assert_eq!(answer.body.windows(5).any(|bytes| bytes == empty_extension), offers);
+        finish(&mut victim, &mut rogue);
+        assert!(victim.is_open());
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dtls_channel::testing::{LinkConfig, Net, Side};
+use dtls_channel::testing::{LinkConfig, Net, Rogue, Side};
 use dtls_channel::{CloseReason, DropCause, Event, PeerRefused, PeerVerifier};
 
 use crate::common::{config, config_with};
@@ -49,4 +49,33 @@ fn attack_32_a_client_that_comes_back_checks_the_pin_again() {
     });
     assert_eq!(closed, Some(&refused));
     assert_eq!(net.established(Side::Client), 0);
+}
+
+/// RFC 5077 §3.3: by an empty ticket a server takes back what its hello has announced.
+#[test]
+fn an_empty_ticket_leaves_the_client_open_and_without_a_session() {
+    const SESSION_TICKET: u16 = 35;
+    const NEW_SESSION_TICKET: u8 = 4;
+    for ticket in [&b""[..], b"opaque"] {
+        let (mut victim, _, hello) = Victim::client(config().asking_for_tickets());
+        let mut rogue = Rogue::server(credentials());
+        rogue.hear(&hello);
+        let mut announcing = rogue.answer();
+        announcing.extensions.push((SESSION_TICKET, Vec::new()));
+        let mut flight = rogue.flight();
+        flight[0].1 = announcing.body();
+        let datagrams = say_all(&mut rogue, &flight);
+        deliver(&mut victim, &mut rogue, &datagrams);
+        let lifetime_s = 60_u32.to_be_bytes();
+        let length = (ticket.len() as u16).to_be_bytes();
+        let body = [&lifetime_s[..], &length, ticket].concat();
+        let new = rogue.say_plain(NEW_SESSION_TICKET, &body);
+        victim.hit(&new);
+        let finished = finished(&mut rogue);
+        victim.hit(&finished);
+        let Event::Established(established) = &victim.events[0].1 else {
+            panic!("{:?}", victim.events)
+        };
+        assert_eq!(established.session.is_some(), !ticket.is_empty());
+    }
 }

@@ -21,6 +21,8 @@ pub(crate) struct ClientHello<'a> {
     schemes: Option<&'a [u8]>,
     pub(crate) offers_ems: bool,
     pub(crate) offers_renegotiation_info: bool,
+    /// `renegotiation_info` is not empty, as in no first handshake.
+    pub(crate) renegotiates: bool,
     pub(crate) offers_point_formats: bool,
     /// The longest record content that the client takes, in bytes (RFC 8449).
     pub(crate) record_size_limit: Option<u16>,
@@ -78,6 +80,7 @@ impl<'a> ClientHello<'a> {
             schemes: None,
             offers_ems: false,
             offers_renegotiation_info: scsv,
+            renegotiates: false,
             offers_point_formats: false,
             record_size_limit: None,
             ticket: None,
@@ -89,11 +92,8 @@ impl<'a> ClientHello<'a> {
                 extension::SIGNATURE_ALGORITHMS => this.schemes = Some(e.vec16()?),
                 extension::EXTENDED_MASTER_SECRET => this.offers_ems = true,
                 extension::RENEGOTIATION_INFO => {
-                    // Not empty means a renegotiation, which a first hello cannot be.
-                    if !e.vec8()?.is_empty() {
-                        return Err(e.fault());
-                    }
                     this.offers_renegotiation_info = true;
+                    this.renegotiates = !e.vec8()?.is_empty();
                 }
                 extension::EC_POINT_FORMATS => {
                     this.offers_point_formats = true;

@@ -39,6 +39,8 @@ pub(crate) struct ServerHello {
     pub(crate) suite: u16,
     pub(crate) ems: bool,
     pub(crate) renegotiation_info: bool,
+    /// `renegotiation_info` is not empty, as in no first handshake.
+    pub(crate) renegotiates: bool,
     pub(crate) point_formats: bool,
     /// The longest record content that the server takes, in bytes (RFC 8449).
     pub(crate) record_size_limit: Option<u16>,
@@ -59,6 +61,7 @@ impl ServerHello {
             suite: suite.iana(),
             ems: false,
             renegotiation_info: false,
+            renegotiates: false,
             point_formats: false,
             record_size_limit: None,
             has_max_fragment_length: false,
@@ -88,6 +91,7 @@ impl ServerHello {
             suite,
             ems: false,
             renegotiation_info: false,
+            renegotiates: false,
             point_formats: false,
             record_size_limit: None,
             has_max_fragment_length: false,
@@ -99,10 +103,8 @@ impl ServerHello {
             match number {
                 extension::EXTENDED_MASTER_SECRET => this.ems = true,
                 extension::RENEGOTIATION_INFO => {
-                    if !e.vec8()?.is_empty() {
-                        return Err(e.fault());
-                    }
                     this.renegotiation_info = true;
+                    this.renegotiates = !e.vec8()?.is_empty();
                 }
                 extension::EC_POINT_FORMATS => {
                     this.point_formats = true;
