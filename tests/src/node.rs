@@ -4,8 +4,10 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+use certs::Fingerprint;
 use dtls_channel::{
     CloseReason, Config, Driver, EndpointConfig, Established, Event, PeerRefused, PeerVerifier,
+    Session,
 };
 use tokio::sync::mpsc as commands;
 
@@ -24,7 +26,7 @@ impl PeerVerifier for Pin {
     }
 
     fn verify_resumed(&self, fingerprint: &[u8; 32]) -> Result<(), PeerRefused> {
-        if fingerprint == certs::Fingerprint::of_der(&self.0).as_bytes() {
+        if fingerprint == Fingerprint::of_der(&self.0).as_bytes() {
             return Ok(());
         }
         Err(PeerRefused("not the fingerprint that was pinned".into()))
@@ -59,10 +61,19 @@ impl Node {
     /// Connects to a server.
     #[must_use]
     pub fn connect(remote: SocketAddr, config: Config) -> Self {
-        Self::start(EndpointConfig::default(), Some((remote, config)))
+        Self::start(EndpointConfig::default(), Some((remote, config, None)))
     }
 
-    fn start(endpoint: EndpointConfig, connect: Option<(SocketAddr, Config)>) -> Self {
+    /// Connects to a server by the session of an earlier association.
+    #[must_use]
+    pub fn resume(remote: SocketAddr, config: Config, session: Session) -> Self {
+        Self::start(EndpointConfig::default(), Some((remote, config, Some(session))))
+    }
+
+    fn start(
+        endpoint: EndpointConfig,
+        connect: Option<(SocketAddr, Config, Option<Session>)>,
+    ) -> Self {
         let (commands, inbox) = commands::unbounded_channel();
         let (outbox, events) = mpsc::channel();
         let (bound, address) = mpsc::channel();
@@ -71,8 +82,13 @@ impl Node {
             runtime.expect("a runtime").block_on(async {
                 let mut driver = Driver::bind(([127, 0, 0, 1], 0).into(), endpoint).expect("bind");
                 bound.send(driver.local_addr().expect("address")).expect("listened to");
-                if let Some((remote, config)) = connect {
-                    driver.connect(Instant::now(), remote, Arc::new(config)).expect("connect");
+                if let Some((remote, config, session)) = connect {
+                    let (now, config) = (Instant::now(), Arc::new(config));
+                    match session {
+                        None => driver.connect(now, remote, config),
+                        Some(session) => driver.resume(now, remote, config, session),
+                    }
+                    .expect("connect");
                 }
                 drive(driver, inbox, &outbox).await;
             });

@@ -1,9 +1,11 @@
 //! Our engine against the `openssl` program, in both roles, with certificates checked on both ends.
 
 use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
 
 use data_encoding::HEXUPPER;
-use dtls_channel::{AlertDescription, CipherSuite, CloseReason, Established};
+use dtls_channel::{AlertDescription, CipherSuite, CloseReason, Established, TicketKeys};
 use system_tests::{EXPORTER_LABEL, Node, PemIdentity, Process, lines, suites_and_mtus};
 
 fn cipher(suite: CipherSuite) -> &'static str {
@@ -99,6 +101,71 @@ fn openssl_servers_talk_to_us_with_every_suite_and_datagram_size() {
             assert_eq!(String::from_utf8(node.message()).unwrap(), format!("{line}\n"));
         }
         node.close();
+        openssl.wait_for_line("that we have gone", |line| (line == "DONE").then_some(()));
+    }
+}
+
+#[test]
+fn openssl_clients_resume_by_our_tickets_with_every_suite() {
+    let (ours, theirs) = (PemIdentity::new(), PemIdentity::new());
+    let folder = tempfile::tempdir().unwrap();
+    for suite in CipherSuite::ALL {
+        let keys = Arc::new(TicketKeys::random().unwrap());
+        let config = ours.config(&theirs).with_ticket_keys(keys, Duration::from_secs(3_600));
+        let node = Node::serve(config);
+        let file = folder.path().join(format!("{suite:?}"));
+        for (flag, resumes) in [("-sess_out", false), ("-sess_in", true)] {
+            eprintln!("{suite:?}, {flag}");
+            let mut client = client(&theirs, &ours, &node);
+            client.args(["-cipher", cipher(suite), flag]).arg(&file);
+            let mut openssl = Process::start(&mut client);
+            let established = node.established();
+            assert_eq!((established.suite, established.resumed), (suite, resumes));
+            let pin = *certs::Fingerprint::of_der(theirs.certificate()).as_bytes();
+            assert_eq!(established.peer_fingerprint, Some(pin));
+            let says = if resumes { "Reused, " } else { "New, " };
+            openssl.wait_for_line(says, |line| line.starts_with(says).then_some(()));
+            assert_same_keys(&mut openssl, &established);
+            openssl.write_line("message 1");
+            let message = node.message();
+            assert_eq!(message, b"message 1\n");
+            node.send(&message);
+            openssl.wait_for_line("the echo", |echo| (echo == "message 1").then_some(()));
+            openssl.close_stdin();
+            assert_eq!(node.closed(), CloseReason::CloseNotify);
+            assert!(openssl.wait().success(), "{openssl}");
+        }
+    }
+}
+
+#[test]
+fn we_resume_by_the_tickets_of_openssl_servers_with_every_suite() {
+    let (ours, theirs) = (PemIdentity::new(), PemIdentity::new());
+    let mut openssl = Process::start(&mut server(&theirs, &ours));
+    let address = address(&mut openssl);
+    for suite in CipherSuite::ALL {
+        eprintln!("{suite:?}");
+        let config = || ours.config(&theirs).with_suites(&[suite]).asking_for_tickets();
+        let first = Node::connect(address, config());
+        let established = first.established();
+        assert!(!established.resumed);
+        let session = established.session.unwrap();
+        first.close();
+        openssl.wait_for_line("that we have gone", |line| (line == "DONE").then_some(()));
+
+        let second = Node::resume(address, config(), session);
+        let established = second.established();
+        assert_eq!((established.suite, established.resumed), (suite, true));
+        assert_eq!(established.peer_certificate.as_deref(), Some(theirs.certificate()));
+        openssl.wait_for_line("that it resumed", |line| {
+            line.starts_with("Reused session-id").then_some(())
+        });
+        assert_same_keys(&mut openssl, &established);
+        second.send(b"message 1\n");
+        openssl.wait_for_line("our line", |got| (got == "message 1").then_some(()));
+        openssl.write_line("message 2");
+        assert_eq!(second.message(), b"message 2\n");
+        second.close();
         openssl.wait_for_line("that we have gone", |line| (line == "DONE").then_some(()));
     }
 }
