@@ -369,13 +369,13 @@ fn attack_32_a_session_does_not_outlive_the_pin_at_the_client() {
 }
 
 #[test]
-fn a_datagram_size_too_small_for_the_hello_with_its_ticket_means_a_full_handshake() {
+fn a_hello_with_a_ticket_goes_in_pieces_where_datagrams_are_too_small() {
     let parties = Parties::new();
-    for (mtu, resumes) in [(228, false), (300, false), (512, true)] {
+    for mtu in [228, 256, 300, 512] {
         let link = LinkConfig { mtu: mtu.max(240), ..LinkConfig::default() };
         let (server, client) = (parties.server().with_mtu(mtu), parties.client().with_mtu(mtu));
         let mut net = net(&link, server, client, parties.session());
-        assert_eq!(opened(&mut net, Side::Client).resumed, resumes, "mtu {mtu}");
+        assert!(opened(&mut net, Side::Client).resumed, "mtu {mtu}");
         assert_eq!(net.up.stats().oversized + net.down.stats().oversized, 0);
     }
 }

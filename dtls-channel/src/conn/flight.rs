@@ -93,8 +93,9 @@ impl Packer<'_> {
         let overhead = overhead + MESSAGE_HEADER_LEN;
         let piece_max = record_max - MESSAGE_HEADER_LEN;
         let length = message.body().len();
-        // Several servers do not take a ClientHello in pieces, whatever the MTU.
-        let whole = message.kind == HandshakeType::CLIENT_HELLO;
+        // Several servers do not take a ClientHello in pieces, so it is not spread over a datagram
+        // and the next if it fits one. None of ours is longer without a ticket or a huge cookie.
+        let whole = message.kind == HandshakeType::CLIENT_HELLO && overhead + length <= self.mtu;
         let mut offset = 0;
         loop {
             let left = length - offset;

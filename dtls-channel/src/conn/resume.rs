@@ -18,17 +18,12 @@ use super::server;
 use crate::config::{ClientCertificate, Config};
 use crate::crypto::{MasterSecret, NoRandom, random, same};
 use crate::error::{Fault, Mismatch, PeerFault};
+use crate::handshake::Message;
 use crate::handshake::messages::client_hello::ClientOffer;
 use crate::handshake::messages::{ClientHello, NewSessionTicket, ServerHello};
-use crate::handshake::{HEADER_LEN as MESSAGE_HEADER_LEN, Message};
 use crate::outbox::Sink;
-use crate::record::HEADER_LEN as RECORD_HEADER_LEN;
 use crate::resumption::{Resumable, Session};
 use crate::wire::HandshakeType;
-
-/// Room left for the server's cookie when a hello with a ticket is measured, in bytes. Most are
-/// shorter; ours has 32.
-const COOKIE_BYTES_USUAL: usize = 64;
 
 /// Puts the session into the offer if it can be used; what cannot is dropped here.
 pub(super) fn offer(
@@ -40,18 +35,8 @@ pub(super) fn offer(
     let Some(session) = session.filter(|session| is_usable(config, session)) else {
         return Ok(None);
     };
-    let resuming = ClientOffer {
-        session_id: random::<32>()?.to_vec(),
-        ticket: Some(session.ticket.clone()),
-        ..offer.clone()
-    };
-    // Several servers take no ClientHello in pieces, so it has to fit one datagram.
-    let mut body = Vec::new();
-    resuming.write(&[0; COOKIE_BYTES_USUAL], &mut body);
-    if RECORD_HEADER_LEN + MESSAGE_HEADER_LEN + body.len() > config.mtu {
-        return Ok(None);
-    }
-    *offer = resuming;
+    offer.session_id = random::<32>()?.to_vec();
+    offer.ticket = Some(session.ticket.clone());
     Ok(Some(Box::new(session)))
 }
 

@@ -193,6 +193,9 @@ impl Endpoint {
     /// server's or our own judgement, the handshake is a full one, as with
     /// [`connect`](Self::connect).
     ///
+    /// A ticket makes the hello longer, and several servers take none that comes in pieces: if this
+    /// fails where the ticket does not fit one datagram, connect without it.
+    ///
     /// # Errors
     /// As [`connect`](Self::connect).
     pub fn resume(
