@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use dtls_channel::{
     AssociationId, Config, ConnectError, Connection, Drops, Endpoint, EndpointConfig, Event,
-    Outbox, SendError, Sink,
+    Outbox, SendError, Session, Sink,
 };
 
 /// The two ways to use the engine, with the same face. There is one peer, so its association needs
@@ -25,12 +25,13 @@ impl Engine {
         peer: SocketAddr,
         server: bool,
         config: Arc<Config>,
+        session: Option<Session>,
     ) -> Result<Self, ConnectError> {
         let (id, path, mut sink) = (AssociationId::STANDALONE, peer.into(), Sink::default());
-        let connection = if server {
-            Connection::server_without_cookie(now, id, path, config, &mut sink)
-        } else {
-            Connection::client(now, id, path, config, &mut sink)?
+        let connection = match session {
+            _ if server => Connection::server_without_cookie(now, id, path, config, &mut sink),
+            None => Connection::client(now, id, path, config, &mut sink)?,
+            Some(session) => Connection::resume(now, id, path, config, session, &mut sink)?,
         };
         Ok(Self::Alone(connection, sink))
     }
@@ -40,11 +41,16 @@ impl Engine {
         peer: SocketAddr,
         server: bool,
         config: Arc<Config>,
+        session: Option<Session>,
     ) -> Result<Self, ConnectError> {
         let serving = server.then(|| config.clone());
         let config_of_all = EndpointConfig { server: serving, ..EndpointConfig::default() };
         let mut endpoint = Endpoint::new(now, config_of_all)?;
-        let id = if server { None } else { Some(endpoint.connect(now, peer, config)?) };
+        let id = match session {
+            _ if server => None,
+            None => Some(endpoint.connect(now, peer, config)?),
+            Some(session) => Some(endpoint.resume(now, peer, config, session)?),
+        };
         Ok(Self::BehindEndpoint { endpoint, peer, id })
     }
 

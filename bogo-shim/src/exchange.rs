@@ -5,7 +5,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dtls_channel::{CloseReason, Config, ConnectError, Drops, Established, Event, SendError};
+use dtls_channel::{
+    CloseReason, Config, ConnectError, Drops, Established, Event, SendError, Session,
+};
 
 use crate::engine::Engine;
 use crate::frames::{Frame, Wire};
@@ -46,25 +48,34 @@ struct Exchange<'a> {
     engine: Engine,
     now: Instant,
     open: bool,
+    /// Whether a session is to be resumed.
+    resumes: bool,
+    /// What the server gave us.
+    session: Option<Session>,
 }
 
-/// Connects to the runner, shakes hands, and echoes until the runner has had enough.
+/// Connects to the runner, shakes hands, and echoes until the runner has had enough. Returns the
+/// session for the next connection, if there is a new one.
 pub(crate) fn run(
     options: &Options,
     settings: &Settings,
     config: Arc<Config>,
-) -> Result<(), ExchangeError> {
+    session: Option<Session>,
+    resumes: bool,
+) -> Result<Option<Session>, ExchangeError> {
     let wire = Wire::connect(options.port, options.ipv6, options.shim_id)?;
     let now = Instant::now();
     // Addresses mean nothing here: there is one peer, behind one stream.
     let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, options.port));
     let begin = if options.endpoint { Engine::behind_endpoint } else { Engine::alone };
-    let engine = begin(now, peer, settings.server, config)?;
-    let mut exchange = Exchange { settings, wire, engine, now, open: false };
+    let engine = begin(now, peer, settings.server, config, session)?;
+    let session = None;
+    let mut exchange = Exchange { settings, wire, engine, now, open: false, resumes, session };
     let outcome = exchange.run();
     let flushed = exchange.flush();
     exchange.wire.hang_up();
-    outcome.and(flushed)
+    outcome.and(flushed)?;
+    Ok(exchange.session)
 }
 
 impl Exchange<'_> {
@@ -123,6 +134,7 @@ impl Exchange<'_> {
                     self.open = true;
                     self.check(&established)?;
                     self.send_first(&established)?;
+                    self.session = established.session;
                 }
                 Event::Message { data, .. } => {
                     let echo: Vec<u8> = data.iter().map(|byte| byte ^ 0xff).collect();
@@ -144,6 +156,13 @@ impl Exchange<'_> {
         }
         if established.incoming != self.settings.server {
             return fail("the role");
+        }
+        if established.resumed != self.resumes {
+            return fail(if self.resumes { "no session resumed" } else { "a session resumed" });
+        }
+        let renewed = established.session.is_some();
+        if established.resumed && renewed != self.settings.expect_ticket_renewal {
+            return fail(if renewed { "a new ticket" } else { "no new ticket" });
         }
         Ok(())
     }
@@ -182,6 +201,7 @@ impl Exchange<'_> {
 mod tests {
     use super::*;
     use crate::identity;
+    use dtls_channel::TicketKeys;
     use std::net::TcpListener;
 
     fn options(line: &str) -> Options {
@@ -195,14 +215,17 @@ mod tests {
         let client = options(&format!("-dtls -port {port} -shim-id 7 {flags}"));
         let shim = std::thread::spawn(move || {
             let settings = client.settings(0);
-            run(&client, settings, identity::config(settings).unwrap())
+            let keys = Arc::new(TicketKeys::random().unwrap());
+            let config = identity::config(settings, &keys, None).unwrap();
+            run(&client, settings, config, None, false).map(drop)
         });
         let (stream, _) = listener.accept().unwrap();
         let mut wire = Wire::accepted(stream).unwrap();
         let server = options("-dtls -server");
-        let config = identity::config(server.settings(0)).unwrap();
+        let keys = Arc::new(TicketKeys::random().unwrap());
+        let config = identity::config(server.settings(0), &keys, None).unwrap();
         let (now, peer) = (Instant::now(), SocketAddr::from((Ipv4Addr::LOCALHOST, 1)));
-        let mut engine = Engine::alone(now, peer, true, config).unwrap();
+        let mut engine = Engine::alone(now, peer, true, config, None).unwrap();
         let mut heard = Vec::new();
         'talk: loop {
             while let Some((_, datagram)) = engine.outbox().front() {

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dtls_channel::{
-    AlertDescription, Config, Credentials, MTU_MAX, PeerRefused, PeerVerifier, Timers,
+    AlertDescription, Config, Credentials, MTU_MAX, PeerRefused, PeerVerifier, Session, TicketKeys,
+    Timers,
 };
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
@@ -21,15 +22,34 @@ const TIMEOUTS_MAX: u32 = 13;
 /// It runs several flights up to that point in one handshake, each of some six minutes.
 const GIVE_UP_IN_ALL: Duration = Duration::from_secs(3_600);
 
+/// A hint that nobody here takes.
+const TICKET_LIFETIME: Duration = Duration::from_secs(7_200);
+
 /// Takes every peer, or none.
 struct Verdict {
     refuse: bool,
+    /// What was found good when the session was made is good without a second look: how the runner
+    /// wants it unless a test says otherwise.
+    trusts_sessions: bool,
+    /// The certificate of the session that is to be resumed.
+    session_with: Option<Vec<u8>>,
     alert: AlertDescription,
 }
 
 impl PeerVerifier for Verdict {
-    fn verify(&self, _certificate_der: &[u8]) -> Result<(), PeerRefused> {
-        if self.refuse { Err(PeerRefused("the test says so".into())) } else { Ok(()) }
+    fn verify(&self, certificate_der: &[u8]) -> Result<(), PeerRefused> {
+        let known = self.session_with.as_deref() == Some(certificate_der);
+        if self.refuse && !(known && self.trusts_sessions) {
+            return Err(PeerRefused("the test says so".into()));
+        }
+        Ok(())
+    }
+
+    fn verify_resumed(&self, _fingerprint: &[u8; 32]) -> Result<(), PeerRefused> {
+        if self.refuse && !self.trusts_sessions {
+            return Err(PeerRefused("the test says so".into()));
+        }
+        Ok(())
     }
 
     fn alert(&self) -> AlertDescription {
@@ -38,7 +58,11 @@ impl PeerVerifier for Verdict {
 }
 
 /// Builds the configuration; the error says what cannot be done.
-pub(crate) fn config(settings: &Settings) -> Result<Arc<Config>, String> {
+pub(crate) fn config(
+    settings: &Settings,
+    keys: &Arc<TicketKeys>,
+    session: Option<&Session>,
+) -> Result<Arc<Config>, String> {
     let credentials = match &settings.credentials[..] {
         [] => generate()?,
         [one] => load(&one.certificate, &one.key)?,
@@ -52,12 +76,20 @@ pub(crate) fn config(settings: &Settings) -> Result<Arc<Config>, String> {
         // The runner's alerts are never forged.
         alert_grace: Duration::ZERO,
     };
-    let verdict = Verdict { refuse: settings.refuses_peer(), alert: settings.refusal };
+    let verdict = Verdict {
+        refuse: settings.refuses_peer(),
+        trusts_sessions: !settings.reverify_on_resume,
+        session_with: session.map(|session| session.server_certificate().to_vec()),
+        alert: settings.refusal,
+    };
     let mut config = Config::new(credentials, Arc::new(verdict))
         .with_mtu(settings.mtu.unwrap_or(MTU_MAX))
         .with_timers(timers)
         .with_replay_window(REPLAY_WINDOW_RECORDS)
         .with_client_certificate(settings.client_certificate());
+    if settings.tickets {
+        config = config.with_ticket_keys(keys.clone(), TICKET_LIFETIME).asking_for_tickets();
+    }
     if !settings.groups.is_empty() {
         config = config.with_groups(&settings.groups);
     }

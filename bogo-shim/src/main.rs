@@ -18,7 +18,9 @@ mod identity;
 mod options;
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
+use dtls_channel::TicketKeys;
 use options::{Options, ParseError};
 
 /// The exit code by which the runner knows that a test asks for what we do not have.
@@ -42,11 +44,17 @@ enum Failure {
 fn run(arguments: Vec<String>) -> Result<(), Failure> {
     let options =
         Options::parse(arguments).map_err(|ParseError(what)| Failure::Unimplemented(what))?;
+    let keys = TicketKeys::random().map_err(|e| Failure::Unimplemented(e.to_string()))?;
+    let keys = Arc::new(keys);
+    let mut session = None;
     for number in 0..=options.resume_count {
         let settings = options.settings(number);
-        let config = identity::config(settings).map_err(Failure::Unimplemented)?;
-        exchange::run(&options, settings, config)
+        let config = identity::config(settings, &keys, session.as_ref());
+        let config = config.map_err(Failure::Unimplemented)?;
+        let resumes = number > 0 && !options.sessions_missed;
+        let newer = exchange::run(&options, settings, config, session.clone(), resumes)
             .map_err(|source| Failure::Exchange { number, source })?;
+        session = newer.or(session);
     }
     Ok(())
 }

@@ -22,8 +22,10 @@ pub(crate) struct Options {
     /// Whether associations live behind an endpoint, whose server asks for a cookie.
     pub(crate) endpoint: bool,
     pub(crate) shim_id: u64,
-    /// Connections beyond the first, each a full handshake: there is no resumption.
+    /// Connections beyond the first, each with the newest session there is.
     pub(crate) resume_count: usize,
+    /// Whether none of these is to be resumed.
+    pub(crate) sessions_missed: bool,
     initial: Settings,
     resume: Settings,
 }
@@ -46,6 +48,11 @@ pub(crate) struct Settings {
     pub(crate) expect_no_peer_certificate: bool,
     pub(crate) writes_first: bool,
     pub(crate) export: Option<Export>,
+    /// Whether a server gives tickets and a client asks for them.
+    pub(crate) tickets: bool,
+    /// Whether the verdict holds for the peer of a session as well.
+    pub(crate) reverify_on_resume: bool,
+    pub(crate) expect_ticket_renewal: bool,
 }
 
 /// Files with a certificate and its key, in PEM.
@@ -80,6 +87,9 @@ impl Options {
             expect_no_peer_certificate: false,
             writes_first: false,
             export: None,
+            tickets: true,
+            reverify_on_resume: false,
+            expect_ticket_renewal: false,
         };
         let mut this = Self {
             port: 0,
@@ -87,10 +97,11 @@ impl Options {
             endpoint: false,
             shim_id: 0,
             resume_count: 0,
+            sessions_missed: false,
             initial: settings.clone(),
             resume: settings,
         };
-        let (mut datagrams, mut sessions_missed) = (false, false);
+        let mut datagrams = false;
         let mut arguments = Arguments { rest: arguments.into_iter(), flag: String::new() };
         while let Some(flag) = arguments.next_flag() {
             match flag.as_str() {
@@ -101,26 +112,21 @@ impl Options {
                 // Ours, by -shim-extra-flags.
                 "-behind-endpoint" => this.endpoint = true,
                 "-resume-count" => this.resume_count = arguments.number()?,
-                "-expect-session-miss" => sessions_missed = true,
+                "-expect-session-miss" => this.sessions_missed = true,
                 // How the caller of another library works; ours has one way.
                 "-async"
                 | "-implicit-handshake"
                 | "-use-early-callback"
-                | "-use-old-client-cert-callback" => {}
-                // Without sessions there are neither tickets nor session ids, and without version
-                // 1.3 no HelloRetryRequest.
-                "-no-ticket"
-                | "-expect-no-session-id"
-                | "-expect-no-session"
-                | "-expect-no-hrr" => {}
+                | "-use-old-client-cert-callback"
+                | "-use-ticket-callback"
+                | "-use-ticket-aead-callback" => {}
+                // We give no session ids, and without version 1.3 there is no HelloRetryRequest.
+                "-expect-no-session-id" | "-expect-no-session" | "-expect-no-hrr" => {}
                 _ => this.setting(&flag, &mut arguments)?,
             }
         }
         if !datagrams {
             return Err(ParseError("TLS over a stream".into()));
-        }
-        if this.resume_count > 0 && !sessions_missed {
-            return Err(ParseError("session resumption".into()));
         }
         Ok(this)
     }
@@ -202,6 +208,9 @@ impl Settings {
             }
             // It must not work for DTLS whatever the flag says.
             "-renegotiate-freely" => {}
+            "-no-ticket" | "-skip-ticket" => self.tickets = false,
+            "-reverify-on-resume" => self.reverify_on_resume = true,
+            "-expect-ticket-renewal" => self.expect_ticket_renewal = true,
             "-no-tls1" | "-no-tls11" | "-no-tls13" => {}
             "-shim-writes-first" => self.writes_first = true,
             "-export-keying-material" => self.export().length = arguments.number()?,
@@ -289,10 +298,12 @@ mod tests {
     }
 
     #[test]
-    fn more_connections_are_only_made_where_no_session_is_expected() {
-        assert!(parse("-dtls -resume-count 1").is_err());
+    fn more_connections_resume_unless_a_miss_is_expected() {
+        let options = parse("-dtls -resume-count 2 -no-ticket").unwrap();
+        assert_eq!((options.resume_count, options.sessions_missed), (2, false));
+        assert!(!options.settings(0).tickets && !options.settings(1).tickets);
         let options = parse("-dtls -resume-count 1 -expect-session-miss -verify-peer").unwrap();
-        assert_eq!(options.resume_count, 1);
+        assert!(options.sessions_missed && options.settings(1).tickets);
     }
 
     #[test]
