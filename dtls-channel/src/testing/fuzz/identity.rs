@@ -1,3 +1,5 @@
+use std::sync::OnceLock;
+
 use crate::crypto::Credentials;
 
 /// Who somebody is in a fuzz body. The keys are fixed, so that a script means the same again; they
@@ -31,7 +33,10 @@ impl Identity {
         }
     }
 
+    /// Made once: that takes as long as a handshake.
     pub(super) fn credentials(self) -> Credentials {
-        crate::testing::credentials(self.certificate(), self.pkcs8())
+        static ALL: [OnceLock<Credentials>; 4] = [const { OnceLock::new() }; 4];
+        let make = || crate::testing::credentials(self.certificate(), self.pkcs8());
+        ALL[self as usize].get_or_init(make).clone()
     }
 }
