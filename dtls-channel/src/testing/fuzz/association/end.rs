@@ -7,12 +7,11 @@ use crate::config::{Config, MTU_MAX, MTU_MIN};
 use crate::conn::{Connection, EARLY_BYTES_MAX};
 use crate::crypto::CipherSuite;
 use crate::error::CloseReason;
-use crate::event::{AssociationId, Established, Event, Phase};
-use crate::handshake::{ASSOCIATION_REASSEMBLY_BYTES_MAX, fragments};
+use crate::event::{AssociationId, Established, Event, Phase, TimerKind};
+use crate::handshake::ASSOCIATION_REASSEMBLY_BYTES_MAX;
 use crate::outbox::Sink;
 use crate::record::Records;
 use crate::resumption::Session;
-use crate::wire::{ContentType, HandshakeType};
 
 /// What one datagram or timer may make an end send: the longest flight, in small pieces.
 const ANSWER_BYTES_MAX: u64 = 8 * 1024;
@@ -110,8 +109,7 @@ impl End {
     }
 
     /// True if a message of `length` bytes was sent.
-    pub(super) fn send(&mut self, now: Instant, length: usize) -> bool {
-        let _ = now;
+    pub(super) fn send(&mut self, length: usize) -> bool {
         let number = self.sent.len() as u8;
         let message = vec![number.wrapping_add(1); length];
         let expected = self.conn.next_sequence();
@@ -145,7 +143,11 @@ impl End {
                 let last = self.began_at + self.config.timers.give_up_in_all;
                 assert!(next <= last, "a handshake without end");
             }
-            Phase::Open | Phase::Closed => assert_eq!(self.conn.next_timeout(), None),
+            Phase::Open => {
+                let kind = self.conn.next_timeout().map(|(_, kind)| kind);
+                assert!(matches!(kind, None | Some(TimerKind::LastFlight)), "{kind:?}");
+            }
+            Phase::Closed => assert_eq!(self.conn.next_timeout(), None),
         }
         let [incoming, early] = self.conn.held_bytes();
         assert!(incoming <= ASSOCIATION_REASSEMBLY_BYTES_MAX, "{incoming} bytes of pieces");
@@ -167,19 +169,13 @@ impl End {
 
     fn check_datagram(&mut self, mut datagram: Vec<u8>) {
         let length = datagram.len();
-        let mut has_hello = false;
+        assert!(length <= self.mtu, "{length} bytes, more than {}", self.mtu);
         let mut records = Records::new(&mut datagram);
         for record in records.by_ref() {
             let number = (record.epoch, record.sequence);
             assert!(self.numbers.insert(number), "record number {number:?} was used twice");
-            has_hello |= record.epoch == 0
-                && record.content_type == ContentType::HANDSHAKE
-                && fragments(record.body)
-                    .all(|f| f.is_ok_and(|f| f.kind == HandshakeType::CLIENT_HELLO));
         }
         assert!(!records.has_rest(), "a datagram that is not made of records");
-        // A hello is never cut.
-        assert!(length <= self.mtu || has_hello, "{length} bytes, more than {}", self.mtu);
     }
 
     /// Takes what happened and holds it against what the peer has sent.

@@ -139,8 +139,7 @@ impl World {
             Operation::Advance(duration) => self.advance(duration),
             Operation::NextTimer => self.next_timer(),
             Operation::Send(side, length) => {
-                let now = self.now;
-                self.ends[side.index()].send(now, length);
+                self.ends[side.index()].send(length);
                 self.collect();
             }
             Operation::SetPathMtu(side, bytes) => self.ends[side.index()].set_path_mtu(bytes),
@@ -302,8 +301,7 @@ impl World {
             for side in [Side::Client, Side::Server] {
                 let peer = side.other().index();
                 let before = self.ends[peer].received_count();
-                let now = self.now;
-                assert!(self.ends[side.index()].send(now, 5), "{side:?} cannot send");
+                assert!(self.ends[side.index()].send(5), "{side:?} cannot send");
                 self.collect();
                 self.exchange();
                 assert_eq!(self.ends[peer].received_count(), before + 1, "lost on a good network");

@@ -86,8 +86,13 @@ struct Association {
     received: BTreeSet<u64>,
 }
 
+/// Each has its port in common with some others, and its IP address with one.
 fn address(place: usize) -> SocketAddr {
-    ([10, 0, 0, place as u8], 1_000 + place as u16).into()
+    ([10, 0, 0, (place / 2) as u8], 1_000 + (place % 2) as u16).into()
+}
+
+fn place(address: SocketAddr) -> usize {
+    (0..=ADDRESSES).find(|place| self::address(*place) == address).expect("an address of ours")
 }
 
 fn server_address() -> SocketAddr {
@@ -289,7 +294,7 @@ impl World {
     /// Moves what was sent into the bags, holds events against what was sent, checks the rules.
     fn settle(&mut self) {
         while let Some((transmit, bytes)) = self.server.outbox().front() {
-            let to = usize::from(transmit.destination.port() - 1_000);
+            let to = place(transmit.destination);
             self.traffic[to].bytes_out += bytes.len();
             let size = transmit.segment_size.unwrap_or(bytes.len());
             self.down.extend(bytes.chunks(size).map(|datagram| (to, datagram.to_vec())));
@@ -314,9 +319,9 @@ impl World {
             );
         }
         self.server.check_tables();
-        for (place, traffic) in self.traffic.iter().enumerate().filter(|(_, t)| !t.has_heard) {
-            assert!(traffic.bytes_out <= traffic.bytes_in, "more for {place} than from it");
-            assert!(!self.server.remembers(address(place)), "{place} has no cookie");
+        for (at, traffic) in self.traffic.iter().enumerate().filter(|(_, t)| !t.has_heard) {
+            assert!(traffic.bytes_out <= traffic.bytes_in, "more for {at} than from it");
+            assert!(!self.server.remembers(address(at)), "{at} has no cookie");
         }
     }
 
