@@ -58,7 +58,7 @@ pub(crate) fn differences(
     }
     let known = if opened != [false; 2] {
         None
-    } else if openssl_misses_a_curve(script, kinds) {
+    } else if misses_a_curve(script, kinds) {
         Some("certificate-curves")
     } else if kinds[1] == Kind::OpenSsl && script.server.key == KeyKind::Ed25519 {
         Some("server-with-ed25519")
@@ -76,7 +76,11 @@ pub(crate) fn differences(
         agreed.ems = !lacks_ems;
     }
     let dimpls = kinds[1] == Kind::Dimpl && is_dimpls_choice(script, outcome);
-    let known = dimpls.then_some("order-of-preference");
+    let known = if dimpls {
+        Some("order-of-preference")
+    } else {
+        has_narrow_list(script, kinds).then_some("certificate-curves")
+    };
     differ("agreed", format!("{expected:?}"), format!("{:?}", outcome.agreed), known);
     differ("right certificates", "true".into(), outcome.right_certificates.to_string(), None);
     differ("ems as agreed", "true".into(), outcome.ems_as_agreed.to_string(), None);
@@ -124,16 +128,27 @@ fn group_number(group: Group) -> u16 {
     }
 }
 
-/// To OpenSSL the list of groups is one of curves of certificates too (RFC 8422 §5.1.1). Of ours
-/// and dimpl's it is only one for the key exchange.
-fn openssl_misses_a_curve(script: &Script, kinds: [Kind; 2]) -> bool {
+/// True if a client does not list a curve that ours lists always.
+fn has_narrow_list(script: &Script, kinds: [Kind; 2]) -> bool {
+    let needed = [Group::P256, Group::P384];
+    kinds[0] != Kind::Ours && needed.iter().any(|curve| !script.client.groups.contains(curve))
+}
+
+/// The client's list of groups is one of curves of certificates too (RFC 8422 §5.1.1): ours and
+/// OpenSSL heed it as servers, and OpenSSL looks into its own list for the peer's as well.
+fn misses_a_curve(script: &Script, kinds: [Kind; 2]) -> bool {
     let (client, server) = (&script.client, &script.server);
     let missing = |key: KeyKind, list: &[Group]| key.curve().is_some_and(|c| !list.contains(&c));
-    let at_client = missing(server.key, &client.groups);
-    let at_server = missing(client.key, &server.groups)
-        || missing(client.key, &client.groups)
-        || missing(server.key, &client.groups);
-    (kinds[0] == Kind::OpenSsl && at_client) || (kinds[1] == Kind::OpenSsl && at_server)
+    let servers_key = missing(server.key, &client.groups);
+    let clients_key = missing(client.key, &server.groups) || missing(client.key, &client.groups);
+    let none_in_common = !client.groups.iter().any(|group| server.groups.contains(group));
+    match kinds {
+        [Kind::OpenSsl | Kind::Dimpl, _] if none_in_common => true,
+        [Kind::Ours, Kind::OpenSsl] => missing(client.key, &server.groups),
+        [_, Kind::OpenSsl] => servers_key || clients_key,
+        [Kind::OpenSsl, _] | [_, Kind::Ours] => servers_key,
+        _ => false,
+    }
 }
 
 /// What a series of scripts came to.

@@ -153,14 +153,18 @@ impl Script {
         let mut rng = Rng::new(seed);
         let rng = &mut rng;
         let (mut client, mut server) = (Choices::random(rng), Choices::random(rng));
-        // Most of the time both ends list the curves of both keys, which OpenSSL wants.
-        if chance(rng, 75) {
-            for curve in [client.key.curve(), server.key.curve()].into_iter().flatten() {
-                for groups in [&mut client.groups, &mut server.groups] {
-                    if !groups.contains(&curve) {
-                        groups.push(curve);
-                    }
-                }
+        // A client's list is one of curves of certificates too, and ours always has both. OpenSSL as
+        // server wants the curve of the client's key in its own.
+        if chance(rng, 90) {
+            let theirs = client.key.curve();
+            let more = |curve: &Group| *curve != Group::X25519;
+            for (groups, more) in [
+                (&mut client.groups, Group::ALL.into_iter().filter(more).collect()),
+                (&mut server.groups, Vec::from_iter(theirs)),
+            ] {
+                let missing = more.into_iter().filter(|curve| !groups.contains(curve));
+                let missing: Vec<_> = missing.collect();
+                groups.extend(missing);
             }
         }
         let percent = |rng: &mut Rng, most: u64| rng.below(most + 1) as f64 / 100.0;
