@@ -89,7 +89,9 @@ pub struct Established {
     /// SHA-256 of the peer's certificate: who it is, in every kind of handshake. `None` only at a
     /// server whose [`ClientCertificate`](crate::ClientCertificate) admits a client without one.
     pub peer_fingerprint: Option<[u8; 32]>,
-    /// Derives keys bound to this association; use it, then drop it.
+    /// Derives keys bound to this association; use it, then drop it. Without the
+    /// [`extended_master_secret`](Self::extended_master_secret), which only a setting brings about,
+    /// what it derives must not serve to authenticate anybody (RFC 7627 §5.4).
     pub exporter: Exporter,
     /// The peer's address.
     pub remote: SocketAddr,
