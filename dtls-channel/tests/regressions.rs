@@ -8,8 +8,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::config;
-use dtls_channel::testing::{LinkConfig, Net, Side};
+use common::{config, identity};
+use dtls_channel::testing::forge::{HelloFields, Piece};
+use dtls_channel::testing::{LinkConfig, Net, Rogue, Side};
 use dtls_channel::{
     CLIENT_HELLO_BYTES_MAX, Credentials, CredentialsError, DropCause, Endpoint, EndpointConfig,
     Event, OUTBOX_BYTES_MAX, SendError, Timers,
@@ -146,6 +147,23 @@ fn a_late_copy_of_the_hello_begins_no_second_association() {
     }
     assert_eq!((net.server.associations(), net.server.half_open()), (1, 0));
     assert_eq!(net.server.stats().datagrams_out, sent);
+}
+
+#[test]
+fn a_client_with_other_session_id_and_extensions_beside_its_cookie_is_served() {
+    let mut net = net();
+    let rogue = Rogue::client(identity(&rcgen::PKCS_ECDSA_P256_SHA256));
+    let mut hello = HelloFields { session_id: vec![1; 32], ..rogue.hello() };
+    let now = net.now();
+    let mut first = Piece::whole(1, 0, &hello.body()).datagram(0);
+    net.server.handle_datagram(now, clients_path(), &mut first);
+    // The cookie of the request to verify: behind both headers, version and length.
+    hello.cookie = first_datagram(&mut net.server)[13 + 12 + 3..].to_vec();
+    hello.session_id = vec![2; 32];
+    hello.extensions.reverse();
+    let mut second = Piece::whole(1, 1, &hello.body()).datagram(1);
+    net.server.handle_datagram(now, clients_path(), &mut second);
+    assert_eq!(net.server.half_open(), 1, "{:?}", net.server.stats());
 }
 
 #[test]

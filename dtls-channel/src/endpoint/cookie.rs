@@ -16,9 +16,14 @@ const OFFER_TAG_LEN: usize = 16;
 
 /// Makes and verifies cookies without remembering any (RFC 6347 §4.2.1).
 ///
-/// A cookie is a generation byte, a tag over address, port, version, random and session id, and a
-/// tag over all that and the offer. The second is zero if the hello it answers came in pieces, as
-/// the first piece is all there is then; the first tag covers which of the two it is.
+/// A cookie is a generation byte, a tag over address, port, version and random, and a tag over all
+/// that and the offer: cipher suites and compression methods. The second is zero if the hello it
+/// answers came in pieces, as the first piece is all there is then; the first tag covers which of
+/// the two it is.
+///
+/// Left out are the extensions, which may change (wolfSSL brings them in another order when it
+/// resumes), and the session id, which may not but does: Mbed TLS makes a new one for each hello
+/// with a ticket, and it means nothing to a server without a session cache.
 #[derive(Debug)]
 pub(super) struct CookieJar {
     current: hmac::Key,
@@ -128,8 +133,7 @@ fn tag(key: &hmac::Key, from: SocketAddr, prefix: &Prefix, covers: Covers<'_>) -
         Covers::AddressAndMore => (1, &[][..]),
         Covers::Offer(offer) => (2, offer),
     };
-    context.update(&[prefix.session_id.len() as u8, kind]);
-    context.update(&prefix.session_id);
+    context.update(&[kind]);
     context.update(offer);
     context.sign()
 }
@@ -140,7 +144,7 @@ mod tests {
     use super::*;
 
     fn prefix(cookie: &[u8]) -> Prefix {
-        Prefix { version: 0xfefd, random: [1; 32], session_id: vec![], cookie: cookie.to_vec() }
+        Prefix { version: 0xfefd, random: [1; 32], cookie: cookie.to_vec() }
     }
 
     #[test]

@@ -39,23 +39,17 @@ pub(super) struct HelloPeek {
     pub(super) prefix: Option<Prefix>,
 }
 
-/// The fields of a ClientHello that come before its offer.
+/// The fields of a ClientHello that come before its offer, but for the session id.
 #[derive(Debug, Clone)]
 pub(super) struct Prefix {
     pub(super) version: u16,
     pub(super) random: [u8; 32],
-    pub(super) session_id: Vec<u8>,
     pub(super) cookie: Vec<u8>,
 }
 
 impl From<HelloPrefix<'_>> for Prefix {
     fn from(prefix: HelloPrefix<'_>) -> Self {
-        Self {
-            version: prefix.version,
-            random: prefix.random,
-            session_id: prefix.session_id.to_vec(),
-            cookie: prefix.cookie.to_vec(),
-        }
+        Self { version: prefix.version, random: prefix.random, cookie: prefix.cookie.to_vec() }
     }
 }
 
@@ -106,7 +100,7 @@ impl HelloPeek {
         datagram.get(RECORD_HEADER_LEN + HEADER_LEN..)?.get(..self.body_len)
     }
 
-    /// What lies behind the cookie, if the whole hello is here.
+    /// Cipher suites and compression methods, if the whole hello is here.
     pub(super) fn offer<'a>(&self, datagram: &'a [u8]) -> Option<&'a [u8]> {
         let body = self.body(datagram).filter(|_| self.is_whole())?;
         ClientHello::read(body).ok().map(|hello| hello.offer)

@@ -139,14 +139,11 @@ fn attack_16_a_cookie_is_good_for_its_address_and_hello_only_and_a_wrong_one_dra
     let mut other = good.clone();
     other.random[31] ^= 1;
     wrong.push(other);
-    wrong.push(HelloFields { session_id: vec![1], ..good.clone() });
     wrong.push(HelloFields { version: 0xfeff, ..good.clone() });
     let mut other = good.clone();
     other.suites.reverse();
     wrong.push(other);
-    for extension in [10, 11, 13, 23, 0xff01] {
-        wrong.push(good.clone().without(extension));
-    }
+    wrong.push(HelloFields { compressions: vec![0, 1], ..good.clone() });
     let (mut bad, mut cookies) = (0, HashSet::new());
     for hello in &wrong {
         bad += u64::from(!hello.cookie.is_empty());

@@ -14,7 +14,7 @@ pub(crate) struct ClientHello<'a> {
     pub(crate) version: u16,
     pub(crate) random: [u8; 32],
     pub(crate) session_id: &'a [u8],
-    /// Everything behind the cookie, as it stands: what the cookie binds.
+    /// Suites and compression methods as they stand: what the cookie binds.
     pub(crate) offer: &'a [u8],
     suites: &'a [u8],
     groups: Option<&'a [u8]>,
@@ -61,9 +61,10 @@ impl<'a> ClientHello<'a> {
     pub(crate) fn read(body: &'a [u8]) -> Result<Self, Malformed> {
         let mut r = Reader::new(body, "ClientHello");
         let prefix = HelloPrefix::read(&mut r)?;
-        let offer = r.clone().rest();
+        let rest = r.clone().rest();
         let suites = r.vec16()?;
         let compressions = r.vec8()?;
+        let offer = rest.get(..rest.len() - r.clone().rest().len()).unwrap_or(rest);
         let valid = u16_list(suites).is_some() && compressions.contains(&NO_COMPRESSION);
         if !valid {
             return Err(r.fault());
