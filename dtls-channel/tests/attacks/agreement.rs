@@ -256,3 +256,18 @@ fn attack_26_a_client_without_renegotiation_info_is_served_and_not_answered_with
         assert!(victim.is_open());
     }
 }
+
+/// RFC 7627 §5.1.
+#[test]
+fn attack_27_the_extension_with_a_body_is_malformed_to_either_side() {
+    let bend = |extensions: &mut Vec<(u16, Vec<u8>)>| {
+        let at = extensions.iter().position(|(number, _)| *number == EMS).unwrap();
+        extensions[at].1 = vec![0];
+    };
+    let (victim, alert) = hello_refused(|hello| bend(&mut hello.extensions));
+    assert!(matches!(victim.closed(), Some(CloseReason::PeerFault(PeerFault::Malformed(_)))));
+    assert_eq!(alert, AlertDescription::DECODE_ERROR.0);
+    let (victim, alert) = answer_refused(|answer| bend(&mut answer.extensions));
+    assert!(matches!(victim.closed(), Some(CloseReason::PeerFault(PeerFault::Malformed(_)))));
+    assert_eq!(alert, Some(AlertDescription::DECODE_ERROR.0));
+}
