@@ -2,13 +2,13 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use certs::Identity;
 use dtls_channel::testing::AcceptAnyone;
 use dtls_channel::{
     AssociationId, CipherSuite, Config, Credentials, Endpoint, EndpointConfig, Event, PeerRefused,
-    PeerVerifier,
+    PeerVerifier, Session, TicketKeys,
 };
 
 use crate::{MTU, identity};
@@ -22,6 +22,8 @@ pub struct Pair {
     client: Endpoint,
     server: Endpoint,
     config: Arc<Config>,
+    /// As `config`, but it asks for a ticket.
+    asking: Arc<Config>,
     buffer: Vec<u8>,
     now: Instant,
 }
@@ -46,7 +48,7 @@ impl PeerVerifier for Pin {
     }
 }
 
-fn config(own: &Identity, peer: Option<&Identity>) -> Arc<Config> {
+fn config(own: &Identity, peer: Option<&Identity>) -> Config {
     let credentials = Credentials::from_der(own.certificate_der().to_vec(), own.pkcs8());
     let verifier: Arc<dyn PeerVerifier> = match peer {
         Some(peer) => Arc::new(Pin(peer.certificate_der().to_vec())),
@@ -54,7 +56,7 @@ fn config(own: &Identity, peer: Option<&Identity>) -> Arc<Config> {
         None => Arc::new(AcceptAnyone),
     };
     let config = Config::new(credentials.expect("our own identity"), verifier);
-    Arc::new(config.with_suites(&[CipherSuite::Aes128GcmSha256]).with_mtu(MTU))
+    config.with_suites(&[CipherSuite::Aes128GcmSha256]).with_mtu(MTU)
 }
 
 impl Default for Pair {
@@ -73,11 +75,15 @@ impl Pair {
         let (client, server) = (identity(), identity());
         let now = Instant::now();
         let endpoint = |config| Endpoint::new(now, config).expect("randomness");
-        let serving = Some(config(&server, None));
+        let keys = Arc::new(TicketKeys::random().expect("randomness"));
+        let serving = config(&server, None).with_ticket_keys(keys, Duration::from_secs(3_600));
+        let serving = Some(Arc::new(serving));
+        let config = config(&client, Some(&server));
         Self {
             client: endpoint(EndpointConfig::default()),
             server: endpoint(EndpointConfig { server: serving, ..EndpointConfig::default() }),
-            config: config(&client, Some(&server)),
+            asking: Arc::new(config.clone().asking_for_tickets()),
+            config: Arc::new(config),
             buffer: Vec::with_capacity(2 * MTU),
             now,
         }
@@ -91,15 +97,48 @@ impl Pair {
         self.now = Instant::now();
         let config = self.config.clone();
         let client = self.client.connect(self.now, SERVER.into(), config).expect("room");
+        self.finish(client).0
+    }
+
+    /// What a full handshake leaves behind to be resumed.
+    ///
+    /// # Panics
+    /// If it fails.
+    pub fn session(&mut self) -> Session {
+        self.now = Instant::now();
+        let config = self.asking.clone();
+        let client = self.client.connect(self.now, SERVER.into(), config).expect("room");
+        let (open, session) = self.finish(client);
+        self.close(open);
+        session.expect("the server gives tickets")
+    }
+
+    /// A handshake that resumes a session, cookie exchange included.
+    ///
+    /// # Panics
+    /// If it fails, or becomes a full one.
+    pub fn resumed_handshake(&mut self, session: &Session) -> Open {
+        self.now = Instant::now();
+        let (config, session) = (self.config.clone(), session.clone());
+        let before = self.server.stats().handshakes_resumed;
+        let client = self.client.resume(self.now, SERVER.into(), config, session).expect("room");
+        let (open, _) = self.finish(client);
+        assert_eq!(self.server.stats().handshakes_resumed, before + 1, "resumed");
+        open
+    }
+
+    fn finish(&mut self, client: AssociationId) -> (Open, Option<Session>) {
         while self.pass_to_server() | self.pass_to_client() {}
         let mut server = None;
         while let Some((id, event)) = self.server.poll_event() {
             assert!(matches!(event, Event::Established(_)), "{event:?}");
             server = Some(id);
         }
-        let event = self.client.poll_event().map(|(_, event)| event);
-        assert!(matches!(event, Some(Event::Established(_))), "{event:?}");
-        Open { client, server: server.expect("both ends are open") }
+        let session = match self.client.poll_event() {
+            Some((_, Event::Established(established))) => established.session,
+            other => panic!("{other:?}"),
+        };
+        (Open { client, server: server.expect("both ends are open") }, session)
     }
 
     /// Ends an association on both sides.

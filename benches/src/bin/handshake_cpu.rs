@@ -1,5 +1,5 @@
-//! CPU time of a mutual handshake, both ends: our engine, `webrtc-dtls` and the ring floor, in
-//! alternation, so that a busy neighbour troubles all three alike.
+//! CPU time of a mutual handshake, both ends: our engine, full and resumed, `webrtc-dtls` and the
+//! ring floor, in alternation, so that a busy neighbour troubles all alike.
 //!
 //! ```text
 //! cargo run --release -p channel-benches --bin handshake_cpu [ROUNDS]
@@ -26,9 +26,10 @@ fn main() -> ExitCode {
         }
     };
     let floor = floor::Floor::new();
-    let mut ours = ours::Pair::new();
+    let (mut ours, mut resuming) = (ours::Pair::new(), ours::Pair::new());
+    let session = resuming.session();
     let webrtc = webrtc::Pair::new();
-    let mut contestants: [Contestant<'_>; 3] = [
+    let mut contestants: [Contestant<'_>; 4] = [
         ("ring floor", Box::new(|| floor.handshake())),
         (
             "dtls-channel",
@@ -37,9 +38,16 @@ fn main() -> ExitCode {
                 ours.close(open);
             }),
         ),
+        (
+            "resumed",
+            Box::new(|| {
+                let open = resuming.resumed_handshake(&session);
+                resuming.close(open);
+            }),
+        ),
         ("webrtc-dtls", Box::new(|| webrtc.close(webrtc.handshake()))),
     ];
-    let mut samples: [Vec<Duration>; 3] = Default::default();
+    let mut samples: [Vec<Duration>; 4] = Default::default();
     for _ in 0..rounds {
         for ((_, handshake), samples) in contestants.iter_mut().zip(&mut samples) {
             let turn = cpu::time(|| (0..HANDSHAKES_PER_TURN).for_each(|_| handshake()));
@@ -51,6 +59,7 @@ fn main() -> ExitCode {
     for ((name, _), median) in contestants.iter().zip(medians) {
         println!("{name:<14} {median:>10.0} {:>10.2}", median / medians[0]);
     }
-    println!("webrtc-dtls / dtls-channel: {:.2}", medians[2] / medians[1]);
+    println!("webrtc-dtls / dtls-channel: {:.2}", medians[3] / medians[1]);
+    println!("dtls-channel / resumed: {:.2}", medians[1] / medians[2]);
     ExitCode::SUCCESS
 }
