@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use dtls_channel::Group;
 
+use crate::model::{self, group_number};
 use crate::peer::{End, Kind};
 use crate::run::Outcome;
 use crate::script::{KeyKind, Script, Side};
@@ -15,8 +16,7 @@ pub(crate) type Known = &'static str;
 pub(crate) fn not_applicable(script: &Script, kinds: [Kind; 2]) -> Option<Known> {
     for side in Side::BOTH {
         let choices = script.choices(side);
-        let both = |wanted: bool| wanted && kinds.contains(&Kind::Dimpl);
-        if both(choices.key == KeyKind::Ed25519) {
+        if choices.key == KeyKind::Ed25519 && kinds.contains(&Kind::Dimpl) {
             return Some("no-ed25519");
         }
         if kinds[side as usize] == Kind::Dimpl && !choices.pins_the_peer {
@@ -119,15 +119,6 @@ fn is_dimpls_choice(script: &Script, outcome: &Outcome) -> bool {
     (suite, group) == (Some(agreed.suite), Some(agreed.group))
 }
 
-/// Its number in IANA's registry.
-fn group_number(group: Group) -> u16 {
-    match group {
-        Group::P256 => 23,
-        Group::P384 => 24,
-        Group::X25519 => 29,
-    }
-}
-
 /// True if a client does not list a curve that ours lists always.
 fn has_narrow_list(script: &Script, kinds: [Kind; 2]) -> bool {
     let needed = [Group::P256, Group::P384];
@@ -163,6 +154,11 @@ pub(crate) struct Report {
 }
 
 impl Report {
+    /// Notes what ours did with ours.
+    pub(crate) fn add_reference(&mut self, script: &Script, reference: &Outcome) {
+        self.unexplained.extend(model::differences(script, reference));
+    }
+
     pub(crate) fn add(
         &mut self,
         script: &Script,

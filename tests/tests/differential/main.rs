@@ -9,6 +9,7 @@
 
 mod compare;
 mod dimpl_peer;
+mod model;
 mod old_peers;
 mod openssl;
 mod ours;
@@ -54,6 +55,7 @@ fn every_pair_of_implementations_ends_every_script_alike() {
     for seed in first..first + count {
         let script = Script::new(seed);
         let reference = run(&world, &script, [Kind::Ours; 2]);
+        report.add_reference(&script, &reference);
         for kinds in PAIRS {
             if kinds.contains(&Kind::Dimpl) && seed % dimpl_every != 0 {
                 continue;
