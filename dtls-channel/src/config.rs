@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use crate::crypto::{CipherSuite, Credentials, Group};
 use crate::error::PeerRefused;
-use crate::record::{CONTENT_BYTES_MAX, REPLAY_WINDOW_RECORDS_MAX};
+use crate::record::{CONTENT_BYTES_MAX, ConnectionId, REPLAY_WINDOW_RECORDS_MAX};
 use crate::resumption::TicketKeys;
 use crate::wire::AlertDescription;
 
@@ -128,6 +128,44 @@ pub(crate) struct Tickets {
     pub(crate) lifetime_s: u32,
 }
 
+/// Which connection id (RFC 9146) the peer is to put on its records, so that we know its association
+/// by them whatever address they come from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum ConnectionIdMode {
+    /// Connection ids are neither offered nor accepted, in either direction.
+    Off,
+    /// As a server an id that the endpoint makes, as a client none: it is the clients' addresses
+    /// that change. The other side's id is used, whatever it is.
+    #[default]
+    ByRole,
+    /// None; the other side's id is used.
+    Empty,
+    /// One that the endpoint makes, in either role.
+    Made,
+    /// This one. An endpoint knows by it only the newest of its associations, so it is for programs
+    /// that have one at a time.
+    Given(ConnectionId),
+}
+
+/// When to follow a peer whose records come from another address (RFC 9146 §6).
+///
+/// Only an authentic record that carries our connection id and is newer than all others ever gives
+/// reason to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum AddressChange {
+    /// Never: we go on sending to the address of the handshake.
+    Never,
+    /// Once the peer has answered there (RFC 9853). A peer that has not agreed to that check in the
+    /// handshake is not followed.
+    #[default]
+    AfterReturnRoutability,
+    /// Once the peer has answered there, and at once if the peer cannot be asked. Then whoever sees a
+    /// record on its way, and has it arrive first with another source address, makes us send
+    /// to that address, without limit, until the peer's next record arrives: for networks where
+    /// that does not happen, or applications that make sure themselves.
+    AfterNewestRecord,
+}
+
 /// How associations of one kind behave. Made once and shared.
 #[derive(Clone)]
 pub struct Config {
@@ -142,6 +180,8 @@ pub struct Config {
     pub(crate) client_certificate: ClientCertificate,
     pub(crate) replay_window: u16,
     pub(crate) record_size_limit: u16,
+    pub(crate) connection_id: ConnectionIdMode,
+    pub(crate) address_change: AddressChange,
     pub(crate) key_log: Option<Arc<dyn KeyLog>>,
     pub(crate) tickets: Option<Tickets>,
     pub(crate) asks_for_tickets: bool,
@@ -163,6 +203,8 @@ impl Config {
             client_certificate: ClientCertificate::default(),
             replay_window: 64,
             record_size_limit: CONTENT_BYTES_MAX,
+            connection_id: ConnectionIdMode::default(),
+            address_change: AddressChange::default(),
             key_log: None,
             tickets: None,
             asks_for_tickets: false,
@@ -245,6 +287,21 @@ impl Config {
         self
     }
 
+    /// Whether records carry connection ids, and which; [`ConnectionIdMode::ByRole`] unless set.
+    #[must_use]
+    pub fn with_connection_id(mut self, mode: ConnectionIdMode) -> Self {
+        self.connection_id = mode;
+        self
+    }
+
+    /// When to follow a peer to another address; [`AddressChange::AfterReturnRoutability`] unless
+    /// set.
+    #[must_use]
+    pub fn with_address_change(mut self, address_change: AddressChange) -> Self {
+        self.address_change = address_change;
+        self
+    }
+
     /// Hands every association's secrets to `log`.
     #[must_use]
     pub fn with_key_log(mut self, log: Arc<dyn KeyLog>) -> Self {
@@ -287,6 +344,8 @@ impl std::fmt::Debug for Config {
             .field("timers", &self.timers)
             .field("require_ems", &self.require_ems)
             .field("client_certificate", &self.client_certificate)
+            .field("connection_id", &self.connection_id)
+            .field("address_change", &self.address_change)
             .field("key_log", &self.key_log.is_some())
             .field("tickets", &self.tickets.is_some())
             .finish_non_exhaustive()

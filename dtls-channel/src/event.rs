@@ -5,6 +5,7 @@ use bytes::Bytes;
 
 use crate::crypto::{CipherSuite, Exporter, Group};
 use crate::error::CloseReason;
+use crate::record::ConnectionId;
 use crate::resumption::Session;
 
 /// Names one association of an [`Endpoint`](crate::Endpoint); never given out twice.
@@ -42,6 +43,19 @@ pub struct Path {
     pub local: Option<IpAddr>,
 }
 
+impl Path {
+    /// True if both lead to the same address of the peer.
+    pub(crate) fn has_same_remote(&self, other: &Self) -> bool {
+        canonical(self.remote) == canonical(other.remote)
+    }
+}
+
+/// One name for each address: a dual-stack socket shows IPv4 peers as mapped IPv6 ones, and flow
+/// labels and scopes come and go.
+pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
 impl From<SocketAddr> for Path {
     fn from(remote: SocketAddr) -> Self {
         Self { remote, local: None }
@@ -60,6 +74,14 @@ pub enum Event {
         /// What the peer sent. It shares its storage with its neighbours: copy what is kept for long.
         data: Bytes,
     },
+    /// The peer has another address from here on (RFC 9146 §6): what is known of the path to it may
+    /// no longer hold.
+    PathChanged {
+        /// Where it was.
+        old: SocketAddr,
+        /// Where it is.
+        new: SocketAddr,
+    },
     /// The association has ended; its id means nothing any more.
     Closed(CloseReason),
 }
@@ -73,6 +95,7 @@ impl std::fmt::Debug for Event {
             Self::Message { sequence, data } => {
                 write!(f, "Message {{ sequence: {sequence}, {} bytes }}", data.len())
             }
+            Self::PathChanged { old, new } => write!(f, "PathChanged {{ {old} to {new} }}"),
             Self::Closed(reason) => f.debug_tuple("Closed").field(reason).finish(),
         }
     }
@@ -112,6 +135,20 @@ pub struct Established {
     pub session: Option<Session>,
     /// True unless a setting admitted a peer without the extended master secret.
     pub extended_master_secret: bool,
+    /// The connection ids that records carry; `None` if they were not agreed on.
+    pub connection_id: Option<ConnectionIds>,
+}
+
+/// The connection ids of an association (RFC 9146), one for each direction. An empty one means that
+/// records of that direction carry none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConnectionIds {
+    /// On the peer's records, to us.
+    pub ours: ConnectionId,
+    /// On our records, to the peer.
+    pub theirs: ConnectionId,
+    /// True if both sides can check whether the other is where its records come from (RFC 9853).
+    pub return_routability: bool,
 }
 
 /// How far an association is.
@@ -136,4 +173,6 @@ pub enum TimerKind {
     AlertGrace,
     /// The flight that ended the handshake is forgotten.
     LastFlight,
+    /// A return routability check goes on or ends.
+    PathCheck,
 }

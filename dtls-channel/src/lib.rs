@@ -60,8 +60,8 @@ pub mod testing;
 mod wire;
 
 pub use config::{
-    ClientCertificate, Config, KeyLog, MTU_DEFAULT, MTU_MAX, MTU_MIN, PeerVerifier,
-    RECORD_SIZE_LIMIT_MIN, RESEND_MIN, Timers, WAIT_MAX,
+    AddressChange, ClientCertificate, Config, ConnectionIdMode, KeyLog, MTU_DEFAULT, MTU_MAX,
+    MTU_MIN, PeerVerifier, RECORD_SIZE_LIMIT_MIN, RESEND_MIN, Timers, WAIT_MAX,
 };
 pub use conn::{Connection, EARLY_BYTES_MAX};
 pub use crypto::{
@@ -69,12 +69,12 @@ pub use crypto::{
 };
 pub use endpoint::{CLIENT_HELLO_BYTES_MAX, Endpoint, EndpointConfig};
 pub use error::{CloseReason, ConnectError, Mismatch, PeerFault, PeerRefused, SendError};
-pub use event::{AssociationId, Established, Event, Path, Phase, TimerKind};
+pub use event::{AssociationId, ConnectionIds, Established, Event, Path, Phase, TimerKind};
 pub use handshake::{ASSOCIATION_REASSEMBLY_BYTES_MAX, MESSAGE_BYTES_MAX};
 #[cfg(feature = "net")]
 pub use net::Driver;
 pub use outbox::{OUTBOX_BYTES_MAX, Outbox, Sink, Transmit};
-pub use record::REPLAY_WINDOW_RECORDS_MAX;
+pub use record::{CONNECTION_ID_BYTES_MAX, ConnectionId, REPLAY_WINDOW_RECORDS_MAX};
 pub use resumption::{DecodeError, Session, TICKET_KEYS_MAX, TicketKeys};
 pub use stats::{DropCause, Drops, Stats};
 pub use wire::AlertDescription;

@@ -61,6 +61,14 @@ drop_causes! {
     UnexpectedMessage = "unexpected_message",
     /// Not an incoming record: a flight or cookie of ours that found the outbox full.
     NotSent = "not_sent",
+    /// A protected record with a connection id that is not of the association, or of none at all.
+    WrongConnectionId = "wrong_connection_id",
+    /// A protected record without the connection id that was agreed on.
+    MissingConnectionId = "missing_connection_id",
+    /// An authentic record with nothing but padding in it.
+    NoContentType = "no_content_type",
+    /// An answer to a path challenge that was not asked, or a malformed message of that kind.
+    BadPathMessage = "bad_path_message",
     /// For an association that is closed.
     Closed = "closed",
 }
@@ -129,6 +137,18 @@ pub struct Stats {
     pub half_open_evicted: u64,
     /// Flights sent again.
     pub flights_resent: u64,
+    /// Return routability checks begun: a peer seems to have another address.
+    pub path_checks: u64,
+    /// Of these, those that left the address as it was: nobody answered at the new one, or the peer
+    /// answered at the old one.
+    pub path_checks_failed: u64,
+    /// Path challenges sent; at most six for a check.
+    pub path_challenges: u64,
+    /// Address changes that were followed.
+    pub path_changes: u64,
+    /// Authentic records from another address that by our settings, by the peer's abilities or by
+    /// their age gave no reason to follow. They are delivered all the same.
+    pub path_changes_ignored: u64,
     /// What was dropped, by cause.
     pub drops: Drops,
 }

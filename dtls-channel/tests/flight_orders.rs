@@ -70,8 +70,10 @@ fn records(sink: &mut Sink) -> Vec<Vec<u8>> {
     for datagram in datagrams(sink) {
         let mut rest = &datagram[..];
         while !rest.is_empty() {
-            let length = u16::from_be_bytes([rest[11], rest[12]]);
-            let (record, after) = rest.split_at(HEADER_LEN + usize::from(length));
+            // Those of type tls12_cid have the server's connection id before their length.
+            let id_length = if rest[0] == 25 { 8 } else { 0 };
+            let length = u16::from_be_bytes([rest[11 + id_length], rest[12 + id_length]]);
+            let (record, after) = rest.split_at(HEADER_LEN + id_length + usize::from(length));
             out.push(record.to_vec());
             rest = after;
         }

@@ -11,7 +11,7 @@ use common::{config, config_with, identity};
 use dtls_channel::testing::{LinkConfig, Net, Side};
 use dtls_channel::{
     AlertDescription, AssociationId, CipherSuite, ClientCertificate, CloseReason, Config,
-    Connection, Event, Group, Mismatch, PeerRefused, PeerVerifier, Sink, Timers,
+    Connection, ConnectionIdMode, Event, Group, Mismatch, PeerRefused, PeerVerifier, Sink, Timers,
 };
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -303,7 +303,9 @@ fn close_notify_ends_both_sides() {
 
 #[test]
 fn a_client_that_comes_back_from_the_same_address_replaces_its_old_association() {
-    let mut net = net(1, &LinkConfig::default(), config(), config());
+    // Without a connection id the address is all that the old one is known by.
+    let server = config().with_connection_id(ConnectionIdMode::Off);
+    let mut net = net(1, &LinkConfig::default(), server, config());
     assert!(net.run_until(MINUTE, |n| n.both_open()));
     net.events.clear();
     // The client lost everything and starts anew from the same address and port.
@@ -430,7 +432,8 @@ fn connections_can_be_driven_without_an_endpoint_and_without_a_cookie() {
 
 #[test]
 fn a_client_whose_address_changed_is_unknown_until_it_connects_again() {
-    let mut net = net(1, &LinkConfig::default(), config(), config());
+    let server = config().with_connection_id(ConnectionIdMode::Off);
+    let mut net = net(1, &LinkConfig::default(), server, config());
     assert!(net.run_until(MINUTE, |n| n.both_open()));
     let id = net.events.iter().find(|e| e.1 == Side::Client).unwrap().2;
     net.events.clear();

@@ -7,14 +7,18 @@ mod common;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::config;
 use dtls_channel::testing::{LinkConfig, Net, Side};
 use dtls_channel::{
-    AlertDescription, AssociationId, CloseReason, Config, Connection, Event, PeerFault, SendError,
-    Sink,
+    AlertDescription, AssociationId, CloseReason, Config, Connection, ConnectionIdMode, Event,
+    PeerFault, SendError, Sink,
 };
 
 const MINUTE: Duration = Duration::from_secs(60);
+
+/// Without connection ids, which take room of their own.
+fn config() -> Config {
+    common::config().with_connection_id(ConnectionIdMode::Off)
+}
 
 /// What client and server may send at most, over datagrams of 1,200 bytes.
 fn agreed(client: Config, server: Config) -> (usize, usize) {

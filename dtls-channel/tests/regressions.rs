@@ -12,8 +12,8 @@ use common::{config, identity};
 use dtls_channel::testing::forge::{HelloFields, Piece};
 use dtls_channel::testing::{LinkConfig, Net, Rogue, Side};
 use dtls_channel::{
-    CLIENT_HELLO_BYTES_MAX, Credentials, CredentialsError, DropCause, Endpoint, EndpointConfig,
-    Event, OUTBOX_BYTES_MAX, SendError, Timers,
+    CLIENT_HELLO_BYTES_MAX, ConnectionIdMode, Credentials, CredentialsError, DropCause, Endpoint,
+    EndpointConfig, Event, OUTBOX_BYTES_MAX, SendError, Timers,
 };
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -191,19 +191,24 @@ fn spoofed_repetitions_draw_ever_fewer_flights() {
 
 #[test]
 fn the_largest_message_fits_a_record_whatever_the_mtu() {
-    let wide = || config().with_mtu(65_507);
-    let link = LinkConfig { mtu: 65_507, ..LinkConfig::default() };
-    let mut net = Net::new(1, &link, Arc::new(wide()));
-    net.connect(Arc::new(wide()));
-    assert!(net.run_until(MINUTE, |n| n.both_open()));
-    let id = net.events.iter().find(|e| e.1 == Side::Client).unwrap().2;
-    let size = net.client.message_size_max(id);
-    assert_eq!(size, 1 << 14);
-    assert!(matches!(net.client.send(id, &vec![1; size + 1]), Err(SendError::TooLarge { .. })));
-    net.client.send(id, &vec![7; size]).unwrap();
-    net.events.clear();
-    assert!(net.run_until(MINUTE, |n| !n.events.is_empty()));
-    assert!(matches!(&net.events[0].3, Event::Message { data, .. } if data.len() == size));
+    // With a connection id the record's real type takes one byte of it.
+    for (mode, largest) in
+        [(ConnectionIdMode::Off, 1 << 14), (ConnectionIdMode::Made, (1 << 14) - 1)]
+    {
+        let wide = || config().with_mtu(65_507).with_connection_id(mode.clone());
+        let link = LinkConfig { mtu: 65_507, ..LinkConfig::default() };
+        let mut net = Net::new(1, &link, Arc::new(wide()));
+        net.connect(Arc::new(wide()));
+        assert!(net.run_until(MINUTE, |n| n.both_open()));
+        let id = net.events.iter().find(|e| e.1 == Side::Client).unwrap().2;
+        let size = net.client.message_size_max(id);
+        assert_eq!(size, largest);
+        assert!(matches!(net.client.send(id, &vec![1; size + 1]), Err(SendError::TooLarge { .. })));
+        net.client.send(id, &vec![7; size]).unwrap();
+        net.events.clear();
+        assert!(net.run_until(MINUTE, |n| !n.events.is_empty()));
+        assert!(matches!(&net.events[0].3, Event::Message { data, .. } if data.len() == size));
+    }
 }
 
 #[test]

@@ -113,6 +113,7 @@ pub(super) fn start(
         record_size_limit: core.config.record_size_limit,
         session_id: Vec::new(),
         ticket: None,
+        connection_id: core.ids.offer(),
     };
     let session = resume::offer(&core.config, session, &mut offer)?;
     send_hello(now, core, &offer, &[], sink);
@@ -276,6 +277,7 @@ impl AwaitServerHello {
             return Err(Mismatch::RenegotiationInfo.into());
         }
         core.record_limits.agree(&core.config, hello.record_size_limit)?;
+        core.ids.take_answer(&hello)?;
         core.server_random = hello.random;
         core.hear(message);
         if let Some(session) = self.session {

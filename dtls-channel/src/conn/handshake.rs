@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::flight::{Flight, Item};
+use super::ids::Ids;
 use super::open::{FATAL, LastFlight, Open};
+use super::path::{self, PathRules};
 use super::record_limits::RecordLimits;
 use super::{client, server};
 use crate::config::Config;
@@ -17,7 +19,7 @@ use crate::handshake::{Fragment, Message, Reassembler, Taken, fragments};
 use crate::outbox::Sink;
 #[cfg(feature = "testing")]
 use crate::record::HEADER_LEN as RECORD_HEADER_LEN;
-use crate::record::{ReadKeys, Record, Records, WriteKeys, plaintext};
+use crate::record::{ConnectionId, ReadKeys, Record, Records, WriteKeys, plaintext};
 use crate::resumption::Session;
 use crate::stats::DropCause;
 use crate::wire::ids::{VERSION_1_0, VERSION_1_2};
@@ -103,6 +105,7 @@ pub(super) struct Core {
     pub(super) incoming: Reassembler,
     pub(super) client_random: [u8; 32],
     pub(super) server_random: [u8; 32],
+    pub(super) ids: Ids,
     pub(super) write: Option<WriteKeys>,
     /// Present exactly while the peer's Finished is awaited.
     pub(super) read: Option<ReadKeys>,
@@ -166,7 +169,13 @@ impl Early {
 }
 
 impl Core {
-    fn new(now: Instant, path: Path, config: Arc<Config>, incoming: Reassembler) -> Self {
+    fn new(
+        now: Instant,
+        path: Path,
+        config: Arc<Config>,
+        own_id: Option<ConnectionId>,
+        incoming: Reassembler,
+    ) -> Self {
         let timers = config.timers;
         let ends_at = now + timers.give_up_in_all;
         Self {
@@ -175,6 +184,7 @@ impl Core {
             incoming,
             client_random: [0; 32],
             server_random: [0; 32],
+            ids: Ids::new(own_id),
             write: None,
             read: None,
             record_limits: RecordLimits::default(),
@@ -297,11 +307,12 @@ impl Handshake {
         now: Instant,
         path: Path,
         config: Arc<Config>,
+        own_id: Option<ConnectionId>,
         session: Option<Session>,
         sink: &mut Sink,
     ) -> Result<Self, NoRandom> {
         sink.stats.handshakes_started += 1;
-        let mut core = Core::new(now, path, config, Reassembler::default());
+        let mut core = Core::new(now, path, config, own_id, Reassembler::default());
         let state = client::start(now, &mut core, session, sink)?;
         Ok(Self { core, role: Role::Client(state) })
     }
@@ -310,13 +321,14 @@ impl Handshake {
         now: Instant,
         path: Path,
         config: Arc<Config>,
+        own_id: Option<ConnectionId>,
         hello: Message,
         record_sequence: u64,
         sink: &mut Sink,
     ) -> (Self, Outcome) {
         sink.stats.handshakes_started += 1;
         let incoming = Reassembler::starting_at(hello.message_seq.saturating_add(1));
-        let mut core = Core::new(now, path, config, incoming);
+        let mut core = Core::new(now, path, config, own_id, incoming);
         // RFC 6347 §4.2.1: ServerHello takes up the numbers of the hello that had the cookie.
         core.sequence0 = record_sequence;
         core.next_message_seq = hello.message_seq;
@@ -336,10 +348,11 @@ impl Handshake {
         now: Instant,
         path: Path,
         config: Arc<Config>,
+        own_id: Option<ConnectionId>,
         sink: &mut Sink,
     ) -> Self {
         sink.stats.handshakes_started += 1;
-        let core = Core::new(now, path, config, Reassembler::default());
+        let core = Core::new(now, path, config, own_id, Reassembler::default());
         Self { core, role: Role::Server(server::State::AwaitClientHello) }
     }
 
@@ -498,6 +511,11 @@ impl Handshake {
     }
 
     fn keep_for_later(&mut self, record: &Record<'_>) -> Result<Outcome, DropCause> {
+        // Nothing is agreed on yet at times, so the want of an id is for later.
+        let named = record.content_type == ContentType::TLS12_CID;
+        if named && record.id != self.core.ids.own().as_bytes() {
+            return Err(DropCause::WrongConnectionId);
+        }
         if !self.core.early.has_room(record.body.len()) {
             return Err(DropCause::EarlyFull);
         }
@@ -532,6 +550,16 @@ impl Handshake {
                 }
                 _ => Ok(Outcome::Continue),
             },
+            // The server is done, and wants to know where its last flight should go.
+            ContentType::RETURN_ROUTABILITY_CHECK if self.core.ids.return_routability() => {
+                let answer = path::answer(opened.content).ok_or(DropCause::BadPathMessage)?;
+                let kind = ContentType::RETURN_ROUTABILITY_CHECK;
+                // Not before our own change of keys.
+                if let Some(keys) = self.core.write.as_mut().filter(|k| k.next_sequence() > 0) {
+                    sink.datagram(self.core.path, |out| keys.seal(kind, &answer, out));
+                }
+                Ok(Outcome::Continue)
+            }
             _ => Err(DropCause::UnexpectedRecord),
         }
     }
@@ -617,7 +645,7 @@ impl Handshake {
     fn replay_early(&mut self, now: Instant, sink: &mut Sink) -> Option<Outcome> {
         self.core.early.bytes = 0;
         for mut kept in std::mem::take(&mut self.core.early.records) {
-            for record in Records::new(&mut kept) {
+            for record in Records::with_id_length(&mut kept, self.core.ids.own().len()) {
                 match self.handle_sealed(now, record, sink) {
                     Ok(Outcome::Continue) => {}
                     Ok(outcome) => return Some(outcome),
@@ -654,9 +682,15 @@ impl Handshake {
             session: summary.session.map(|session| *session),
             round_trip: core.round_trip,
             extended_master_secret: summary.ems,
+            connection_id: core.ids.agreed(),
         };
         let began_with = summary.incoming.then_some(&core.client_random);
-        let open = Open::new(write, read, core.mtu, began_with, last_flight);
+        let paths = PathRules {
+            address_change: core.config.address_change,
+            return_routability: core.ids.return_routability(),
+            round_trip: core.round_trip,
+        };
+        let open = Open::new(write, read, core.mtu, paths, began_with, last_flight);
         let early = std::mem::take(&mut core.early.messages);
         Outcome::Opened(Box::new(Opened { open, established, early }))
     }

@@ -47,14 +47,15 @@ impl Core {
 
     /// What we seal from here on is sealed under `key`.
     pub(super) fn write_under(&mut self, key: TrafficKey) {
-        self.write = Some(WriteKeys::new(key, self.record_limits.sent));
+        let id = self.ids.theirs().clone();
+        self.write = Some(WriteKeys::new(key, id, self.record_limits.sent));
     }
 
     /// From here on only messages under `key` are due.
     pub(super) fn read_under(&mut self, key: TrafficKey) {
         let (window, limit) = (self.config.replay_window, self.record_limits.received);
         self.incoming.forget_unfinished();
-        self.read = Some(ReadKeys::new(key, window, limit));
+        self.read = Some(ReadKeys::new(key, self.ids.own().clone(), window, limit));
     }
 }
 

@@ -7,10 +7,12 @@ mod client;
 mod ending;
 mod flight;
 mod handshake;
+mod ids;
 mod keys;
 mod open;
 #[cfg(all(test, feature = "testing"))]
 mod orders;
+mod path;
 mod record_limits;
 mod resume;
 mod server;
@@ -22,6 +24,7 @@ use std::time::Instant;
 
 pub use handshake::EARLY_BYTES_MAX;
 use handshake::{Handshake, Outcome};
+pub(crate) use ids::{MADE_ID_BYTES, own_id};
 use open::Open;
 
 use crate::config::{Config, MTU_MAX, MTU_MIN};
@@ -30,7 +33,7 @@ use crate::error::{CloseReason, SendError};
 use crate::event::{AssociationId, Event, Path, Phase, TimerKind};
 use crate::handshake::Message;
 use crate::outbox::Sink;
-use crate::record::Records;
+use crate::record::{ConnectionId, Records};
 use crate::resumption::Session;
 use crate::stats::DropCause;
 
@@ -47,6 +50,7 @@ pub struct Connection {
     state: State,
 }
 
+#[expect(clippy::large_enum_variant, reason = "almost all of them are open")]
 #[derive(Debug)]
 #[cfg_attr(test, derive(Clone))]
 enum State {
@@ -67,8 +71,8 @@ impl Connection {
         config: Arc<Config>,
         sink: &mut Sink,
     ) -> Result<Self, NoRandom> {
-        let handshake = Handshake::client(now, path, config, None, sink)?;
-        Ok(Self { id, path, state: State::Handshake(Box::new(handshake)) })
+        let own_id = own_id(&config, false, ids::random_id);
+        Self::client_with_id(now, id, path, config, own_id, None, sink)
     }
 
     /// Begins a handshake as client that resumes a session, if both sides still like it; otherwise
@@ -84,22 +88,42 @@ impl Connection {
         session: Session,
         sink: &mut Sink,
     ) -> Result<Self, NoRandom> {
-        let handshake = Handshake::client(now, path, config, Some(session), sink)?;
+        let own_id = own_id(&config, false, ids::random_id);
+        Self::client_with_id(now, id, path, config, own_id, Some(session), sink)
+    }
+
+    /// Like [`client`](Self::client) or [`resume`](Self::resume), with an id by which the caller will
+    /// know the records.
+    pub(crate) fn client_with_id(
+        now: Instant,
+        id: AssociationId,
+        path: Path,
+        config: Arc<Config>,
+        own_id: Option<ConnectionId>,
+        session: Option<Session>,
+        sink: &mut Sink,
+    ) -> Result<Self, NoRandom> {
+        let handshake = Handshake::client(now, path, config, own_id, session, sink)?;
         Ok(Self { id, path, state: State::Handshake(Box::new(handshake)) })
     }
 
     /// Begins a handshake as server with a hello whose cookie was good.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "all of it is known, and nothing can be defaulted"
+    )]
     pub(crate) fn server(
         now: Instant,
         id: AssociationId,
         path: Path,
         config: Arc<Config>,
+        own_id: Option<ConnectionId>,
         hello: Message,
         record_sequence: u64,
         sink: &mut Sink,
     ) -> Self {
         let (handshake, outcome) =
-            Handshake::server(now, path, config, hello, record_sequence, sink);
+            Handshake::server(now, path, config, own_id, hello, record_sequence, sink);
         let mut this = Self { id, path, state: State::Handshake(Box::new(handshake)) };
         this.settle(outcome, sink);
         this
@@ -118,7 +142,8 @@ impl Connection {
         config: Arc<Config>,
         sink: &mut Sink,
     ) -> Self {
-        let handshake = Handshake::server_without_cookie(now, path, config, sink);
+        let own_id = own_id(&config, true, ids::random_id);
+        let handshake = Handshake::server_without_cookie(now, path, config, own_id, sink);
         Self { id, path, state: State::Handshake(Box::new(handshake)) }
     }
 
@@ -139,12 +164,13 @@ impl Connection {
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is due, and what for. An open association
-    /// has a timer only for the first four minutes, and only on the side that spoke last.
+    /// has a timer only for the first four minutes, and only on the side that spoke last, or while
+    /// the peer seems to have another address.
     #[must_use]
     pub fn next_timeout(&self) -> Option<(Instant, TimerKind)> {
         match &self.state {
             State::Handshake(handshake) => handshake.next_timeout(),
-            State::Open(open) => open.next_timeout().map(|at| (at, TimerKind::LastFlight)),
+            State::Open(open) => open.next_timeout(),
             State::Closed => None,
         }
     }
@@ -152,12 +178,27 @@ impl Connection {
     /// Takes a datagram from the peer, decrypting it in place. True if any record of it was used;
     /// what was not is counted in the sink's [`Drops`](crate::Drops).
     pub fn handle_datagram(&mut self, now: Instant, datagram: &mut [u8], sink: &mut Sink) -> bool {
+        self.handle_datagram_from(now, self.path, datagram, sink)
+    }
+
+    /// Like [`handle_datagram`](Self::handle_datagram), for a caller who knows that the datagram is
+    /// for this association although it may come from another address than the peer's: by the
+    /// connection id in it. [`AddressChange`](crate::AddressChange) says what follows from that.
+    pub fn handle_datagram_from(
+        &mut self,
+        now: Instant,
+        from: Path,
+        datagram: &mut [u8],
+        sink: &mut Sink,
+    ) -> bool {
         let mut used = false;
-        let mut records = Records::new(datagram);
+        let mut records = Records::with_id_length(datagram, self.own_connection_id().len());
         for record in records.by_ref() {
             let outcome = match &mut self.state {
                 State::Handshake(handshake) => handshake.handle_record(now, record, sink),
-                State::Open(open) => open.handle_record(now, self.path, record, self.id, sink),
+                State::Open(open) => {
+                    open.handle_record(now, from, &mut self.path, record, self.id, sink)
+                }
                 State::Closed => Err(DropCause::Closed),
             };
             match outcome {
@@ -177,15 +218,26 @@ impl Connection {
         used
     }
 
-    /// Does what is due: resends the flight, gives up, or forgets what is not asked for any more.
+    /// Does what is due: resends the flight, gives up, forgets what is not asked for any more, or
+    /// goes on with a check of the peer's address.
     pub fn handle_timeout(&mut self, now: Instant, sink: &mut Sink) {
         match &mut self.state {
             State::Handshake(handshake) => {
                 let outcome = handshake.handle_timeout(now, sink);
                 self.settle(outcome, sink);
             }
-            State::Open(open) => open.handle_timeout(now),
+            State::Open(open) => open.handle_timeout(now, self.path, sink),
             State::Closed => {}
+        }
+    }
+
+    /// What the peer is to put on its protected records; empty for nothing.
+    pub(crate) fn own_connection_id(&self) -> &ConnectionId {
+        const NOBODY: &ConnectionId = &ConnectionId::EMPTY;
+        match &self.state {
+            State::Handshake(handshake) => handshake.core.ids.own(),
+            State::Open(open) => open.own_id(),
+            State::Closed => NOBODY,
         }
     }
 

@@ -2,11 +2,12 @@ use std::time::{Duration, Instant};
 
 use super::flight::Flight;
 use super::handshake::Outcome;
+use super::path::{self, PathMessage, PathRules, PathWatch};
 use crate::error::{CloseReason, SendError};
-use crate::event::{AssociationId, Path};
+use crate::event::{AssociationId, Event, Path, TimerKind};
 use crate::handshake::fragments;
 use crate::outbox::Sink;
-use crate::record::{ReadKeys, Record, WriteKeys};
+use crate::record::{ConnectionId, Opened, ReadKeys, Record, WriteKeys};
 use crate::stats::DropCause;
 use crate::wire::{AlertDescription, ContentType, HandshakeType};
 
@@ -27,6 +28,7 @@ const LAST_FLIGHT_RESEND_MIN: Duration = Duration::from_millis(50);
 pub(super) struct Open {
     write: WriteKeys,
     read: ReadKeys,
+    paths: PathWatch,
     mtu: u32,
     refused_renegotiation: bool,
     /// The start of the client's random, at a server: tells a late copy of its hello from a new one.
@@ -58,12 +60,14 @@ impl Open {
         write: WriteKeys,
         read: ReadKeys,
         mtu: usize,
+        paths: PathRules,
         began_with: Option<&[u8; 32]>,
         last_flight: Option<LastFlight>,
     ) -> Self {
         Self {
             write,
             read,
+            paths: PathWatch::new(paths),
             mtu: mtu as u32,
             refused_renegotiation: false,
             began_with: began_with.and_then(|random| random.first_chunk().copied()),
@@ -79,12 +83,16 @@ impl Open {
         self.mtu = mtu as u32;
     }
 
-    pub(super) fn next_timeout(&self) -> Option<Instant> {
-        self.last_flight.as_ref().map(|last| last.kept_until)
+    pub(super) fn next_timeout(&self) -> Option<(Instant, TimerKind)> {
+        let kept_until =
+            self.last_flight.as_ref().map(|last| (last.kept_until, TimerKind::LastFlight));
+        let check = self.paths.next_timeout().map(|at| (at, TimerKind::PathCheck));
+        [kept_until, check].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 
-    pub(super) fn handle_timeout(&mut self, now: Instant) {
+    pub(super) fn handle_timeout(&mut self, now: Instant, path: Path, sink: &mut Sink) {
         self.last_flight.take_if(|last| last.kept_until <= now);
+        self.send_challenges(now, path, sink);
     }
 
     pub(super) fn next_sequence(&self) -> u64 {
@@ -129,10 +137,12 @@ impl Open {
         sink.datagram(path, |out| self.write.seal(ContentType::ALERT, &[level, what.0], out));
     }
 
+    /// Takes a record that came from `from`; `path` is where the peer is, and may change.
     pub(super) fn handle_record(
         &mut self,
         now: Instant,
-        path: Path,
+        from: Path,
+        path: &mut Path,
         record: Record<'_>,
         id: AssociationId,
         sink: &mut Sink,
@@ -140,7 +150,36 @@ impl Open {
         if record.epoch == 0 {
             return Err(DropCause::Unprotected);
         }
+        let bytes = record.len();
         let opened = self.read.open(record)?;
+        // What a message of the check at the old address means, only its content tells.
+        let is_answer = opened.content_type == ContentType::RETURN_ROUTABILITY_CHECK
+            && from.has_same_remote(path);
+        let stats = &mut sink.stats;
+        if opened.has_id
+            && !is_answer
+            && self.paths.saw(now, from, *path, bytes, opened.is_newest, stats)
+        {
+            follow(from, path, id, sink);
+        }
+        let outcome = match opened.content_type {
+            ContentType::RETURN_ROUTABILITY_CHECK if self.paths.checks() => {
+                self.handle_path_message(now, from, path, bytes, opened.content, id, sink)
+            }
+            _ => self.handle_content(now, *path, &opened, id, sink),
+        };
+        self.send_challenges(now, *path, sink);
+        outcome
+    }
+
+    fn handle_content(
+        &mut self,
+        now: Instant,
+        path: Path,
+        opened: &Opened<'_>,
+        id: AssociationId,
+        sink: &mut Sink,
+    ) -> Result<Outcome, DropCause> {
         match opened.content_type {
             ContentType::APPLICATION_DATA => {
                 if !opened.content.is_empty() {
@@ -183,6 +222,55 @@ impl Open {
         }
     }
 
+    /// RFC 9853: answers a challenge, or draws the consequence of an answer to ours.
+    #[expect(clippy::too_many_arguments, reason = "what came, where from, and what it may change")]
+    fn handle_path_message(
+        &mut self,
+        now: Instant,
+        from: Path,
+        path: &mut Path,
+        bytes: usize,
+        content: &[u8],
+        id: AssociationId,
+        sink: &mut Sink,
+    ) -> Result<Outcome, DropCause> {
+        if let Some(answer) = path::answer(content) {
+            let verified = from.has_same_remote(path);
+            let length = self.write.overhead() + answer.len();
+            if !verified && !path::is_no_amplification(bytes, length) {
+                return Err(DropCause::NotSent);
+            }
+            self.send_path_message(from, &answer, sink);
+        } else if self.paths.handle_answer(now, from, content, &mut sink.stats)? {
+            follow(from, path, id, sink);
+        }
+        Ok(Outcome::Continue)
+    }
+
+    /// What is due of a check.
+    fn send_challenges(&mut self, now: Instant, path: Path, sink: &mut Sink) {
+        let length = self.write.overhead() + size_of::<PathMessage>();
+        while let Some((to, message)) =
+            self.paths.next_challenge(now, path, length, &mut sink.stats)
+        {
+            self.send_path_message(to, &message, sink);
+        }
+    }
+
+    fn send_path_message(&mut self, to: Path, message: &PathMessage, sink: &mut Sink) {
+        if sink.outbox.is_full() || self.write.remaining() <= RECORDS_RESERVED {
+            sink.stats.drops.count(DropCause::NotSent);
+            return;
+        }
+        let kind = ContentType::RETURN_ROUTABILITY_CHECK;
+        sink.datagram(to, |out| self.write.seal(kind, message, out));
+    }
+
+    /// What the peer puts on its records; empty for nothing.
+    pub(super) fn own_id(&self) -> &ConnectionId {
+        self.read.id()
+    }
+
     fn repeat_last_flight(&mut self, now: Instant, path: Path, finished_seq: u16, sink: &mut Sink) {
         let Some(last) = &mut self.last_flight else { return };
         if last.answers == finished_seq && now >= last.sent_at + LAST_FLIGHT_RESEND_MIN {
@@ -201,9 +289,17 @@ impl Open {
     }
 }
 
+/// The peer is elsewhere from here on.
+fn follow(to: Path, path: &mut Path, id: AssociationId, sink: &mut Sink) {
+    let old = std::mem::replace(path, to);
+    sink.stats.path_changes += 1;
+    sink.event(id, Event::PathChanged { old: old.remote, new: to.remote });
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::AddressChange;
     use crate::conn::flight::Item;
     use crate::crypto::{CipherSuite, TrafficKey};
     use crate::handshake::{Message, write_fragment};
@@ -214,14 +310,20 @@ mod tests {
     #[expect(clippy::disallowed_methods, reason = "a virtual clock starts somewhere")]
     fn a_repeated_finished_in_many_pieces_asks_for_our_last_flight_once() {
         let key = || TrafficKey::new(CipherSuite::Aes128GcmSha256, &[1; 16], &[2; 4]);
-        let write = || WriteKeys::new(key(), CONTENT_BYTES_MAX);
-        let (mut peer, read) = (write(), ReadKeys::new(key(), 64, CONTENT_BYTES_MAX));
+        let write = || WriteKeys::new(key(), ConnectionId::EMPTY, CONTENT_BYTES_MAX);
+        let read = ReadKeys::new(key(), ConnectionId::EMPTY, 64, CONTENT_BYTES_MAX);
+        let mut peer = write();
         let mut now = Instant::now();
         let flight = Flight::new(vec![Item::ChangeCipherSpec]);
         let last_flight = LastFlight::new(flight, 0, 5, now);
-        let mut open = Open::new(write(), read, 1_200, None, Some(last_flight));
+        let rules = PathRules {
+            address_change: AddressChange::Never,
+            return_routability: false,
+            round_trip: None,
+        };
+        let mut open = Open::new(write(), read, 1_200, rules, None, Some(last_flight));
         let finished = Message::build(HandshakeType::FINISHED, 5, |w| w.extend([0; 12]));
-        let path = std::net::SocketAddr::from(([127, 0, 0, 1], 1)).into();
+        let mut path = Path::from(std::net::SocketAddr::from(([127, 0, 0, 1], 1)));
         let mut sink = Sink::default();
         for repetition in 1..4 {
             for offset in (0..12).step_by(2) {
@@ -230,8 +332,8 @@ mod tests {
                 peer.seal(ContentType::HANDSHAKE, &body, &mut datagram).unwrap();
                 let record = Records::new(&mut datagram).next().unwrap();
                 now += LAST_FLIGHT_RESEND_MIN;
-                let outcome =
-                    open.handle_record(now, path, record, AssociationId::STANDALONE, &mut sink);
+                let id = AssociationId::STANDALONE;
+                let outcome = open.handle_record(now, path, &mut path, record, id, &mut sink);
                 assert!(matches!(outcome, Ok(Outcome::Continue)));
             }
             assert_eq!(sink.stats.flights_resent, repetition);

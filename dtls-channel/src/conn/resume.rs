@@ -125,13 +125,14 @@ pub(super) fn answer(
 ) -> server::State {
     let Resumable { master, client } = resumable;
     core.hear(message);
-    let answer = ServerHello {
+    let mut answer = ServerHello {
         session_id: hello.session_id.to_vec(),
         ems: true,
         renegotiation_info: hello.offers_renegotiation_info,
         record_size_limit: hello.record_size_limit.map(|_| core.config.record_size_limit),
         ..ServerHello::new(core.server_random, master.suite())
     };
+    core.ids.answer(hello, &mut answer);
     let server_hello = core.say(HandshakeType::SERVER_HELLO, |w| answer.write(w));
     let keys = core.traffic_keys(&master);
     core.take_up(keys.server, keys.client);

@@ -117,7 +117,7 @@ pub(super) fn start(
     }
     core.hear(message);
     let gives_ticket = resume::gives_ticket(&config, &hello);
-    let answer = ServerHello {
+    let mut answer = ServerHello {
         ems: hello.offers_ems,
         renegotiation_info: hello.offers_renegotiation_info,
         point_formats: hello.offers_point_formats,
@@ -125,6 +125,7 @@ pub(super) fn start(
         announces_ticket: gives_ticket,
         ..ServerHello::new(core.server_random, suite)
     };
+    core.ids.answer(&hello, &mut answer);
     let share = KeyShare::generate(group)?;
     let mut parameters = Vec::new();
     ServerKeyExchange::write_parameters(group.wire(), share.public(), &mut parameters);

@@ -108,7 +108,8 @@ impl Pair {
         let fragment = fragments(record.body).next().unwrap().unwrap();
         let hello = Message::build(fragment.kind, 0, |w| w.extend_from_slice(fragment.body));
         let (config, sink) = (self.config.clone(), &mut self.server_sink);
-        self.server = Some(Connection::server(self.now, id(), path(), config, hello, 0, sink));
+        self.server =
+            Some(Connection::server(self.now, id(), path(), config, None, hello, 0, sink));
     }
 }
 

@@ -148,14 +148,16 @@ impl TrafficKey {
         aead::Nonce::assume_unique_for_key(nonce)
     }
 
-    /// Appends the sealed `content` to `out`: explicit nonce, ciphertext, tag.
+    /// Appends what was sealed to `out`: explicit nonce, ciphertext, tag. The plaintext is `content`
+    /// and `trailer`, which is the type of a record with a connection id.
     ///
-    /// `aad` is RFC 5246 §6.2.3.3's additional data.
+    /// `aad` is the additional data of RFC 5246 §6.2.3.3 or RFC 9146 §5.3.
     pub(crate) fn seal(
         &self,
         epoch_and_sequence: u64,
         aad: impl AsRef<[u8]>,
         content: &[u8],
+        trailer: &[u8],
         out: &mut Vec<u8>,
     ) {
         if self.suite.explicit_nonce_len() > 0 {
@@ -163,6 +165,7 @@ impl TrafficKey {
         }
         let start = out.len();
         out.extend_from_slice(content);
+        out.extend_from_slice(trailer);
         let sealed = self.expand().and_then(|key| {
             let nonce = self.nonce(epoch_and_sequence);
             key.seal_in_place_separate_tag(nonce, aead::Aad::from(aad), &mut out[start..]).ok()
@@ -211,7 +214,7 @@ mod tests {
                 TrafficKey::new(suite, &vec![7; suite.key_len()], &vec![9; suite.fixed_iv_len()]);
             let aad = [3; 13];
             let mut sealed = Vec::new();
-            key.seal(0x0001_0000_0000_0005, aad, b"hello", &mut sealed);
+            key.seal(0x0001_0000_0000_0005, aad, b"hel", b"lo", &mut sealed);
             assert_eq!(sealed.len(), 5 + suite.seal_overhead());
             let open = |n, aad, mut body: Vec<u8>| {
                 key.open(n, |_| aad, &mut body).map(|plain| plain.to_vec())
@@ -234,7 +237,7 @@ mod tests {
     fn the_explicit_nonce_is_epoch_and_sequence() {
         let key = TrafficKey::new(CipherSuite::Aes128GcmSha256, &[7; 16], &[9; 4]);
         let mut sealed = Vec::new();
-        key.seal(0x0001_0000_0000_0102, [0; 13], b"x", &mut sealed);
+        key.seal(0x0001_0000_0000_0102, [0; 13], b"x", b"", &mut sealed);
         assert_eq!(sealed[..8], [0, 1, 0, 0, 0, 0, 1, 2]);
     }
 

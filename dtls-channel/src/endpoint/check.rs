@@ -1,8 +1,8 @@
 //! What must hold of the tables between any two calls; for fuzz bodies.
 
-use super::{Endpoint, SlotState, key};
+use super::{Endpoint, SlotState};
 use crate::conn::EARLY_BYTES_MAX;
-use crate::event::{AssociationId, Phase};
+use crate::event::{AssociationId, Phase, canonical};
 use crate::handshake::ASSOCIATION_REASSEMBLY_BYTES_MAX;
 
 impl Endpoint {
@@ -13,10 +13,10 @@ impl Endpoint {
         assert!(self.by_address.len() <= self.config.associations_max);
         assert!(self.half_open.len() <= self.config.half_open_max);
         self.half_open.check();
-        let (mut half_open, mut deadlines) = (0, 0);
+        let (mut half_open, mut deadlines, mut by_id_only) = (0, 0, 0);
         for (index, slot) in &self.slots {
             let index = index as u32;
-            let peers = self.by_address.get(&key(slot.path.remote));
+            let peers = self.by_address.get(&canonical(slot.path.remote));
             let peers = peers.copied().unwrap_or_default();
             let phase = match &slot.state {
                 SlotState::Association(conn) => {
@@ -32,11 +32,14 @@ impl Endpoint {
                     gathering.phase()
                 }
             };
-            // Its address leads to each association, to one that is open as such.
+            // Its address leads to each association, to one that is open as such; unless its
+            // connection id does, as its peer has moved or its address has passed to another.
             match phase {
                 Phase::Handshaking => assert_eq!(peers.pending, Some(index)),
+                Phase::Open if peers.open == Some(index) => assert!(slot.half_open.is_none()),
                 Phase::Open => {
-                    assert!(peers.open == Some(index) && slot.half_open.is_none());
+                    assert!(self.has_id(index) && slot.half_open.is_none());
+                    by_id_only += 1;
                 }
                 Phase::Closed => panic!("an association that has ended is still there"),
             }
@@ -55,13 +58,13 @@ impl Endpoint {
         // And nothing but associations is in the tables.
         let entries = self.by_address.values();
         let known: usize = entries.map(|p| [p.open, p.pending].iter().flatten().count()).sum();
-        assert_eq!(known, self.slots.len(), "an address of nobody");
+        assert_eq!(known + by_id_only, self.slots.len(), "an address of nobody");
         assert!(self.by_address.values().all(|p| p.open.is_some() || p.pending.is_some()));
     }
 
     /// True if anything is remembered of an address.
     pub(crate) fn remembers(&self, address: std::net::SocketAddr) -> bool {
-        self.by_address.contains_key(&key(address))
-            || self.slots.iter().any(|(_, slot)| key(slot.path.remote) == key(address))
+        self.by_address.contains_key(&canonical(address))
+            || self.slots.iter().any(|(_, slot)| canonical(slot.path.remote) == canonical(address))
     }
 }

@@ -59,6 +59,10 @@ pub(super) fn peek(datagram: &[u8]) -> FirstRecord {
         return FirstRecord::None;
     };
     let &[kind, _, _, e0, e1, s0, s1, s2, s3, s4, s5, l0, l1] = header;
+    if ContentType(kind) == ContentType::TLS12_CID {
+        // Its length stands elsewhere.
+        return FirstRecord::Protected;
+    }
     let length = usize::from(u16::from_be_bytes([l0, l1]));
     let Some(body) = rest.get(..length) else { return FirstRecord::None };
     if [e0, e1] != [0, 0] {

@@ -1,5 +1,8 @@
 //! Many associations behind one socket: demultiplexing, stateless cookies, limits, timers.
 //!
+//! A datagram belongs to the association whose connection id it carries; if it carries none, to that
+//! of its source address.
+//!
 //! Owns no socket and no clock. Before a client has shown with a cookie that it receives at its
 //! address, nothing is remembered of it and the answer is never longer than the question.
 
@@ -9,6 +12,7 @@ mod cookie;
 mod gather;
 mod half_open;
 mod hello;
+mod ids;
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
@@ -23,12 +27,13 @@ use self::half_open::{HalfOpen, Place};
 pub use self::hello::CLIENT_HELLO_BYTES_MAX;
 use self::hello::{FirstRecord, HelloPeek};
 use crate::config::Config;
-use crate::conn::Connection;
+use crate::conn::{Connection, own_id};
 use crate::crypto::NoRandom;
 use crate::error::{CloseReason, ConnectError, SendError};
-use crate::event::{AssociationId, Event, Path, Phase};
+use crate::event::{AssociationId, Event, Path, Phase, canonical};
 use crate::handshake::Message;
 use crate::outbox::{Outbox, Sink};
+use crate::record::ConnectionId;
 use crate::resumption::Session;
 use crate::stats::{DropCause, Stats};
 
@@ -51,6 +56,9 @@ pub struct EndpointConfig {
     /// Incoming associations that may be in their handshake; beyond that the source (an IPv4
     /// address, an IPv6 /64) that has the most loses its oldest.
     pub half_open_max: usize,
+    /// The first byte of the connection ids made here: where several endpoints share an address, it
+    /// tells whose a datagram is.
+    pub shard: u8,
 }
 
 impl Default for EndpointConfig {
@@ -58,7 +66,7 @@ impl Default for EndpointConfig {
     /// 40 KiB (hello, certificate, reassembly, early records), so all of them 160 MiB at worst; an
     /// honest one holds about 5 KiB.
     fn default() -> Self {
-        Self { server: None, associations_max: 1 << 18, half_open_max: 4_096 }
+        Self { server: None, associations_max: 1 << 18, half_open_max: 4_096, shard: 0 }
     }
 }
 
@@ -68,6 +76,8 @@ pub struct Endpoint {
     config: EndpointConfig,
     slots: Slab<Slot>,
     by_address: HashMap<SocketAddr, Peers>,
+    /// By connection ids that were not made here, newest last; those made here need no table.
+    by_given_id: Vec<(ConnectionId, u32)>,
     /// Incoming and not yet open.
     half_open: HalfOpen,
     deadlines: BTreeSet<(Instant, u32)>,
@@ -98,13 +108,8 @@ enum SlotState {
     Association(Connection),
 }
 
-/// One name for each address: a dual-stack socket shows IPv4 peers as mapped IPv6 ones, and flow
-/// labels and scopes come and go.
-fn key(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
-}
-
-/// The associations with one address: at most one that is open, and one that may take its place.
+/// The associations to be found by one address: at most one that is open, and one that may take its
+/// place.
 #[derive(Debug, Clone, Copy, Default)]
 struct Peers {
     open: Option<u32>,
@@ -121,6 +126,7 @@ impl Endpoint {
             config,
             slots: Slab::new(),
             by_address: HashMap::new(),
+            by_given_id: Vec::new(),
             half_open: HalfOpen::default(),
             deadlines: BTreeSet::new(),
             generation: 0,
@@ -223,10 +229,9 @@ impl Endpoint {
         }
         let id = self.next_id();
         let path = Path::from(remote);
-        let conn = match session {
-            None => Connection::client(now, id, path, config, &mut self.sink)?,
-            Some(session) => Connection::resume(now, id, path, config, session, &mut self.sink)?,
-        };
+        let own_id = self.own_id(&config, false, id.index);
+        let sink = &mut self.sink;
+        let conn = Connection::client_with_id(now, id, path, config, own_id, session, sink)?;
         self.insert_pending(now, path, id, SlotState::Association(conn), false);
         self.settle(id.index);
         Ok(id)
@@ -305,8 +310,15 @@ impl Endpoint {
     pub fn handle_datagram(&mut self, now: Instant, path: Path, datagram: &mut [u8]) {
         self.sink.stats.datagrams_in += 1;
         self.sink.stats.bytes_in += datagram.len() as u64;
-        let peers = self.by_address.get(&key(path.remote)).copied().unwrap_or_default();
-        match hello::peek(datagram) {
+        let first = hello::peek(datagram);
+        if matches!(first, FirstRecord::Plain | FirstRecord::Protected)
+            && let Some(index) = self.find_by_id(datagram)
+        {
+            self.deliver(now, index, path, datagram);
+            return;
+        }
+        let peers = self.by_address.get(&canonical(path.remote)).copied().unwrap_or_default();
+        match first {
             FirstRecord::None => self.drop_one(DropCause::Malformed),
             FirstRecord::Hello(hello) => self.handle_hello(now, path, peers, &hello, datagram),
             FirstRecord::Plain | FirstRecord::Protected => match (peers.open, peers.pending) {
@@ -314,12 +326,12 @@ impl Endpoint {
                     // Rare: opening destroys what it cannot authenticate. A datagram may begin with
                     // clear records and still be about the open association: a repeated flight.
                     let mut copy = datagram.to_vec();
-                    if !self.deliver(now, open, datagram) {
-                        self.deliver(now, pending, &mut copy);
+                    if !self.deliver(now, open, path, datagram) {
+                        self.deliver(now, pending, path, &mut copy);
                     }
                 }
                 (Some(index), None) | (None, Some(index)) => {
-                    self.deliver(now, index, datagram);
+                    self.deliver(now, index, path, datagram);
                 }
                 (None, None) => self.drop_one(DropCause::Unknown),
             },
@@ -378,7 +390,7 @@ impl Endpoint {
                         .as_ref()
                         .is_some_and(|p| conn.began_with(&p.random, hello.message_seq)) =>
                 {
-                    self.deliver(now, index, datagram);
+                    self.deliver(now, index, path, datagram);
                     return;
                 }
                 _ => {}
@@ -441,9 +453,11 @@ impl Endpoint {
             return self.drop_one(DropCause::BadCookie);
         }
         let id = AssociationId { index, generation: slot.generation };
-        let sink = &mut self.sink;
-        let conn = Connection::server(now, id, path, config, message, sequence, sink);
+        let (own_id, sink) =
+            (own_id(&config, true, || ids::make(self.config.shard, index)), &mut self.sink);
+        let conn = Connection::server(now, id, path, config, own_id, message, sequence, sink);
         slot.state = SlotState::Association(conn);
+        self.register_given_id(index);
         self.settle(index);
     }
 
@@ -456,8 +470,9 @@ impl Endpoint {
         hello: Message,
         record_sequence: u64,
     ) {
+        let own_id = self.own_id(&config, true, id.index);
         let sink = &mut self.sink;
-        let conn = Connection::server(now, id, path, config, hello, record_sequence, sink);
+        let conn = Connection::server(now, id, path, config, own_id, hello, record_sequence, sink);
         self.insert_pending(now, path, id, SlotState::Association(conn), true);
         self.settle(id.index);
     }
@@ -510,13 +525,13 @@ impl Endpoint {
     }
 
     /// Gives a datagram to an association; true if it used any record of it.
-    fn deliver(&mut self, now: Instant, index: u32, datagram: &mut [u8]) -> bool {
+    fn deliver(&mut self, now: Instant, index: u32, from: Path, datagram: &mut [u8]) -> bool {
         let Some(slot) = self.slots.get_mut(index as usize) else { return false };
         let SlotState::Association(conn) = &mut slot.state else {
             self.sink.stats.drops.count(DropCause::Unknown);
             return false;
         };
-        let used = conn.handle_datagram(now, datagram, &mut self.sink);
+        let used = conn.handle_datagram_from(now, from, datagram, &mut self.sink);
         self.settle(index);
         used
     }
@@ -537,13 +552,14 @@ impl Endpoint {
     ) {
         let half_open = incoming.then(|| Box::new(self.half_open.enter(path.remote, id)));
         let generation = id.generation;
-        let peers = self.by_address.entry(key(path.remote)).or_default();
+        let peers = self.by_address.entry(canonical(path.remote)).or_default();
         let before = peers.pending.replace(id.index);
         let superseded = before.is_some();
         let deadline = None;
         let slot = Slot { generation, path, deadline, half_open, begun_at, superseded, state };
         let index = self.slots.insert(slot) as u32;
         debug_assert_eq!(index, id.index);
+        self.register_given_id(index);
         if let Some(before) = before {
             self.discard(before, CloseReason::Superseded);
         }
@@ -575,7 +591,19 @@ impl Endpoint {
                 }
                 if phase == Phase::Open {
                     self.promote(index);
+                    self.follow(index);
                 }
+            }
+        }
+    }
+
+    fn forget_address(&mut self, path: Path, index: u32) {
+        let address = canonical(path.remote);
+        if let Some(peers) = self.by_address.get_mut(&address) {
+            peers.open.take_if(|i| *i == index);
+            peers.pending.take_if(|i| *i == index);
+            if peers.open.is_none() && peers.pending.is_none() {
+                self.by_address.remove(&address);
             }
         }
     }
@@ -586,10 +614,15 @@ impl Endpoint {
         if let Some(place) = slot.half_open.take() {
             self.half_open.leave(&place);
         }
-        let Some(peers) = self.by_address.get_mut(&key(slot.path.remote)) else { return };
+        let address = canonical(slot.path.remote);
+        let Some(peers) = self.by_address.get_mut(&address) else { return };
         if peers.pending == Some(index) {
             peers.pending = None;
-            if let Some(before) = peers.open.replace(index) {
+            let before = peers.open.replace(index);
+            // An address may pass on to another peer, and who has an id is found without it.
+            if let Some(before) = before
+                && (!self.has_id(before) || self.slots.len() > self.config.associations_max)
+            {
                 self.discard(before, CloseReason::Superseded);
             }
         }
@@ -603,13 +636,8 @@ impl Endpoint {
         if let Some(place) = slot.half_open {
             self.half_open.leave(&place);
         }
-        if let Some(peers) = self.by_address.get_mut(&key(slot.path.remote)) {
-            peers.open.take_if(|i| *i == index);
-            peers.pending.take_if(|i| *i == index);
-            if peers.open.is_none() && peers.pending.is_none() {
-                self.by_address.remove(&key(slot.path.remote));
-            }
-        }
+        self.forget_address(slot.path, index);
+        self.by_given_id.retain(|(_, given)| *given != index);
     }
 
     fn connection(&self, id: AssociationId) -> Option<&Connection> {

@@ -1,11 +1,13 @@
 //! Datagrams made by hand: every field as the test wants it, whatever the rules say.
 
+use crate::conn::MADE_ID_BYTES;
+use crate::record::ID_AT;
+use crate::wire::ContentType;
+
 /// A record's version on the wire, DTLS 1.2.
 pub const DTLS_1_2: u16 = 0xfefd;
 /// DTLS 1.0's, which hellos and their answers may carry.
 pub const DTLS_1_0: u16 = 0xfeff;
-/// The length of a record's header in bytes (RFC 6347 §4.1).
-const RECORD_HEADER_LEN: usize = 13;
 
 /// A record with any header; its body as it stands, sealed or not. The length field says the truth.
 #[must_use]
@@ -92,6 +94,8 @@ pub struct SeenRecord {
     pub epoch: u16,
     /// Sequence number, 48 bits.
     pub sequence: u64,
+    /// The connection id (RFC 9146), taken to be one that our endpoints make; mostly there is none.
+    pub id: Vec<u8>,
     /// Everything behind the header.
     pub body: Vec<u8>,
 }
@@ -100,15 +104,19 @@ pub struct SeenRecord {
 #[must_use]
 pub fn records(mut datagram: &[u8]) -> Vec<SeenRecord> {
     let mut seen = Vec::new();
-    while let Some((header, rest)) = datagram.split_first_chunk::<RECORD_HEADER_LEN>() {
-        let &[content_type, v0, v1, e0, e1, s0, s1, s2, s3, s4, s5, l0, l1] = header;
-        let length = usize::from(u16::from_be_bytes([l0, l1]));
+    while let Some((header, rest)) = datagram.split_first_chunk::<ID_AT>() {
+        let &[content_type, v0, v1, e0, e1, s0, s1, s2, s3, s4, s5] = header;
+        let id_length = if content_type == ContentType::TLS12_CID.0 { MADE_ID_BYTES } else { 0 };
+        let Some((id, rest)) = rest.split_at_checked(id_length) else { break };
+        let Some((length, rest)) = rest.split_first_chunk() else { break };
+        let length = usize::from(u16::from_be_bytes(*length));
         let Some((body, rest)) = rest.split_at_checked(length) else { break };
         seen.push(SeenRecord {
             content_type,
             version: u16::from_be_bytes([v0, v1]),
             epoch: u16::from_be_bytes([e0, e1]),
             sequence: u64::from_be_bytes([0, 0, s0, s1, s2, s3, s4, s5]),
+            id: id.to_vec(),
             body: body.to_vec(),
         });
         datagram = rest;

@@ -244,7 +244,8 @@ impl Net {
 /// One line about a datagram: its records' types, epochs and numbers.
 fn describe(datagram: &[u8]) -> String {
     let mut copy = datagram.to_vec();
-    let records: Vec<String> = crate::record::Records::new(&mut copy)
+    let id_length = crate::conn::MADE_ID_BYTES;
+    let records: Vec<String> = crate::record::Records::with_id_length(&mut copy, id_length)
         .map(|record| {
             let name = match (record.epoch, record.content_type) {
                 (0, crate::wire::ContentType::HANDSHAKE) => {

@@ -276,7 +276,7 @@ impl Rogue {
         let number = u64::from(epoch) << 48 | sequence;
         let mut body = Vec::new();
         let aad = additional_data(number, content_type, content.len() as u16);
-        keys.ours.seal(number, aad, content, &mut body);
+        keys.ours.seal(number, aad, content, &[], &mut body);
         record(content_type, epoch, sequence, &body)
     }
 

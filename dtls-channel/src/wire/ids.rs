@@ -37,6 +37,8 @@ wire_id! {
     /// Record content type (RFC 5246 §6.2.1).
     pub(crate) ContentType(u8) {
         CHANGE_CIPHER_SPEC = 20, ALERT = 21, HANDSHAKE = 22, APPLICATION_DATA = 23,
+        // RFC 9146 §4: a protected record with an id, its own type inside. RFC 9853 §4.
+        TLS12_CID = 25, RETURN_ROUTABILITY_CHECK = 27,
     }
 }
 
@@ -85,6 +87,10 @@ pub(crate) mod extension {
     pub(crate) const EXTENDED_MASTER_SECRET: u16 = 23;
     pub(crate) const RECORD_SIZE_LIMIT: u16 = 28;
     pub(crate) const SESSION_TICKET: u16 = 35;
+    /// RFC 9146 §3.
+    pub(crate) const CONNECTION_ID: u16 = 54;
+    /// RFC 9853 §3.
+    pub(crate) const RETURN_ROUTABILITY_CHECK: u16 = 61;
     pub(crate) const RENEGOTIATION_INFO: u16 = 0xff01;
 }
 

@@ -257,6 +257,7 @@ fn attack_18_a_handshake_that_failed_leaves_nothing_that_counts_or_can_be_used()
         server: Some(Arc::new(config())),
         associations_max: 8,
         half_open_max: 8,
+        ..EndpointConfig::default()
     });
     // More failures than there is room: were one not given back, the last would find none.
     for n in 0..100 {
@@ -294,6 +295,7 @@ fn attack_18_without_room_a_hello_is_counted_and_costs_nobody_else() {
             server: Some(Arc::new(config())),
             associations_max: 1,
             half_open_max: 1,
+            ..EndpointConfig::default()
         });
         let mut rogue = Rogue::client(credentials());
         greet(&mut victim, &mut rogue);

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use dtls_channel::testing::forge::{Piece, record, records};
 use dtls_channel::testing::{Rng, Rogue};
-use dtls_channel::{CipherSuite, CloseReason, DropCause, Event, SendError};
+use dtls_channel::{CipherSuite, CloseReason, ConnectionIdMode, DropCause, Event, SendError};
 
 use crate::common::config;
 use crate::stage::*;
@@ -27,7 +27,8 @@ fn attack_11_and_12_replayed_and_bent_records_are_dropped_in_silence() {
         assert!(net.server.poll_event().is_none(), "cut at {cut}");
     }
     let stats = net.server.stats();
-    assert_eq!(stats.drops.total(), 2 * sealed.len() as u64, "each counted once: {stats:?}");
+    // Bent where its type or length stands it may look like several records.
+    assert!(stats.drops.total() >= 2 * sealed.len() as u64, "each counted: {stats:?}");
     for _ in 0..3 {
         net.server.handle_datagram(now, clients_path(), &mut sealed.clone());
     }
@@ -124,7 +125,9 @@ fn attack_12_an_authentic_record_that_makes_no_sense_is_dropped_too() {
 #[test]
 fn attack_21_no_nonce_is_used_twice_not_even_for_a_flight_sent_again() {
     for suite in [CipherSuite::Aes128GcmSha256, CipherSuite::Aes256GcmSha384] {
-        let mut server = Victim::server();
+        // Without ids, so that the records show their types.
+        let config = || config().with_connection_id(ConnectionIdMode::Off);
+        let mut server = Victim::server_with(config());
         let (mut client, client_id, hello) = Victim::client(config().with_suites(&[suite]));
         let mut seen = [HashSet::new(), HashSet::new()];
         let mut finished = [0, 0];

@@ -14,7 +14,7 @@ fn attack_25_records_with_a_connection_id_that_was_not_agreed_on_are_dropped() {
     let (mut victim, mut rogue, id) = open_server();
     let sealed = rogue.seal(TLS12_CID, b"x\x17");
     assert!(victim.hit(&sealed).is_empty());
-    assert_eq!(victim.drops(DropCause::UnexpectedRecord), 1);
+    assert_eq!(victim.drops(DropCause::WrongConnectionId), 1);
     carries(&mut victim, &mut rogue, id);
     // Nor does an authentic record from elsewhere move the association there.
     let sealed = rogue.seal(DATA, b"from elsewhere");

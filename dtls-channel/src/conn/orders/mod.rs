@@ -170,6 +170,7 @@ impl Walk {
                     messages += 1;
                 }
                 Event::Closed(_) => closed += 1,
+                Event::PathChanged { .. } => panic!("there is one path: {path:?}"),
             }
         }
         let opens = !was_open && node.model.is_open();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{DATA, Symbol};
-use crate::config::Config;
+use crate::config::{Config, ConnectionIdMode};
 use crate::conn::handshake::Role;
 use crate::conn::{Connection, State, transitions};
 use crate::crypto::{CipherSuite, TrafficKey};
@@ -15,7 +15,7 @@ use crate::event::{AssociationId, Path, Phase};
 use crate::handshake::messages::HelloVerifyRequest;
 use crate::handshake::{Message, fragments, write_fragment};
 use crate::outbox::Sink;
-use crate::record::{CONTENT_BYTES_MAX, Records, WriteKeys, plaintext};
+use crate::record::{CONTENT_BYTES_MAX, ConnectionId, Records, WriteKeys, plaintext};
 use crate::resumption::TicketKeys;
 use crate::wire::ids::VERSION_1_2;
 use crate::wire::{ContentType, HandshakeType};
@@ -146,7 +146,11 @@ impl Voice {
         let keys = self.keys.clone().filter(|_| symbol != Symbol::ForgedData);
         let mut keys = keys.unwrap_or_else(|| {
             let suite = CipherSuite::Aes128GcmSha256;
-            WriteKeys::new(TrafficKey::new(suite, &[7; 16], &[7; 4]), CONTENT_BYTES_MAX)
+            WriteKeys::new(
+                TrafficKey::new(suite, &[7; 16], &[7; 4]),
+                ConnectionId::EMPTY,
+                CONTENT_BYTES_MAX,
+            )
         });
         keys.preset_sequence(sequence);
         keys.seal(content_type, &content, &mut record).unwrap();
@@ -267,7 +271,10 @@ fn strangers() -> Words {
 }
 
 fn config(kind: Kind) -> Arc<Config> {
-    let config = Arc::unwrap_or_clone(transitions::config()).with_mtu(MTU);
+    // The model reads the types of records, which ids hide.
+    let config = Arc::unwrap_or_clone(transitions::config())
+        .with_mtu(MTU)
+        .with_connection_id(ConnectionIdMode::Off);
     Arc::new(match kind {
         Kind::Full | Kind::WithCookie => config,
         Kind::WithTicket | Kind::Resumed => {
@@ -303,7 +310,7 @@ impl Session {
         client.said.push(hello.clone());
 
         let mut sink = Sink::default();
-        let server = Connection::server(now, id, path(), config.clone(), hello, 0, &mut sink);
+        let server = Connection::server(now, id, path(), config.clone(), None, hello, 0, &mut sink);
         let mut server = End::new(server, sink);
         if let State::Handshake(handshake) = &server.states[0].state {
             server.keys = handshake.core.write.clone();

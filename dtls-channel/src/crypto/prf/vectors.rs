@@ -138,7 +138,7 @@ fn extended_master_secret_and_traffic_keys_match_nists_vectors() {
         // Keys show themselves only in what they seal.
         let sealed = |key: &TrafficKey| {
             let mut out = Vec::new();
-            key.seal(1, [0; 13], b"content", &mut out);
+            key.seal(1, [0; 13], b"content", &[], &mut out);
             out
         };
         assert_eq!(sealed(&client), sealed(&TrafficKey::new(suite, client_key, client_iv)));

@@ -1,5 +1,6 @@
 use super::extensions;
 use crate::crypto::{CipherSuite, Group, PEER_SCHEMES};
+use crate::record::ConnectionId;
 use crate::wire::ids::{VERSION_1_2, extension};
 use crate::wire::{Malformed, NamedGroup, Reader, SignatureScheme, Write, u16_list};
 
@@ -28,6 +29,10 @@ pub(crate) struct ClientHello<'a> {
     pub(crate) record_size_limit: Option<u16>,
     /// RFC 5077 §3.2: a ticket to resume with, or empty to ask for one.
     pub(crate) ticket: Option<&'a [u8]>,
+    /// What the client wants to read on our records (RFC 9146 §3).
+    pub(crate) connection_id: Option<&'a [u8]>,
+    /// RFC 9853 §3; means nothing without a connection id.
+    pub(crate) offers_return_routability: bool,
 }
 
 /// The part of a ClientHello up to its cookie: all that a first fragment need hold.
@@ -85,6 +90,8 @@ impl<'a> ClientHello<'a> {
             offers_point_formats: false,
             record_size_limit: None,
             ticket: None,
+            connection_id: None,
+            offers_return_routability: false,
         };
         extensions(&mut r, |number, body| {
             let mut e = Reader::new(body, "ClientHello extension");
@@ -105,6 +112,8 @@ impl<'a> ClientHello<'a> {
                 extension::RECORD_SIZE_LIMIT => this.record_size_limit = Some(e.u16()?),
                 // The ticket is the whole extension, without a length of its own.
                 extension::SESSION_TICKET => this.ticket = Some(e.rest()),
+                extension::CONNECTION_ID => this.connection_id = Some(e.vec8()?),
+                extension::RETURN_ROUTABILITY_CHECK => this.offers_return_routability = true,
                 _ => return Ok(()),
             }
             e.finish()
@@ -162,6 +171,8 @@ pub(crate) struct ClientOffer {
     pub(crate) session_id: Vec<u8>,
     /// Empty asks for one.
     pub(crate) ticket: Option<Vec<u8>>,
+    /// What we want to read on the server's records, if we are to use ids at all.
+    pub(crate) connection_id: Option<ConnectionId>,
 }
 
 impl ClientOffer {
@@ -188,6 +199,11 @@ impl ClientOffer {
                 w.vec16(|w| PEER_SCHEMES.iter().for_each(|s| w.u16(s.0)));
             });
             write_extension(w, extension::RECORD_SIZE_LIMIT, |w| w.u16(self.record_size_limit));
+            if let Some(id) = &self.connection_id {
+                write_connection_id(w, id);
+                // RFC 9853 §3: who offers the one should offer the other.
+                write_extension(w, extension::RETURN_ROUTABILITY_CHECK, |_| {});
+            }
             // Last, as its length is the server's choice.
             if let Some(ticket) = &self.ticket {
                 write_extension(w, extension::SESSION_TICKET, |w| w.bytes(ticket));
@@ -200,6 +216,11 @@ impl From<Group> for NamedGroup {
     fn from(group: Group) -> Self {
         group.wire()
     }
+}
+
+/// RFC 9146 §3.
+pub(super) fn write_connection_id(out: &mut Vec<u8>, id: &ConnectionId) {
+    write_extension(out, extension::CONNECTION_ID, |w| w.vec8(|w| w.bytes(id.as_bytes())));
 }
 
 pub(super) fn write_extension(out: &mut Vec<u8>, number: u16, body: impl FnOnce(&mut Vec<u8>)) {
@@ -219,6 +240,7 @@ mod tests {
             record_size_limit: 0x4000,
             session_id: vec![],
             ticket: None,
+            connection_id: ConnectionId::new(&[0xab, 0xcd]),
         }
     }
 
@@ -237,13 +259,15 @@ mod tests {
         expected.extend([2, 9, 9]); // cookie
         expected.extend([0, 6, 0xc0, 0x2b, 0xc0, 0x2c, 0xcc, 0xa9]); // suites
         expected.extend([1, 0]); // compression
-        expected.extend([0, 49]); // extensions
+        expected.extend([0, 60]); // extensions
         expected.extend([0, 23, 0, 0]); // extended master secret
         expected.extend([0xff, 1, 0, 1, 0]); // renegotiation_info
         expected.extend([0, 10, 0, 8, 0, 6, 0, 23, 0, 29, 0, 24]); // groups
         expected.extend([0, 11, 0, 2, 1, 0]); // point formats
         expected.extend([0, 13, 0, 8, 0, 6, 4, 3, 5, 3, 8, 7]); // signature algorithms
         expected.extend([0, 28, 0, 2, 0x40, 0]); // record size limit
+        expected.extend([0, 54, 0, 3, 2, 0xab, 0xcd]); // connection id
+        expected.extend([0, 61, 0, 0]); // return routability check
         let extensions = expected.len() - (2 + 32 + 1 + 3 + 8 + 2 + 2);
         expected[2 + 32 + 1 + 3 + 8 + 2 + 1] = extensions as u8;
         assert_eq!(bytes, expected);
@@ -252,6 +276,8 @@ mod tests {
         assert_eq!(ClientHello::read_prefix(&bytes).unwrap().cookie, [9, 9]);
         assert_eq!(hello.record_size_limit, Some(0x4000));
         assert!(hello.offers_ems && hello.offers_renegotiation_info && hello.offers_point_formats);
+        assert_eq!(hello.connection_id, Some(&[0xab, 0xcd][..]));
+        assert!(hello.offers_return_routability);
         assert_eq!(hello.choose_suite(&CipherSuite::ALL), Some(CipherSuite::Aes128GcmSha256));
         assert_eq!(hello.choose_group(&[Group::X25519]), Some(Group::X25519));
         assert!(

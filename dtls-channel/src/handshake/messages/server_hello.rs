@@ -1,6 +1,7 @@
-use super::client_hello::write_extension;
+use super::client_hello::{write_connection_id, write_extension};
 use super::extensions;
 use crate::crypto::CipherSuite;
+use crate::record::ConnectionId;
 use crate::wire::ids::{VERSION_1_0, VERSION_1_2, extension};
 use crate::wire::{Malformed, Reader, Write};
 
@@ -48,6 +49,10 @@ pub(crate) struct ServerHello {
     pub(crate) has_max_fragment_length: bool,
     /// RFC 5077 §3.2: NewSessionTicket will come.
     pub(crate) announces_ticket: bool,
+    /// What the server wants to read on our records (RFC 9146 §3).
+    pub(crate) connection_id: Option<ConnectionId>,
+    /// RFC 9853 §3.
+    pub(crate) return_routability: bool,
     /// An extension that our hello does not offer.
     pub(crate) unsolicited: Option<u16>,
 }
@@ -66,6 +71,8 @@ impl ServerHello {
             record_size_limit: None,
             has_max_fragment_length: false,
             announces_ticket: false,
+            connection_id: None,
+            return_routability: false,
             unsolicited: None,
         }
     }
@@ -96,6 +103,8 @@ impl ServerHello {
             record_size_limit: None,
             has_max_fragment_length: false,
             announces_ticket: false,
+            connection_id: None,
+            return_routability: false,
             unsolicited: None,
         };
         extensions(&mut r, |number, body| {
@@ -114,6 +123,10 @@ impl ServerHello {
                 }
                 extension::RECORD_SIZE_LIMIT => this.record_size_limit = Some(e.u16()?),
                 extension::SESSION_TICKET => this.announces_ticket = true,
+                extension::CONNECTION_ID => {
+                    this.connection_id = ConnectionId::new(e.vec8()?);
+                }
+                extension::RETURN_ROUTABILITY_CHECK => this.return_routability = true,
                 // Some servers echo this one though it is the client's alone (RFC 8422 §5.1).
                 extension::SUPPORTED_GROUPS => return Ok(()),
                 other => {
@@ -148,6 +161,12 @@ impl ServerHello {
         if let Some(limit) = self.record_size_limit {
             write_extension(w, extension::RECORD_SIZE_LIMIT, |w| w.u16(limit));
         }
+        if let Some(id) = &self.connection_id {
+            write_connection_id(w, id);
+        }
+        if self.return_routability {
+            write_extension(w, extension::RETURN_ROUTABILITY_CHECK, |_| {});
+        }
         if self.announces_ticket {
             write_extension(w, extension::SESSION_TICKET, |_| {});
         }
@@ -169,6 +188,8 @@ mod tests {
             renegotiation_info: true,
             point_formats: true,
             record_size_limit: Some(64),
+            connection_id: ConnectionId::new(&[3; 8]),
+            return_routability: true,
             ..ServerHello::new([7; 32], CipherSuite::Aes256GcmSha384)
         };
         let mut bytes = Vec::new();

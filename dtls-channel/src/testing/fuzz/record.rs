@@ -4,7 +4,7 @@ use arbitrary::Unstructured;
 
 use super::{byte, bytes, word};
 use crate::crypto::{CipherSuite, TrafficKey};
-use crate::record::{CONTENT_BYTES_MAX, HEADER_LEN, ReadKeys, Records, WriteKeys};
+use crate::record::{CONTENT_BYTES_MAX, ConnectionId, HEADER_LEN, ReadKeys, Records, WriteKeys};
 use crate::stats::DropCause;
 use crate::wire::ContentType;
 
@@ -94,8 +94,8 @@ impl Channel {
             TrafficKey::new(suite, &key, &iv)
         };
         Self {
-            write: WriteKeys::new(key(), CONTENT_BYTES_MAX),
-            read: ReadKeys::new(key(), window, content_max),
+            write: WriteKeys::new(key(), ConnectionId::EMPTY, CONTENT_BYTES_MAX),
+            read: ReadKeys::new(key(), ConnectionId::EMPTY, window, content_max),
             window: window.into(),
             content_max,
             sealed: Vec::new(),
@@ -153,6 +153,8 @@ impl Channel {
                 assert!(may_open && content.len() > self.content_max.into());
                 self.opened.insert(sequence);
             }
+            // The one type that means something else, as no id is agreed on here.
+            Err(DropCause::WrongConnectionId) => assert_eq!(kind, ContentType::TLS12_CID),
             Err(cause) => {
                 assert_eq!((cause, may_open), (DropCause::Replayed, false), "record {sequence}");
             }

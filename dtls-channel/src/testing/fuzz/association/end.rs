@@ -196,6 +196,7 @@ impl End {
                         "message {sequence} was not sent"
                     );
                 }
+                Event::PathChanged { .. } => panic!("there is one path"),
                 Event::Closed(reason) => self.closed = Some(reason),
             }
         }

@@ -14,7 +14,7 @@ use self::operation::{Choice, Operation, Side};
 use super::byte;
 use super::identity::Identity;
 use super::session::ticket_keys;
-use crate::config::{ClientCertificate, Config, MTU_MIN};
+use crate::config::{ClientCertificate, Config, ConnectionIdMode, MTU_MIN};
 use crate::crypto::{CipherSuite, Group};
 use crate::error::CloseReason;
 use crate::event::Phase;
@@ -328,6 +328,7 @@ fn configs([first, second]: [u8; 2]) -> [Config; 2] {
     ];
     let config = |identity: Identity| {
         let config = Config::new(identity.credentials(), Arc::new(AcceptAnyone))
+            .with_connection_id(ConnectionIdMode::Off)
             .with_suites(&suites[pick(first >> 4 & 3) % 3..])
             .with_groups(&groups[pick(first >> 6) % 3..])
             .with_client_certificate(modes[pick(second >> 6)]);

@@ -109,6 +109,7 @@ impl Client {
                     assert!(self.agreed.is_some(), "a message before the handshake is over");
                     assert!(data.iter().all(|b| *b == 0xee), "the server did not send this");
                 }
+                Event::PathChanged { .. } => panic!("nobody has agreed on ids"),
                 Event::Closed(_) => {}
             }
         }

@@ -15,7 +15,7 @@ use self::client::{Client, exported};
 use self::operation::{Operation, split_hello};
 use super::identity::Identity;
 use super::session::ticket_keys;
-use crate::config::Config;
+use crate::config::{Config, ConnectionIdMode};
 use crate::endpoint::{Endpoint, EndpointConfig};
 use crate::event::{AssociationId, Event, Phase};
 use crate::testing::AcceptAnyone;
@@ -109,8 +109,10 @@ impl World {
             server: Some(Arc::new(server)),
             associations_max: ASSOCIATIONS_MAX,
             half_open_max: HALF_OPEN_MAX,
+            ..EndpointConfig::default()
         };
         let client = Config::new(Identity::Client.credentials(), Arc::new(AcceptAnyone))
+            .with_connection_id(ConnectionIdMode::Off)
             .asking_for_tickets();
         Self {
             now,
@@ -347,6 +349,7 @@ impl World {
                     // Of a client that is gone nothing is known any more but its mark.
                     assert!(sent || client::is_marked(&data, self.born), "{data:02x?} of nobody");
                 }
+                Event::PathChanged { .. } => panic!("nobody has agreed on ids"),
                 Event::Closed(_) => association.is_over = true,
             }
         }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::config::Config;
+use crate::config::{Config, ConnectionIdMode};
 use crate::conn::Connection;
 use crate::crypto::CipherSuite;
 use crate::event::AssociationId;
@@ -139,6 +139,7 @@ fn genuine_datagrams(who: Identity, mtu: usize) -> Vec<Vec<u8>> {
     #[allow(clippy::disallowed_methods, reason = "a virtual clock starts somewhere")]
     let now = Instant::now();
     let config = Config::new(who.credentials(), Arc::new(AcceptAnyone))
+        .with_connection_id(ConnectionIdMode::Off)
         .with_mtu(mtu)
         .with_ticket_keys(Arc::new(ticket_keys()), Duration::from_secs(3_600))
         .asking_for_tickets();
