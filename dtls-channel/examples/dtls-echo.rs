@@ -44,6 +44,8 @@ const USAGE: &str = "usage: dtls-echo client HOST PORT CERT KEY\n       \
                      dtls-echo server PORT CERT KEY\n\
                      environment: PEER_CERT, SUITE, MTU, KEYLOG, RESUME, TIMEOUT";
 const TIMEOUT_S_DEFAULT: u64 = 10;
+/// wolfSSL takes a ticket without one for outdated.
+const TICKET_LIFETIME: Duration = Duration::from_secs(3_600);
 const EXIT_USAGE: u8 = 64;
 
 fn main() -> ExitCode {
@@ -238,7 +240,7 @@ fn config(certificate: &str, key: &str) -> Result<Config, Box<dyn Error>> {
         .with_mtu(variable("MTU")?.map_or(Ok(MTU_DEFAULT), |bytes| bytes.parse())?);
     if resumes()? {
         config = config.asking_for_tickets();
-        config = config.with_ticket_keys(Arc::new(TicketKeys::random()?), Duration::ZERO);
+        config = config.with_ticket_keys(Arc::new(TicketKeys::random()?), TICKET_LIFETIME);
     }
     if let Some(name) = variable("SUITE")? {
         let suite = CipherSuite::ALL
