@@ -5,6 +5,7 @@
 //!
 //! - [`Process`]: a child with its output, for peers and daemons.
 //! - [`Node`]: our own end of one association, on a thread.
+//! - [`Relay`]: a bad network between two programs.
 //! - [`PemIdentity`]: one of our identities as the files that other programs read.
 //! - [`Server`], [`Agent`]: the two daemons with their state, to be stopped, killed and restarted.
 //! - [`Puppet`]: a peer of the server that says what no real agent would.
@@ -22,6 +23,7 @@ mod node;
 mod pcap;
 mod process;
 mod puppet;
+mod relay;
 mod server;
 
 pub use agent::Agent;
@@ -32,6 +34,7 @@ pub use node::{Node, Pin};
 pub use pcap::Pcap;
 pub use process::{Process, udp_port};
 pub use puppet::{Puppet, Seen, hello};
+pub use relay::{Disturbance, Relay, RelayStats};
 pub use server::{Api, Server};
 
 use std::time::Duration;
@@ -49,6 +52,15 @@ pub const MTUS: [usize; 3] = [256, 512, 1_200];
 
 /// The label with which both ends export a key, to see that they have the same secrets.
 pub const EXPORTER_LABEL: &str = "EXPORTER-interoperation";
+
+/// Which end of an association we are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// The one that begins.
+    Client,
+    /// The one that answers.
+    Server,
+}
 
 /// Every suite with every datagram size.
 pub fn suites_and_mtus() -> impl Iterator<Item = (CipherSuite, usize)> {

@@ -2,12 +2,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use certs::Fingerprint;
 use dtls_channel::{
     CloseReason, Config, Driver, EndpointConfig, Established, Event, PeerRefused, PeerVerifier,
-    Session,
+    SendError, Session, Stats,
 };
 use tokio::sync::mpsc as commands;
 
@@ -41,7 +41,7 @@ pub struct Node {
     address: SocketAddr,
     commands: Option<commands::UnboundedSender<Command>>,
     events: mpsc::Receiver<Event>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<JoinHandle<Stats>>,
 }
 
 #[derive(Debug)]
@@ -90,8 +90,8 @@ impl Node {
                     }
                     .expect("connect");
                 }
-                drive(driver, inbox, &outbox).await;
-            });
+                drive(driver, inbox, &outbox).await
+            })
         });
         let address = address.recv().expect("the driver's thread has bound its socket");
         Self { address, commands: Some(commands), events, thread: Some(thread) }
@@ -101,6 +101,19 @@ impl Node {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The next event, if it comes in time.
+    ///
+    /// # Panics
+    /// If the driver's thread has died.
+    #[must_use]
+    pub fn event(&self, patience: Duration) -> Option<Event> {
+        match self.events.recv_timeout(patience) {
+            Ok(event) => Some(event),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => panic!("the driver died"),
+        }
     }
 
     fn next(&self, wanted: &str) -> Event {
@@ -166,6 +179,16 @@ impl Node {
         self.command(Command::Send(message.to_vec()));
     }
 
+    /// Ends it and returns its counters.
+    ///
+    /// # Panics
+    /// If the driver's thread has panicked.
+    #[must_use]
+    pub fn stop(mut self) -> Stats {
+        self.commands = None;
+        self.thread.take().expect("not stopped yet").join().expect("the driver's thread")
+    }
+
     /// Says goodbye.
     pub fn close(&self) {
         self.command(Command::Close);
@@ -192,7 +215,7 @@ async fn drive(
     mut driver: Driver,
     mut inbox: commands::UnboundedReceiver<Command>,
     outbox: &mpsc::Sender<Event>,
-) {
+) -> Stats {
     let mut peer = None;
     loop {
         tokio::select! {
@@ -201,14 +224,18 @@ async fn drive(
                 let now = Instant::now();
                 match (command, peer) {
                     (Some(Command::Send(message)), Some(id)) => {
-                        driver.send(now, id, &message).expect("sent");
+                        match driver.send(now, id, &message) {
+                            // The event that says so is on its way to the test.
+                            Ok(_) | Err(SendError::Closed) => {}
+                            Err(error) => panic!("{} bytes not sent: {error}", message.len()),
+                        }
                     }
                     (Some(Command::Close), Some(id)) => driver.close(now, id),
                     (Some(_), None) => panic!("nobody to talk to yet"),
                     (None, _) => {
                         driver.shutdown(now);
                         driver.flush();
-                        return;
+                        return *driver.stats();
                     }
                 }
             }

@@ -111,21 +111,29 @@ impl Process {
     /// # Panics
     /// If it does not come, with all output so far.
     pub fn wait_for_line<T>(&mut self, what: &str, wanted: impl Fn(&str) -> Option<T>) -> T {
-        let deadline = Instant::now() + PATIENCE;
+        let found = self.find_line(Instant::now() + PATIENCE, wanted);
+        found.unwrap_or_else(|| panic!("{} did not say {what}\n{self}", self.name))
+    }
+
+    /// The same, if it comes before `deadline` and before the program ends.
+    pub fn find_line<T>(
+        &mut self,
+        deadline: Instant,
+        wanted: impl Fn(&str) -> Option<T>,
+    ) -> Option<T> {
         let output = self.output.clone();
         let mut state = output.lock();
         loop {
             while let Some(line) = state.lines.get(state.next) {
                 let found = wanted(line);
                 state.next += 1;
-                if let Some(found) = found {
+                if found.is_some() {
                     return found;
                 }
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() || state.open_pipes == 0 {
-                drop(state);
-                panic!("{} did not say {what}\n{self}", self.name);
+                return None;
             }
             (state, _) =
                 output.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner);
@@ -137,14 +145,24 @@ impl Process {
     /// # Panics
     /// If it does not end, with all output so far.
     pub fn wait(&mut self) -> ExitStatus {
-        let deadline = Instant::now() + PATIENCE;
+        let status = self.ended(Instant::now() + PATIENCE);
+        status.unwrap_or_else(|| panic!("{} does not end\n{self}", self.name))
+    }
+
+    /// How it ended, if it did before `deadline`.
+    ///
+    /// # Panics
+    /// If the system does not say.
+    pub fn ended(&mut self, deadline: Instant) -> Option<ExitStatus> {
         // There is no portable wait with a timeout; the exit closes the pipes, which wakes us.
         loop {
             if let Some(status) = self.child.try_wait().expect("our own child") {
                 self.drain(deadline);
-                return status;
+                return Some(status);
             }
-            assert!(Instant::now() < deadline, "{} does not end\n{self}", self.name);
+            if Instant::now() >= deadline {
+                return None;
+            }
             let state = self.output.lock();
             let nap = Duration::from_millis(if state.open_pipes == 0 { 1 } else { 20 });
             drop(self.output.changed.wait_timeout(state, nap));
