@@ -15,6 +15,7 @@
 //! | `SUITE` | the only cipher suite, IANA's name without `TLS_` |
 //! | `MTU` | largest datagram sent, in bytes of UDP payload |
 //! | `KEYLOG` | file to which secrets are appended for Wireshark; only its owner may read it |
+//! | `CID` | the connection id to read on the peer's records, in hexadecimal, `-` for an empty one; the peer's address is then followed even if the peer cannot be asked there. Unset: as the daemons do |
 //! | `RESUME` | `1`: the client opens, closes, and resumes for its lines; the server gives tickets and serves two associations |
 //! | `TIMEOUT` | seconds after which to give up; 10 unless set |
 
@@ -31,9 +32,9 @@ use std::time::{Duration, Instant};
 
 use dtls_channel::testing::AcceptAnyone;
 use dtls_channel::{
-    AssociationId, CipherSuite, CloseReason, Config, Credentials, Driver, EndpointConfig,
-    Established, Event, KeyLog, MTU_DEFAULT, PeerRefused, PeerVerifier, SendError, Session,
-    TicketKeys,
+    AddressChange, AssociationId, CipherSuite, CloseReason, Config, ConnectionId, ConnectionIdMode,
+    Credentials, Driver, EndpointConfig, Established, Event, KeyLog, MTU_DEFAULT, PeerRefused,
+    PeerVerifier, SendError, Session, TicketKeys,
 };
 use ring::digest::{SHA256, digest};
 use rustls_pki_types::pem::PemObject as _;
@@ -42,7 +43,7 @@ use tokio::sync::mpsc;
 
 const USAGE: &str = "usage: dtls-echo client HOST PORT CERT KEY\n       \
                      dtls-echo server PORT CERT KEY\n\
-                     environment: PEER_CERT, SUITE, MTU, KEYLOG, RESUME, TIMEOUT";
+                     environment: PEER_CERT, SUITE, MTU, KEYLOG, CID, RESUME, TIMEOUT";
 const TIMEOUT_S_DEFAULT: u64 = 10;
 /// wolfSSL takes a ticket without one for outdated.
 const TICKET_LIFETIME: Duration = Duration::from_secs(3_600);
@@ -51,10 +52,6 @@ const EXIT_USAGE: u8 = 64;
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    if std::env::var_os("CID").is_some() {
-        eprintln!("error: CID is set, but connection id is not supported yet; unset it");
-        return ExitCode::from(EXIT_USAGE);
-    }
     let result = match arguments[..] {
         ["client", host, port, certificate, key] => client(host, port, certificate, key),
         ["server", port, certificate, key] => server(port, certificate, key),
@@ -214,10 +211,11 @@ fn stdin_lines() -> mpsc::UnboundedReceiver<Vec<u8>> {
 
 fn report(established: &Established) {
     eprintln!(
-        "PEER version=DTLSv1.2 suite={} group={} ems={} cid=no resumed={}",
+        "PEER version=DTLSv1.2 suite={} group={} ems={} cid={} resumed={}",
         established.suite.name(),
         established.group.map_or_else(|| "none".into(), |group| format!("{group:?}")),
         yes_or_no(established.extended_master_secret),
+        yes_or_no(established.connection_id.is_some()),
         yes_or_no(established.resumed),
     );
 }
@@ -242,6 +240,11 @@ fn config(certificate: &str, key: &str) -> Result<Config, Box<dyn Error>> {
         config = config.asking_for_tickets();
         config = config.with_ticket_keys(Arc::new(TicketKeys::random()?), TICKET_LIFETIME);
     }
+    if let Some(id) = variable("CID")? {
+        let given = ConnectionIdMode::Given(connection_id(&id)?);
+        let change = AddressChange::AfterNewestRecord;
+        config = config.with_connection_id(given).with_address_change(change);
+    }
     if let Some(name) = variable("SUITE")? {
         let suite = CipherSuite::ALL
             .into_iter()
@@ -262,6 +265,14 @@ fn config(certificate: &str, key: &str) -> Result<Config, Box<dyn Error>> {
         config = config.with_key_log(Arc::new(KeyLogFile(Mutex::new(file))));
     }
     Ok(config)
+}
+
+fn connection_id(text: &str) -> Result<ConnectionId, String> {
+    let digits = if text == "-" { "" } else { text };
+    let bytes = data_encoding::HEXLOWER_PERMISSIVE
+        .decode(digits.as_bytes())
+        .map_err(|error| format!("CID {text} is no hexadecimal: {error}"))?;
+    ConnectionId::new(&bytes).ok_or_else(|| format!("CID has {} bytes, more than 255", bytes.len()))
 }
 
 fn resumes() -> Result<bool, Box<dyn Error>> {
