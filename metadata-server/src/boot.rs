@@ -20,6 +20,7 @@ use crate::hub::{HubChannels, HubHandle};
 use crate::metrics::Metrics;
 use crate::store::writer::{Writer, WriterThread};
 use crate::store::{Backend, RedbBackend, Store};
+use crate::tickets::Tickets;
 
 /// A running server.
 pub struct Server {
@@ -31,6 +32,7 @@ pub struct Server {
     pub fingerprint: Fingerprint,
     hub: HubHandle,
     hub_task: JoinHandle<std::io::Result<()>>,
+    tickets_task: JoinHandle<()>,
     http_task: JoinHandle<std::io::Result<()>>,
     writer_thread: WriterThread,
     state: http::State,
@@ -69,15 +71,24 @@ impl Server {
         let metrics = Arc::new(Metrics::default());
         let (writer, writer_thread) = Writer::start(store.clone(), channels.observer())
             .context("starting the store's writer")?;
-        let started =
-            channels.start(&config, &identity, store.clone(), writer.clone(), metrics.clone());
-        let (udp_address, hub_task) = match started {
+        let started = match Tickets::open(&store, &writer).await.context("opening the ticket keys")
+        {
+            Ok(tickets) => {
+                let keys = tickets.keys();
+                let (store, writer, metrics) = (store.clone(), writer.clone(), metrics.clone());
+                let hub = channels.start(&config, &identity, keys, store, writer, metrics);
+                hub.map(|hub| (hub, tickets))
+            }
+            Err(error) => Err(error),
+        };
+        let ((udp_address, hub_task), tickets) = match started {
             Ok(started) => started,
             Err(error) => {
                 writer_thread.stop();
                 return Err(error.into());
             }
         };
+        let tickets_task = tokio::spawn(tickets.keep_fresh(writer.clone()));
         let (stopping, stopped) = signal::channel(false);
         let drain_timeout = config.drain_timeout;
         let state = http::State::new(http::Inner {
@@ -99,6 +110,7 @@ impl Server {
             fingerprint,
             hub,
             hub_task,
+            tickets_task,
             http_task,
             writer_thread,
             state,
@@ -124,6 +136,7 @@ impl Server {
     /// Drains and stops: not ready, goodbye to agents, requests finished, store written.
     pub async fn stop(self) {
         self.state.not_ready();
+        self.tickets_task.abort();
         self.hub.drain(self.drain_timeout).await;
         // A part that failed before has nothing to drain. Requests may go on meanwhile: what is
         // put now is stored, and pushed after the next start.

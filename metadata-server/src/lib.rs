@@ -44,6 +44,7 @@ pub mod log;
 pub mod metrics;
 pub mod notice;
 pub mod store;
+pub mod tickets;
 
 /// Name and version of this program, as agents and callers are told.
 pub const SOFTWARE: &str = concat!("metadata-server/", env!("CARGO_PKG_VERSION"));

@@ -162,6 +162,12 @@ fn render_hub(page: &mut Page, hub: &HubStats) {
     {
         page.sample("mds_handshakes_total", &format!("{{result=\"{result}\"}}"), count);
     }
+    page.family("mds_resumptions_total", "counter", "Handshakes that offered a ticket.");
+    for (result, count) in
+        [("resumed", hub.dtls.handshakes_resumed), ("declined", hub.dtls.resumptions_declined)]
+    {
+        page.sample("mds_resumptions_total", &format!("{{result=\"{result}\"}}"), count);
+    }
     page.family(
         "mds_dropped_datagrams_total",
         "counter",

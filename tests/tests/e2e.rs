@@ -150,6 +150,22 @@ fn a_restarted_agent_is_not_sent_what_it_holds() {
 }
 
 #[test]
+fn an_agent_resumes_its_session_with_a_restarted_server() {
+    for stop in [Server::stop, Server::kill] {
+        let mut server = Server::start();
+        let _agent = Agent::start(&server, AGENT);
+        assert_eq!(server.metric("mds_resumptions_total{result=\"resumed\"}"), 0.0);
+        stop(&mut server);
+        server.restart();
+        let version = server.accept(AGENT, &document(&[script("x", "#!/bin/sh\necho here\n")]));
+        server.wait_until_applied(AGENT, version);
+        assert_eq!(server.metric("mds_resumptions_total{result=\"resumed\"}"), 1.0);
+        assert_eq!(server.metric("mds_resumptions_total{result=\"declined\"}"), 0.0);
+        assert_eq!(server.metric("mds_handshakes_total{result=\"completed\"}"), 1.0);
+    }
+}
+
+#[test]
 fn a_document_put_while_the_agent_is_away_reaches_it_when_it_returns() {
     let server = Server::start();
     let mut agent = Agent::start(&server, AGENT);

@@ -15,8 +15,8 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 use certs::{EnrolmentToken, Fingerprint, Identity, PinSet, proof};
 use dtls_channel::{
-    AssociationId, Config, Credentials, CredentialsError, Driver, EndpointConfig, Established,
-    Event, PeerRefused, PeerVerifier, Timers,
+    AssociationId, CloseReason, Config, Credentials, CredentialsError, Driver, EndpointConfig,
+    Established, Event, PeerRefused, PeerVerifier, Session as DtlsSession, Timers,
 };
 use metadata_delivery::message::{
     DeploymentResult, Enrol, Hello, Hex32, Holds, METADATA, Message, PROTOCOL, Progress, WELCOME,
@@ -109,6 +109,8 @@ pub struct Link {
     attempts: usize,
     resolving: Option<JoinHandle<io::Result<Vec<SocketAddr>>>>,
     channel: Option<Channel>,
+    /// What the next connection begins with, to save both sides the work of a full handshake.
+    dtls_session: Option<DtlsSession>,
     results: BTreeMap<Name, (ConfigId, Document)>,
     progress: Option<Progress>,
     happened: VecDeque<Happened>,
@@ -153,7 +155,9 @@ impl Link {
         let verifier = Arc::new(Pinned(setup.pins.clone()));
         Ok(Self {
             fingerprint: setup.identity.fingerprint(),
-            config: Arc::new(Config::new(credentials, verifier).with_timers(timers)),
+            config: Arc::new(
+                Config::new(credentials, verifier).with_timers(timers).asking_for_tickets(),
+            ),
             core: Core::new(Instant::now(), setup.servers.len(), setup.patience, setup.seed),
             since_unix_ms: unix_ms(),
             last_failure: None,
@@ -162,6 +166,7 @@ impl Link {
             attempts: 0,
             resolving: None,
             channel: None,
+            dtls_session: None,
             results: BTreeMap::new(),
             progress: None,
             happened: VecDeque::new(),
@@ -303,7 +308,14 @@ impl Link {
             match event {
                 Event::Established(established) => self.established(now, &established),
                 Event::Message { sequence, data } => self.message(now, sequence, &data),
-                Event::Closed(reason) => self.fail(|server| Failure::of_channel(server, &reason)),
+                Event::Closed(reason) => {
+                    if self.core.state() == LinkState::Connecting && reason != CloseReason::TimedOut
+                    {
+                        // Should the ticket be what was wrong: the next handshake is a full one.
+                        self.dtls_session = None;
+                    }
+                    self.fail(|server| Failure::of_channel(server, &reason));
+                }
                 _ => {}
             }
         }
@@ -349,8 +361,12 @@ impl Link {
             // another address.
             let mut driver = Driver::bind(any, EndpointConfig::default())?;
             let now = Instant::now();
-            let id =
-                driver.connect(now, address, Arc::clone(&self.config)).map_err(io::Error::other)?;
+            let config = Arc::clone(&self.config);
+            let id = match self.dtls_session.clone() {
+                Some(session) => driver.resume(now, address, config, session),
+                None => driver.connect(now, address, config),
+            };
+            let id = id.map_err(io::Error::other)?;
             Ok(Channel {
                 driver,
                 id,
@@ -383,7 +399,11 @@ impl Link {
             enrol,
             holds: self.holds,
         };
-        tracing::debug!(server, remote = %established.remote, "channel established");
+        let resumed = established.resumed;
+        tracing::debug!(server, remote = %established.remote, resumed, "channel established");
+        if let Some(session) = &established.session {
+            self.dtls_session = Some(session.clone());
+        }
         self.core.established(now);
         self.changed();
         let (keep_alive, peer_timeout) = (self.setup.keep_alive, self.setup.peer_timeout);

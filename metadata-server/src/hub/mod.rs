@@ -16,7 +16,7 @@ use std::time::Duration;
 use anyhow::Context;
 use certs::{AgentId, Identity};
 use dtls_channel::{
-    Credentials, Driver, EndpointConfig, PeerRefused, PeerVerifier, Stats as DtlsStats,
+    Credentials, Driver, EndpointConfig, PeerRefused, PeerVerifier, Stats as DtlsStats, TicketKeys,
 };
 use metadata_delivery::Limits;
 use tokio::sync::{broadcast, mpsc, oneshot};
@@ -27,6 +27,7 @@ use crate::metrics::Metrics;
 use crate::notice::Stamped;
 use crate::store::writer::{Observer, Writer};
 use crate::store::{Outcome, Store, Write};
+use crate::tickets::TICKET_LIFETIME;
 
 /// Notices a slow watcher may lag behind before it misses some.
 const NOTICES_BUFFERED_MAX: usize = 1024;
@@ -81,6 +82,10 @@ struct AnyProvenKey;
 
 impl PeerVerifier for AnyProvenKey {
     fn verify(&self, _certificate_der: &[u8]) -> Result<(), PeerRefused> {
+        Ok(())
+    }
+
+    fn verify_resumed(&self, _fingerprint: &[u8; 32]) -> Result<(), PeerRefused> {
         Ok(())
     }
 }
@@ -139,6 +144,7 @@ impl HubChannels {
         self,
         config: &Config,
         identity: &Identity,
+        ticket_keys: Arc<TicketKeys>,
         store: Store,
         writer: Writer,
         metrics: Arc<Metrics>,
@@ -146,7 +152,8 @@ impl HubChannels {
         let credentials =
             Credentials::from_der(identity.certificate_der().to_vec(), identity.pkcs8())
                 .context("using the server's identity")?;
-        let dtls = dtls_channel::Config::new(credentials, Arc::new(AnyProvenKey));
+        let dtls = dtls_channel::Config::new(credentials, Arc::new(AnyProvenKey))
+            .with_ticket_keys(ticket_keys, TICKET_LIFETIME);
         let endpoint = EndpointConfig { server: Some(Arc::new(dtls)), ..Default::default() };
         let driver = Driver::bind(config.listen, endpoint)
             .map_err(|e| crate::error::Failure::listen("UDP", "listen", config.listen, &e))?;

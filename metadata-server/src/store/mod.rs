@@ -25,7 +25,7 @@ pub use self::ops::FORMAT;
 pub use self::redb::RedbBackend;
 pub use self::types::{
     AgentRecord, DocumentHead, Dropped, Enrolment, Kept, Outcome, PinOrigin, PinRecord,
-    ResultsPage, ResultsQuery, SavedResult, StoredDocument, Write,
+    ResultsPage, ResultsQuery, SavedResult, StoredDocument, TicketKeyRecord, Write,
 };
 
 /// Why the store did not do what it was asked. Nothing of the request was done.
@@ -201,6 +201,14 @@ impl Store {
     /// Reading failed.
     pub fn token(&self, token_id: &str) -> Result<Option<certs::token::TokenRecord>, StoreError> {
         self.read(|view| ops::token(view, token_id))
+    }
+
+    /// The keys of session tickets.
+    ///
+    /// # Errors
+    /// Reading failed.
+    pub fn ticket_keys(&self) -> Result<Option<TicketKeyRecord>, StoreError> {
+        self.read(ops::ticket_keys)
     }
 
     /// Results in the order they were stored.

@@ -8,12 +8,13 @@ use certs::{AgentId, Fingerprint};
 use metadata_delivery::message::{DeploymentResult, Hex32};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use zeroize::Zeroizing;
 
 use super::StoreError;
 use super::backend::{Snapshot, Table, Transaction};
 use super::types::{
     AgentRecord, DocumentHead, Dropped, Enrolment, Kept, Outcome, PinOrigin, PinRecord,
-    ResultsPage, ResultsQuery, SavedResult, StoredDocument, Write,
+    ResultsPage, ResultsQuery, SavedResult, StoredDocument, TicketKeyRecord, Write,
 };
 use crate::document::config_ids;
 
@@ -22,6 +23,8 @@ pub const FORMAT: u64 = 1;
 
 const KEY_FORMAT: &[u8] = b"format";
 const KEY_LAST_RESULT: &[u8] = b"last_result";
+/// Eight bytes of time, then the keys.
+const KEY_TICKET_KEYS: &[u8] = b"ticket_keys";
 
 /// A page of results ends after so many bytes of them.
 const RESULTS_PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -115,6 +118,17 @@ pub(super) fn token(
     get_json(view, Table::Tokens, token_id.as_bytes())
 }
 
+pub(super) fn ticket_keys(view: &dyn Snapshot) -> Result<Option<TicketKeyRecord>, StoreError> {
+    let Some(value) = view.get(Table::Meta, KEY_TICKET_KEYS)?.map(Zeroizing::new) else {
+        return Ok(None);
+    };
+    let Some((made, keys)) = value.split_first_chunk() else {
+        return Err(StoreError::Corrupt { what: "ticket keys without their time".into() });
+    };
+    let made_unix_ms = u64::from_be_bytes(*made);
+    Ok(Some(TicketKeyRecord { made_unix_ms, keys: keys.to_vec().into() }))
+}
+
 pub(super) fn results(
     view: &dyn Snapshot,
     query: &ResultsQuery,
@@ -176,6 +190,11 @@ pub(super) fn apply(tx: &mut dyn Transaction, write: &Write) -> Result<Outcome, 
         }
         Write::SaveAgent(record) => {
             put_json(tx, Table::Agents, key(&record.agent_id), record)?;
+            Ok(Outcome::Done)
+        }
+        Write::SaveTicketKeys(TicketKeyRecord { made_unix_ms, keys }) => {
+            let value = Zeroizing::new(joined(&made_unix_ms.to_be_bytes(), keys));
+            tx.put(Table::Meta, KEY_TICKET_KEYS, &value)?;
             Ok(Outcome::Done)
         }
         Write::IssueToken { record, now_unix_s } => {

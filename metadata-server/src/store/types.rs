@@ -8,6 +8,7 @@ use certs::token::TokenRecord;
 use certs::{AgentId, Fingerprint};
 use metadata_delivery::message::{DeploymentResult, Hex32};
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 use super::StoreError;
 use crate::document::ValidDocument;
@@ -100,6 +101,24 @@ pub struct SavedResult {
     pub result: DeploymentResult,
 }
 
+/// The keys of session tickets.
+#[derive(Clone, PartialEq, Eq)]
+pub struct TicketKeyRecord {
+    /// When the newest of them was made, in milliseconds since 1970.
+    pub made_unix_ms: u64,
+    /// As [`TicketKeys::to_bytes`](dtls_channel::TicketKeys::to_bytes) writes them.
+    pub keys: Zeroizing<Vec<u8>>,
+}
+
+/// They open every ticket.
+impl fmt::Debug for TicketKeyRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TicketKeyRecord")
+            .field("made_unix_ms", &self.made_unix_ms)
+            .finish_non_exhaustive()
+    }
+}
+
 /// Which results are wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResultsQuery {
@@ -145,6 +164,8 @@ pub enum Write {
     },
     /// What is known of an agent. → [`Outcome::Done`]
     SaveAgent(AgentRecord),
+    /// The keys of session tickets, in place of those before. → [`Outcome::Done`]
+    SaveTicketKeys(TicketKeyRecord),
     /// A new enrolment token; forgets those that ended long ago. → [`Outcome::Done`]
     IssueToken {
         /// The token's record.
