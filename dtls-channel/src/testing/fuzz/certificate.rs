@@ -37,8 +37,8 @@ pub fn certificate(input: &[u8]) {
 
 fn signature(der: &[u8], scheme: SignatureScheme, signature: &[u8]) {
     let verified = verify(der, scheme, MESSAGE, signature);
-    // Some Ed25519 keys, of small order, go with signatures that fit every message. Whoever presents
-    // one harms only himself.
+    // Some Ed25519 keys, of small order, go with signatures that fit every message. Whoever
+    // presents one harms only himself.
     if verified.is_err() || scheme == SignatureScheme::ED25519 {
         return;
     }

@@ -1,5 +1,5 @@
-//! A server's endpoint before many addresses: honest clients, strangers, and addresses that somebody
-//! else writes.
+//! A server's endpoint before many addresses: honest clients, strangers, and addresses that
+//! somebody else writes.
 
 mod client;
 mod operation;

@@ -62,6 +62,10 @@ pub(super) fn associations() -> Vec<Seed> {
         ("pieces", "ALL part 0 1 part 0 0 part 1 0 all PART 0 3 CUT 0 0 90 cut 0 0 40"),
         ("early-data", "ALL all DELIVER send 3 ALL timer"),
         ("last-flight", "ALL all ALL LOSE 0 timer ALL all send 1 exchange"),
+        (
+            "early-flood",
+            &format!("ALL all ALL LOSE 0 {} all timer exchange", "SEND 190 ".repeat(8)),
+        ),
         ("bent", "BEND 0 0 30 1 exchange bend 0 0 99 4 send 1 BEND 0 0 20 1"),
         ("alert", "forge 1 0 0 2 2 40 wait 100 exchange timer FORGE 1 0 0 2 1 0"),
         ("forged", "forge-message 2 0 1 0 0 0 4 1 2 3 4 exchange FORGE-MESSAGE 20 2 5 0 0 0 12"),
