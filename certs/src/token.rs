@@ -43,6 +43,9 @@ pub const TOKEN_SERVER_CHARS_MAX: usize = 259;
 /// Longest token id, in characters.
 pub const TOKEN_ID_CHARS_MAX: usize = 64;
 
+/// Longest zone of a link-local address, in characters: Linux has no longer interface names.
+const ZONE_CHARS_MAX: usize = 15;
+
 const CHECKSUM_BYTES: usize = 4;
 const TOKEN_ID_RANDOM_BYTES: usize = 16;
 
@@ -345,7 +348,7 @@ fn is_host_and_port(server: &str) -> bool {
         Some(v6) => {
             let (address, zone) = v6.split_once('%').unwrap_or((v6, "0"));
             address.parse::<std::net::Ipv6Addr>().is_ok()
-                && !zone.is_empty()
+                && (1..=ZONE_CHARS_MAX).contains(&zone.len())
                 && zone.bytes().all(|b| b.is_ascii_graphic())
         }
         None => {

@@ -166,6 +166,19 @@ fn the_largest_token_that_can_be_made_can_be_read() {
 }
 
 #[test]
+fn a_zone_that_needs_escapes_does_not_make_a_token_too_long_to_be_read() {
+    let zone = |length| format!("[fe80::1%{}]:65535", "\"".repeat(length));
+    let issue = |server: String| {
+        let id = "x".repeat(crate::agent_id::AGENT_ID_CHARS_MAX).parse().unwrap();
+        EnrolmentToken::issue(vec![server; TOKEN_SERVERS_MAX], key("s"), id, u64::MAX)
+    };
+    let (token, _) = issue(zone(ZONE_CHARS_MAX)).unwrap();
+    assert!(token.encode().parse::<EnrolmentToken>().is_ok());
+    let longer = zone(ZONE_CHARS_MAX + 1);
+    assert_eq!(issue(longer.clone()).map(|_| ()), Err(IssueError::BadServer(longer)));
+}
+
+#[test]
 fn a_token_admits_its_own_agent_key_and_channel_only() {
     let (token, record) = issue();
     let (server, agent) = (key("server"), key("agent"));

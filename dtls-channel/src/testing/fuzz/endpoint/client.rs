@@ -69,6 +69,8 @@ impl Client {
     pub(super) fn handle_timeout(&mut self, now: Instant) {
         if self.next_timeout().is_some_and(|at| at <= now) {
             self.conn.handle_timeout(now, &mut self.sink);
+            let next = self.next_timeout();
+            assert!(next.is_none_or(|next| next > now), "a timer that does not move");
         }
     }
 
