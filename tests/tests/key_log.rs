@@ -11,13 +11,16 @@ use std::time::{Duration, Instant};
 
 use data_encoding::HEXLOWER;
 use dtls_channel::{
-    AssociationId, CipherSuite, Config, Endpoint, EndpointConfig, Event, KeyLog, Session,
-    TicketKeys,
+    AssociationId, CipherSuite, Config, ConnectionIdMode, Endpoint, EndpointConfig, Event, KeyLog,
+    Session, TicketKeys,
 };
 use system_tests::{Pcap, PemIdentity, Process, echo_binary, udp_port};
 
 const SERVER: SocketAddrV4 = SocketAddrV4::new(std::net::Ipv4Addr::new(192, 0, 2, 1), 4_433);
 const CLIENT: std::net::Ipv4Addr = std::net::Ipv4Addr::new(198, 51, 100, 1);
+
+/// Content type of records with a connection id (RFC 9146 §4).
+const TLS12_CID: u8 = 25;
 
 #[derive(Default)]
 struct Lines(Mutex<Vec<String>>);
@@ -37,6 +40,8 @@ struct Wire {
     started: Instant,
     capture: Pcap,
     session: Option<Session>,
+    /// The sides, client's first, that have sent records with a connection id.
+    sent_ids: [bool; 2],
 }
 
 impl Wire {
@@ -56,6 +61,7 @@ impl Wire {
                     is_quiet = false;
                     let size = transmit.segment_size.unwrap_or(bytes.len());
                     for datagram in bytes.chunks(size) {
+                        self.sent_ids[from] |= datagram[0] == TLS12_CID;
                         self.capture.datagram(at, source, target, datagram);
                         let path = SocketAddr::from(source).into();
                         receiver.handle_datagram(self.now, path, &mut datagram.to_vec());
@@ -115,7 +121,7 @@ fn decrypted(capture: &Path, key_log: Option<&Path>) -> Vec<String> {
 }
 
 #[test]
-fn tshark_reads_full_and_resumed_associations_with_the_key_log_only() {
+fn tshark_reads_associations_full_resumed_and_with_connection_ids_with_the_key_log_only() {
     let directory = tempfile::tempdir().unwrap();
     let (capture, key_log) = (directory.path().join("pcap"), directory.path().join("keys"));
     let (server, client) = (PemIdentity::new(), PemIdentity::new());
@@ -125,11 +131,14 @@ fn tshark_reads_full_and_resumed_associations_with_the_key_log_only() {
     // tshark 4.0 opens no ChaCha20 records of DTLS, nor those of OpenSSL; the line in the key log is
     // the same for every suite.
     let suites = [CipherSuite::Aes128GcmSha256, CipherSuite::Aes256GcmSha384];
-    for (port, suite) in (50_000..).zip(suites) {
+    let cases = [false, true].into_iter().flat_map(|ids| suites.map(|suite| (ids, suite)));
+    for (port, (ids, suite)) in (50_000..).zip(cases) {
+        let mode = || if ids { ConnectionIdMode::Made } else { ConnectionIdMode::Off };
         // The server's, so that one line of each handshake is there: the client logs the same.
         let serving = server
             .config(&client)
             .with_suites(&[suite])
+            .with_connection_id(mode())
             .with_ticket_keys(Arc::new(TicketKeys::random().unwrap()), Duration::ZERO)
             .with_key_log(log.clone());
         let endpoint = |server| EndpointConfig { server, ..EndpointConfig::default() };
@@ -141,13 +150,16 @@ fn tshark_reads_full_and_resumed_associations_with_the_key_log_only() {
             started,
             capture: pcap,
             session: None,
+            sent_ids: [false; 2],
         };
-        let config = Arc::new(client.config(&server).with_suites(&[suite]).asking_for_tickets());
-        sent.extend(wire.talk(&config, None, &format!("{suite:?}, full")));
+        let config = client.config(&server).with_suites(&[suite]).with_connection_id(mode());
+        let config = Arc::new(config.asking_for_tickets());
+        sent.extend(wire.talk(&config, None, &format!("{suite:?}, full, {:?}", mode())));
         let session = wire.session.take();
         assert!(session.is_some());
         wire.client_address.set_port(port + 1_000);
-        sent.extend(wire.talk(&config, session, &format!("{suite:?}, resumed")));
+        sent.extend(wire.talk(&config, session, &format!("{suite:?}, resumed, {:?}", mode())));
+        assert_eq!(wire.sent_ids, [ids; 2]);
         (now, pcap) = (wire.now, wire.capture);
     }
     pcap.write(&capture);
