@@ -48,7 +48,12 @@ impl PeerVerifier for Pin {
     }
 }
 
-fn config(own: &Identity, peer: Option<&Identity>) -> Config {
+/// The configuration of `own`'s end, AES-128-GCM only; with `peer` it talks to that one alone.
+///
+/// # Panics
+/// If an identity is not one of ours.
+#[must_use]
+pub fn config(own: &Identity, peer: Option<&Identity>) -> Config {
     let credentials = Credentials::from_der(own.certificate_der().to_vec(), own.pkcs8());
     let verifier: Arc<dyn PeerVerifier> = match peer {
         Some(peer) => Arc::new(Pin(peer.certificate_der().to_vec())),

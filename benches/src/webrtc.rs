@@ -28,7 +28,12 @@ pub struct Open {
     server: DTLSConn,
 }
 
-fn config(own: &Identity, peer: &Identity) -> Config {
+/// The configuration of `own`'s end, AES-128-GCM only; it talks to `peer` alone.
+///
+/// # Panics
+/// If an identity is not one of ours.
+#[must_use]
+pub fn config(own: &Identity, peer: &Identity) -> Config {
     let random = SystemRandom::new();
     let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, own.pkcs8(), &random);
     let pinned = peer.certificate_der().to_vec();
