@@ -38,6 +38,8 @@ pub struct Outbox {
     /// Where the bytes of the first transmission begin; the others follow without gaps.
     start: usize,
     transmits: VecDeque<Transmit>,
+    /// Nothing is joined to the last transmission.
+    run_ended: bool,
 }
 
 impl Outbox {
@@ -83,6 +85,12 @@ impl Outbox {
         }
     }
 
+    /// Keeps what comes from being sent in one call with what was there before: one datagram that is
+    /// too large would take the others with it.
+    pub(crate) fn end_run(&mut self) {
+        self.run_ended = true;
+    }
+
     /// Appends the datagram that `write` puts at the end of the buffer; an empty one is none.
     pub(crate) fn datagram<T>(&mut self, path: Path, write: impl FnOnce(&mut Vec<u8>) -> T) -> T {
         let start = self.bytes.len();
@@ -92,6 +100,7 @@ impl Outbox {
             let (destination, source) = (path.remote, path.local);
             let transmit = Transmit { destination, source, length, segment_size: None };
             self.transmits.push_back(transmit);
+            self.run_ended = false;
         }
         result
     }
@@ -102,7 +111,8 @@ impl Outbox {
         let run = last.length;
         let segment = last.segment_size.unwrap_or(run);
         // A shorter datagram ends a run.
-        let fits = (last.destination, last.source) == (path.remote, path.local)
+        let fits = !self.run_ended
+            && (last.destination, last.source) == (path.remote, path.local)
             && run % segment == 0
             && length <= segment
             && run / segment < SEGMENTS_MAX
@@ -234,6 +244,28 @@ mod tests {
         assert_eq!((transmit.segment_size, bytes.len(), bytes[0]), (Some(10), 30, 2));
         outbox.pop();
         assert!(outbox.is_empty() && outbox.bytes.is_empty());
+    }
+
+    #[test]
+    fn a_datagram_that_may_be_too_large_is_sent_alone() {
+        let mut outbox = Outbox::default();
+        for size in [1_000, 1_400, 900, 900] {
+            let probe = size == 1_400;
+            if probe {
+                outbox.end_run();
+            }
+            outbox.datagram(address(1), |b| b.resize(b.len() + size, 0));
+            if probe {
+                outbox.end_run();
+            }
+        }
+        let lengths: Vec<usize> = std::iter::from_fn(|| {
+            let length = outbox.front().map(|(t, _)| t.length)?;
+            outbox.pop();
+            Some(length)
+        })
+        .collect();
+        assert_eq!(lengths, [1_000, 1_400, 1_800]);
     }
 
     #[test]

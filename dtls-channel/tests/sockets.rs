@@ -147,3 +147,11 @@ async fn waiting_ends_at_the_time_given_and_can_be_cancelled() {
     assert!(cancelled.is_err());
     client.wait(Some(Instant::now())).await.unwrap();
 }
+
+#[tokio::test]
+async fn nothing_is_sent_that_the_network_may_fragment() {
+    for address in ["127.0.0.1:0", "[::1]:0"] {
+        let driver = Driver::bind(address.parse().unwrap(), EndpointConfig::default()).unwrap();
+        assert!(!driver.may_fragment(), "{address}: the path MTU cannot be found");
+    }
+}

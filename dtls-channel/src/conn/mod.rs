@@ -262,11 +262,46 @@ impl Connection {
     /// # Errors
     /// See [`SendError`]; nothing was sent.
     pub fn send(&mut self, message: &[u8], sink: &mut Sink) -> Result<u64, SendError> {
+        let limit = self.message_size_max();
+        self.send_up_to(limit, message, sink)
+    }
+
+    /// [`send`](Self::send) for a caller that searches for the path MTU itself: messages of up to
+    /// `fits` bytes are believed to fit a datagram from here on, and a longer one is a probe that
+    /// is sent all the same, in a datagram that no other is joined to.
+    ///
+    /// # Errors
+    /// See [`SendError`]; nothing was sent. `TooLarge` is what exceeds a datagram of [`MTU_MAX`] or
+    /// what the peer takes (RFC 8449).
+    pub fn send_on_path(
+        &mut self,
+        message: &[u8],
+        fits: usize,
+        sink: &mut Sink,
+    ) -> Result<u64, SendError> {
+        if let State::Open(open) = &mut self.state {
+            open.set_mtu(open.datagram_size(fits).clamp(MTU_MIN, MTU_MAX));
+        }
+        if message.len() <= fits {
+            return self.send(message, sink);
+        }
+        sink.outbox.end_run();
+        let sent = self.send_up_to(self.message_size_for(MTU_MAX), message, sink);
+        sink.outbox.end_run();
+        sent
+    }
+
+    fn send_up_to(
+        &mut self,
+        limit: usize,
+        message: &[u8],
+        sink: &mut Sink,
+    ) -> Result<u64, SendError> {
         match &mut self.state {
             State::Handshake(_) => Err(SendError::NotOpen),
             State::Closed => Err(SendError::Closed),
             State::Open(open) => {
-                let sent = open.send(self.path, message, sink);
+                let sent = open.send(self.path, message, limit, sink);
                 if sent == Err(SendError::KeysExhausted) {
                     open.say_goodbye(self.path, sink);
                     self.end(CloseReason::KeysExhausted, sink);
@@ -298,6 +333,16 @@ impl Connection {
     pub fn message_size_max(&self) -> usize {
         match &self.state {
             State::Open(open) => open.message_size_max(),
+            State::Handshake(_) | State::Closed => 0,
+        }
+    }
+
+    /// The longest message that fits a datagram of so many bytes, and that the peer takes; 0 unless
+    /// open.
+    #[must_use]
+    pub fn message_size_for(&self, datagram_bytes: usize) -> usize {
+        match &self.state {
+            State::Open(open) => open.message_size_for(datagram_bytes),
             State::Handshake(_) | State::Closed => 0,
         }
     }

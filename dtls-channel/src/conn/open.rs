@@ -105,16 +105,25 @@ impl Open {
     }
 
     pub(super) fn message_size_max(&self) -> usize {
-        (self.mtu as usize).saturating_sub(self.write.overhead()).min(self.write.content_max())
+        self.message_size_for(self.mtu as usize)
+    }
+
+    pub(super) fn message_size_for(&self, datagram: usize) -> usize {
+        datagram.saturating_sub(self.write.overhead()).min(self.write.content_max())
+    }
+
+    /// The size of a datagram with a message of this many bytes.
+    pub(super) fn datagram_size(&self, message: usize) -> usize {
+        message + self.write.overhead()
     }
 
     pub(super) fn send(
         &mut self,
         path: Path,
         message: &[u8],
+        limit: usize,
         sink: &mut Sink,
     ) -> Result<u64, SendError> {
-        let limit = self.message_size_max();
         if message.len() > limit {
             return Err(SendError::TooLarge { length: message.len(), limit });
         }

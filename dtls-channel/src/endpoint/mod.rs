@@ -244,6 +244,29 @@ impl Endpoint {
     pub fn send(&mut self, id: AssociationId, message: &[u8]) -> Result<u64, SendError> {
         let Some((conn, sink)) = self.lookup(id) else { return Err(SendError::Closed) };
         let sent = conn.send(message, sink);
+        self.after_sending(id, sent)
+    }
+
+    /// For a caller that searches for the path MTU; see [`Connection::send_on_path`].
+    ///
+    /// # Errors
+    /// See [`SendError`]; nothing was sent.
+    pub fn send_on_path(
+        &mut self,
+        id: AssociationId,
+        message: &[u8],
+        fits: usize,
+    ) -> Result<u64, SendError> {
+        let Some((conn, sink)) = self.lookup(id) else { return Err(SendError::Closed) };
+        let sent = conn.send_on_path(message, fits, sink);
+        self.after_sending(id, sent)
+    }
+
+    fn after_sending(
+        &mut self,
+        id: AssociationId,
+        sent: Result<u64, SendError>,
+    ) -> Result<u64, SendError> {
         if sent == Err(SendError::KeysExhausted) {
             self.settle(id.index);
         }
@@ -269,6 +292,13 @@ impl Endpoint {
     #[must_use]
     pub fn message_size_max(&self, id: AssociationId) -> usize {
         self.connection(id).map_or(0, Connection::message_size_max)
+    }
+
+    /// The longest message that fits a datagram of so many bytes; see
+    /// [`Connection::message_size_for`].
+    #[must_use]
+    pub fn message_size_for(&self, id: AssociationId, datagram_bytes: usize) -> usize {
+        self.connection(id).map_or(0, |conn| conn.message_size_for(datagram_bytes))
     }
 
     /// Sets the largest datagram to send to one peer; see [`Connection::set_path_mtu`].

@@ -32,9 +32,12 @@ pub struct Driver {
     endpoint: Endpoint,
     buffers: Vec<u8>,
     send_errors: u64,
+    oversized: u64,
     receive_errors: u64,
 }
 
+/// A datagram is larger than the interface's MTU, and must not be fragmented.
+const EMSGSIZE: i32 = 90;
 /// The errors after which a socket can no longer be read.
 const EBADF: i32 = 9;
 const ENOTSOCK: i32 = 88;
@@ -68,6 +71,7 @@ impl Driver {
             endpoint: Endpoint::new(Instant::now(), config).map_err(io::Error::other)?,
             buffers: vec![0; RECEIVE_RUNS_MAX * RUN_BYTES],
             send_errors: 0,
+            oversized: 0,
             receive_errors: 0,
         })
     }
@@ -92,7 +96,21 @@ impl Driver {
         self.endpoint.stats()
     }
 
-    /// Datagram runs that the kernel refused to send, for reasons other than a full buffer.
+    /// False if the system sets "don't fragment" on what is sent, without which no path MTU can be
+    /// found; true on systems that cannot.
+    #[must_use]
+    pub fn may_fragment(&self) -> bool {
+        self.state.may_fragment()
+    }
+
+    /// Datagrams, or runs of them, that exceed what the interface can send. They count as lost.
+    #[must_use]
+    pub fn oversized(&self) -> u64 {
+        self.oversized
+    }
+
+    /// Datagram runs that the kernel refused to send, for other reasons than a full buffer or their
+    /// size.
     #[must_use]
     pub fn send_errors(&self) -> u64 {
         self.send_errors
@@ -146,6 +164,27 @@ impl Driver {
         self.endpoint.send(id, message)
     }
 
+    /// See [`Endpoint::send_on_path`]; records leave as after [`send`](Self::send). The kernel does
+    /// not fragment them ([`may_fragment`](Self::may_fragment)).
+    ///
+    /// # Errors
+    /// See [`SendError`].
+    pub fn send_on_path(
+        &mut self,
+        _now: Instant,
+        id: AssociationId,
+        message: &[u8],
+        fits: usize,
+    ) -> Result<u64, SendError> {
+        self.endpoint.send_on_path(id, message, fits)
+    }
+
+    /// See [`Endpoint::message_size_for`].
+    #[must_use]
+    pub fn message_size_for(&self, id: AssociationId, datagram_bytes: usize) -> usize {
+        self.endpoint.message_size_for(id, datagram_bytes)
+    }
+
     /// See [`Endpoint::next_sequence`].
     #[must_use]
     pub fn next_sequence(&self, id: AssociationId) -> Option<u64> {
@@ -196,6 +235,8 @@ impl Driver {
             match sent {
                 Ok(()) => {}
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
+                // As on any narrower link of the path, where nobody would say so.
+                Err(e) if e.raw_os_error() == Some(EMSGSIZE) => self.oversized += 1,
                 Err(error) => {
                     self.send_errors += 1;
                     tracing::debug!(%destination, %error, "datagrams not sent");
