@@ -87,6 +87,12 @@ impl Congestion {
         }
     }
 
+    /// Packets have another size from here on.
+    pub(crate) fn set_packet_bytes(&mut self, packet_bytes: usize) {
+        self.packet_bytes = packet_bytes;
+        self.window = self.window.max(WINDOW_DEAD_PACKETS * packet_bytes);
+    }
+
     /// Bytes that may be in flight.
     pub(crate) fn window(&self) -> usize {
         self.window

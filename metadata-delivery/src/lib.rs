@@ -73,6 +73,7 @@
 //! | `greeting` | HELLO both ways: versions and limits |
 //! | `recovery`, `rtt` | packets in flight, loss, probes (RFC 9002) |
 //! | `congestion`, `pacer` | how much may be in flight, and when |
+//! | `path_mtu` | how large packets may be (RFC 8899) |
 //! | `ack` | packets received, and when to say so |
 //! | `wire`, `packet` | frames as bytes: `docs/protocol.md` |
 //! | [`message`] | the JSON documents of this product; the rest of the crate does not know them |
@@ -91,6 +92,7 @@ mod name;
 mod outbound;
 mod pacer;
 mod packet;
+mod path_mtu;
 mod range_set;
 mod recovery;
 mod rtt;

@@ -25,6 +25,11 @@ impl Pacer {
         Self { packet_bytes, spent_until: None, burst: Duration::ZERO }
     }
 
+    /// Full packets have another length from here on.
+    pub(crate) fn set_packet_bytes(&mut self, packet_bytes: usize) {
+        self.packet_bytes = packet_bytes;
+    }
+
     /// When the next packet may leave; `None`: at once.
     pub(crate) fn ready_at(&self) -> Option<Instant> {
         self.spent_until?.checked_sub(self.burst)

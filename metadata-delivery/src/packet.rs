@@ -1,7 +1,7 @@
 //! A packet that is being filled.
 
 use crate::recovery::SentFrame;
-use crate::wire::Frame;
+use crate::wire::{self, Frame};
 
 /// Collects frames up to a limit, and what recovery has to know about them.
 pub(crate) struct Packet<'a> {
@@ -32,6 +32,11 @@ impl<'a> Packet<'a> {
         }
         self.sent.push(sent);
         true
+    }
+
+    /// Fills what is left, if that is enough for a frame.
+    pub(crate) fn pad(&mut self) {
+        wire::write_padding(self.out, self.limit - self.out.len());
     }
 
     /// Whether anything is in the packet that asks for an acknowledgement.

@@ -35,12 +35,30 @@ const PROBES_RESERVED: usize = 64;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum SentFrame {
     Ping,
-    Ack { largest: u64 },
-    Hello { generation: u64 },
-    Offer { transfer: u64 },
-    Data { transfer: u64, start: u64, end: u64 },
-    Answer { transfer: u64 },
-    Cancel { transfer: u64 },
+    /// A packet of this size, for nothing but to see whether it arrives.
+    MtuProbe {
+        bytes: usize,
+    },
+    Ack {
+        largest: u64,
+    },
+    Hello {
+        generation: u64,
+    },
+    Offer {
+        transfer: u64,
+    },
+    Data {
+        transfer: u64,
+        start: u64,
+        end: u64,
+    },
+    Answer {
+        transfer: u64,
+    },
+    Cancel {
+        transfer: u64,
+    },
     Close,
 }
 
@@ -50,6 +68,16 @@ pub(crate) struct SentPacket {
     pub(crate) sent_at: Instant,
     pub(crate) bytes: usize,
     pub(crate) frames: Vec<SentFrame>,
+}
+
+impl SentPacket {
+    /// The size, if this was a probe of the path MTU.
+    pub(crate) fn mtu_probe(&self) -> Option<usize> {
+        match self.frames.first() {
+            Some(SentFrame::MtuProbe { bytes }) => Some(*bytes),
+            _ => None,
+        }
+    }
 }
 
 /// What an acknowledgement, or time, has settled.
@@ -182,6 +210,11 @@ impl Recovery {
     /// Whether a packet may be sent regardless of the congestion window.
     pub(crate) fn probe_owed(&self) -> bool {
         self.probes > 0 && self.sent.len() < SENT_PACKETS_MAX
+    }
+
+    /// Probe timeouts since the last acknowledgement.
+    pub(crate) fn timeouts(&self) -> u32 {
+        self.timeouts
     }
 
     /// Whether no more packets can be remembered.

@@ -14,6 +14,7 @@ use crate::inbound::{Inbound, Taken};
 use crate::limits::{PAYLOAD_BYTES_MAX, PAYLOAD_BYTES_MIN};
 use crate::outbound::Outbound;
 use crate::pacer::Pacer;
+use crate::path_mtu::PathMtu;
 use crate::recovery::{Recovery, SentFrame, SentPacket, Settled, TimedOut};
 use crate::wire::{self, Frame};
 use crate::{CloseCode, Document, Event, Limits, Name, OfferError, PacketError, Stats};
@@ -31,6 +32,10 @@ pub struct SessionConfig {
     /// Longest packet written, in bytes: what fits one datagram of the channel below. Clamped to
     /// [`PAYLOAD_BYTES_MIN`]..=[`PAYLOAD_BYTES_MAX`].
     pub payload_max: usize,
+    /// Longest packet that the path may turn out to carry, in bytes, at most
+    /// [`PAYLOAD_BYTES_MAX`]. While there is much to send, larger packets than `payload_max` are
+    /// tried (RFC 8899), and used once one has arrived. `None`: no such search.
+    pub payload_search_max: Option<usize>,
     /// After this long without a packet that asks for an acknowledgement, a PING is sent.
     /// `None`: never, the peer does it.
     pub keep_alive: Option<Duration>,
@@ -42,11 +47,12 @@ pub struct SessionConfig {
     pub limits: Limits,
 }
 
-/// 1,150-byte packets, no keep-alive, peer lost after 60 s, 333 ms round trip (RFC 9002 §6.2.2).
+/// 1,150-byte packets and no search for more, no keep-alive, peer lost after 60 s, 333 ms round trip (RFC 9002 §6.2.2).
 impl Default for SessionConfig {
     fn default() -> Self {
         Self {
             payload_max: 1150,
+            payload_search_max: None,
             keep_alive: None,
             peer_timeout: Duration::from_secs(60),
             initial_rtt: Duration::from_millis(333),
@@ -61,7 +67,7 @@ impl Default for SessionConfig {
 /// [`poll_transmit`](Self::poll_transmit), then [`poll_event`](Self::poll_event), then arm a timer
 /// for [`next_timeout`](Self::next_timeout).
 ///
-/// Memory: the struct itself (1.2 KiB) while nothing is under way, and at most
+/// Memory: the struct itself (1.3 KiB) while nothing is under way, and at most
 /// [`NAMES_REMEMBERED_MAX`](crate::NAMES_REMEMBERED_MAX) names of what came before; nothing is
 /// allocated ahead of need. What the peer can make us hold is bounded by [`Limits`] and the
 /// constants beside it.
@@ -74,6 +80,7 @@ pub struct Session {
     recovery: Recovery,
     congestion: Congestion,
     pacer: Pacer,
+    path_mtu: PathMtu,
     outbound: Outbound,
     inbound: Inbound,
     /// A PING has to be sent.
@@ -105,6 +112,7 @@ impl Session {
     /// A new session over a channel that was just established.
     pub fn new(now: Instant, config: SessionConfig) -> Self {
         let payload_max = config.payload_max.clamp(PAYLOAD_BYTES_MIN, PAYLOAD_BYTES_MAX);
+        let search_max = config.payload_search_max.unwrap_or(0).min(PAYLOAD_BYTES_MAX);
         let config = SessionConfig { payload_max, limits: config.limits.clamped(), ..config };
         Self {
             phase: Phase::Open,
@@ -113,6 +121,7 @@ impl Session {
             recovery: Recovery::new(now, config.initial_rtt),
             congestion: Congestion::new(payload_max),
             pacer: Pacer::new(payload_max),
+            path_mtu: PathMtu::new(PAYLOAD_BYTES_MIN, payload_max, search_max),
             outbound: Outbound::default(),
             inbound: Inbound::default(),
             ping_due: false,
@@ -293,7 +302,12 @@ impl Session {
         if acked.is_empty() && lost.is_empty() && late.is_empty() {
             return;
         }
+        self.judge_path(now, &acked, &late, &lost);
         let sum = |packets: &[SentPacket]| packets.iter().map(|packet| packet.bytes).sum();
+        // RFC 8899 §3: that a probe is lost says nothing about congestion.
+        let (probes, lost): (Vec<_>, Vec<_>) =
+            lost.into_iter().partition(|packet| packet.mtu_probe().is_some());
+        probes.iter().for_each(|_| self.path_mtu.probe_failed());
         self.congestion.on_settled(
             now,
             SettledBytes {
@@ -316,9 +330,37 @@ impl Session {
         }
     }
 
+    /// What became of packets says how large they may be.
+    fn judge_path(
+        &mut self,
+        now: Instant,
+        acked: &[SentPacket],
+        late: &[SentPacket],
+        lost: &[SentPacket],
+    ) {
+        for packet in acked.iter().chain(late) {
+            match packet.mtu_probe() {
+                Some(bytes) => self.path_mtu.probe_acked(bytes),
+                None => self.path_mtu.packet_acked(packet.sent_at, packet.bytes),
+            }
+        }
+        for packet in lost.iter().filter(|packet| packet.mtu_probe().is_none()) {
+            self.path_mtu.packet_lost(now, packet.sent_at, packet.bytes);
+        }
+        self.congestion.set_packet_bytes(self.path_mtu.payload_max());
+        self.pacer.set_packet_bytes(self.path_mtu.payload_max());
+    }
+
+    /// The longest packet, probes apart, that [`poll_transmit`](Self::poll_transmit) writes at
+    /// present, in bytes. A longer one is a probe: a channel that sends no packet above the path
+    /// MTU it knows has to send it all the same, in one datagram that is not fragmented.
+    pub fn payload_max(&self) -> usize {
+        self.path_mtu.payload_max()
+    }
+
     fn frame_acked(&mut self, frame: SentFrame) {
         match frame {
-            SentFrame::Ping => {}
+            SentFrame::Ping | SentFrame::MtuProbe { .. } => {}
             SentFrame::Ack { largest } => self.received.report_arrived(largest),
             SentFrame::Hello { generation } => self.greeting.acked(generation),
             SentFrame::Offer { transfer } => self.outbound.offer_acked(transfer),
@@ -336,6 +378,8 @@ impl Session {
         match frame {
             // Acknowledgements and probes are only worth sending fresh; CLOSE has its own clock.
             SentFrame::Ping | SentFrame::Ack { .. } | SentFrame::Close => {}
+            // Taken back: the channel could not send it.
+            SentFrame::MtuProbe { .. } => self.path_mtu.probe_failed(),
             SentFrame::Hello { generation } => self.greeting.lost(generation),
             SentFrame::Offer { transfer } => self.outbound.offer_lost(transfer),
             SentFrame::Data { transfer, start, end } => {
@@ -380,7 +424,9 @@ impl Session {
 
     /// Makes due again what the oldest packets in flight carried.
     fn resend_oldest(&mut self) {
-        let oldest: Vec<SentFrame> = self.recovery.oldest().take(2).flatten().cloned().collect();
+        let oldest = self.recovery.oldest().take(2).flatten();
+        let oldest: Vec<SentFrame> =
+            oldest.filter(|frame| !matches!(frame, SentFrame::MtuProbe { .. })).cloned().collect();
         for frame in oldest {
             self.frame_lost(frame);
         }
@@ -437,6 +483,7 @@ impl Session {
             data_bytes_resent: self.outbound.data_bytes_resent,
             transfers_cancelled: self.outbound.cancelled,
             rtt: self.recovery.rtt().measured(),
+            payload_max: self.path_mtu.payload_max(),
             window_bytes: self.congestion.window(),
             in_flight_bytes: self.recovery.bytes_in_flight(),
             inbound_bytes: self.inbound.held_bytes(),

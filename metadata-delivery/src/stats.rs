@@ -18,6 +18,8 @@ pub struct Stats {
     pub packets_without_room: u64,
     /// Packets taken for lost.
     pub packets_lost: u64,
+    /// Probes of the path MTU written; their loss is not counted with that of packets.
+    pub mtu_probes_sent: u64,
     /// Packets taken for lost that were only late.
     pub packets_late: u64,
     /// Times the probe timer fired.
@@ -36,6 +38,8 @@ pub struct Stats {
     pub transfers_cancelled: u64,
     /// Smoothed round-trip time, once measured.
     pub rtt: Option<Duration>,
+    /// Longest packet written, probes of the path MTU apart, in bytes.
+    pub payload_max: usize,
     /// Congestion window, in bytes.
     pub window_bytes: usize,
     /// Bytes sent and neither acknowledged nor lost.

@@ -38,6 +38,8 @@ use crate::status::{LinkState, LinkStatus};
 /// that was restarted in the middle of one knows nothing of it and stays silent, so waiting the
 /// channel's full minute would keep the agent away for that long.
 const HANDSHAKE_MS_MAX: u64 = 15_000;
+/// Largest datagram to try on a path, in bytes: IPv6 over Ethernet.
+const DATAGRAM_BYTES_MAX: usize = 1_452;
 /// How long to go on saying goodbye.
 const GOODBYE_MS_MAX: u64 = 1_000;
 
@@ -413,6 +415,9 @@ impl Link {
             now,
             SessionConfig {
                 payload_max: channel.driver.message_size_max(channel.id),
+                payload_search_max: Some(
+                    channel.driver.message_size_for(channel.id, DATAGRAM_BYTES_MAX),
+                ),
                 keep_alive: Some(keep_alive),
                 peer_timeout,
                 initial_rtt: established.round_trip.unwrap_or(default.initial_rtt),
@@ -602,7 +607,8 @@ impl Channel {
             if !session.poll_transmit(now, number, &mut packet) {
                 break;
             }
-            if let Err(error) = self.driver.send(now, self.id, &packet) {
+            let fits = session.payload_max();
+            if let Err(error) = self.driver.send_on_path(now, self.id, &packet, fits) {
                 tracing::debug!(%error, "packet not sent");
                 break;
             }

@@ -14,7 +14,8 @@ const ACK_SHARE: usize = 4;
 const ACK_REPEATED_BYTES_MAX: usize = 32;
 
 impl Session {
-    /// Writes the next packet, at most `payload_max` bytes, into `out`, which is cleared first.
+    /// Writes the next packet into `out`, which is cleared first: at most
+    /// [`payload_max`](Self::payload_max) bytes, or longer if it is a probe of the path MTU.
     /// `packet_number` is the number the channel will give it: higher than any before. False:
     /// nothing to send now, and the number is still free.
     ///
@@ -35,7 +36,10 @@ impl Session {
             }
             _ => {}
         }
-        let mut packet = Packet::new(out, self.config.payload_max);
+        if let Some(bytes) = self.mtu_probe_due(now) {
+            return self.write_mtu_probe(now, packet_number, bytes, out);
+        }
+        let mut packet = Packet::new(out, self.packet_bytes_max());
         let acked = match self.phase {
             Phase::Open => self.write_open(now, &mut packet),
             Phase::Closing(_) => self.write_closing(now, &mut packet),
@@ -46,16 +50,60 @@ impl Session {
             return false;
         }
         if !sent.is_empty() {
-            self.received.asked();
             sent.extend(acked.map(|largest| SentFrame::Ack { largest }));
+        }
+        self.note_sent(now, packet_number, bytes, sent);
+        true
+    }
+
+    fn note_sent(&mut self, now: Instant, number: u64, bytes: usize, sent: Vec<SentFrame>) {
+        if !sent.is_empty() {
+            self.received.asked();
             let window = self.congestion.window();
             let round_trip = self.recovery.rtt().measured();
             let slow_start = self.congestion.in_slow_start();
             self.pacer.on_sent(now, bytes, window, round_trip, slow_start);
         }
-        self.recovery.on_sent(now, packet_number, bytes, sent);
+        self.recovery.on_sent(now, number, bytes, sent);
         self.counters.packets_sent += 1;
         self.counters.bytes_sent += bytes as u64;
+    }
+
+    /// How long a packet may be. When nothing comes back, what is sent to find out why has to fit
+    /// whatever the path has become.
+    fn packet_bytes_max(&self) -> usize {
+        let silent = self.recovery.probe_owed() && self.recovery.timeouts() >= 2;
+        if silent { self.path_mtu.floor() } else { self.path_mtu.payload_max() }
+    }
+
+    /// The size of a probe of the path MTU that may leave now. Only with much to send, as nobody
+    /// else gains by it, and only when the peer needs no HELLO in it.
+    fn mtu_probe_due(&mut self, now: Instant) -> Option<usize> {
+        let greeted = self.greeting.hello(&self.config.limits).is_none();
+        let useful = self.outbound.has_something()
+            && self.outbound.bytes() > self.path_mtu.payload_max()
+            && matches!(self.phase, Phase::Open);
+        if !greeted || !useful || self.recovery.probe_owed() || !self.may_send(now) {
+            return None;
+        }
+        self.path_mtu.probe_size(now)
+    }
+
+    fn write_mtu_probe(
+        &mut self,
+        now: Instant,
+        packet_number: u64,
+        bytes: usize,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        let mut packet = Packet::new(out, bytes);
+        // It always fits.
+        let _ = packet.push(&Frame::Ping, SentFrame::MtuProbe { bytes });
+        packet.pad();
+        let (bytes, sent) = packet.finish();
+        self.path_mtu.probe_sent();
+        self.counters.mtu_probes_sent += 1;
+        self.note_sent(now, packet_number, bytes, sent);
         true
     }
 

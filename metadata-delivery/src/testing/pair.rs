@@ -270,7 +270,9 @@ impl Pair {
         let side = &mut self.sides[end as usize];
         let mut packet = Vec::new();
         while side.session.poll_transmit(self.now, side.next_number, &mut packet) {
-            assert!(!packet.is_empty() && packet.len() <= side.config.payload_max);
+            let SessionConfig { payload_max, payload_search_max, .. } = side.config;
+            let limit = payload_search_max.unwrap_or(payload_max).max(payload_max);
+            assert!(!packet.is_empty() && packet.len() <= limit);
             let mut datagram = side.next_number.to_be_bytes().to_vec();
             datagram.extend_from_slice(&packet);
             self.links[end as usize].push(self.now, datagram);

@@ -159,6 +159,9 @@ fn next_frame<'a>(reader: &mut Reader<'a>) -> Result<Frame<'a>, PacketError> {
     Frame::read(kind, body)
 }
 
+/// Type and length of a frame, as we write them.
+const FRAME_HEADER_BYTES: usize = 3;
+
 /// Writes a frame whose body comes from `body`; its length is filled in afterwards.
 fn framed(out: &mut Vec<u8>, kind: u64, body: impl FnOnce(&mut Vec<u8>)) {
     varint::put(out, kind);
@@ -170,6 +173,13 @@ fn framed(out: &mut Vec<u8>, kind: u64, body: impl FnOnce(&mut Vec<u8>)) {
     let [high, low] = (length as u16 | 0x4000).to_be_bytes();
     out[length_at] = high;
     out[length_at + 1] = low;
+}
+
+/// Appends one PADDING frame of `bytes` bytes in all, if there can be one.
+pub(crate) fn write_padding(out: &mut Vec<u8>, bytes: usize) {
+    if let Some(body) = bytes.checked_sub(FRAME_HEADER_BYTES) {
+        framed(out, kind::PADDING, |out| out.resize(out.len() + body, 0));
+    }
 }
 
 fn malformed(frame: &'static str, what: &'static str) -> PacketError {

@@ -68,6 +68,8 @@ pub struct Config {
     pub results_per_agent_max: u64,
     /// Agents connected at once.
     pub agents_max: usize,
+    /// Largest datagram to try on a path, in bytes of UDP payload.
+    pub datagram_bytes_max: usize,
     /// Silence after which an agent is asked for a sign of life.
     pub keep_alive: Duration,
     /// Silence after which an agent counts as gone.
@@ -242,6 +244,7 @@ impl Default for Config {
             result_bytes_max: 0,
             results_per_agent_max: 0,
             agents_max: 0,
+            datagram_bytes_max: 0,
             keep_alive: Duration::ZERO,
             peer_timeout: Duration::ZERO,
             drain_timeout: Duration::ZERO,

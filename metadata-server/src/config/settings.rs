@@ -130,6 +130,13 @@ pub const SETTINGS: &[Setting] = &[
         apply: |c, v| v.count(1, 10_000_000).map(|n| c.agents_max = n as usize),
     },
     Setting {
+        key: "datagram_bytes_max",
+        form: "BYTES",
+        help: "Largest datagram to try on a path; 8952 where all of it has jumbo frames",
+        default: Some("1452"),
+        apply: |c, v| v.count(1_200, 65_507).map(|n| c.datagram_bytes_max = n as usize),
+    },
+    Setting {
         key: "keep_alive",
         form: "TIME",
         help: "Silence after which an agent is asked for a sign of life",

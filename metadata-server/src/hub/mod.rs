@@ -169,6 +169,7 @@ impl HubChannels {
             keep_alive: config.keep_alive,
             peer_timeout: config.peer_timeout,
             results_per_agent_max: config.results_per_agent_max,
+            datagram_bytes_max: config.datagram_bytes_max,
             agent: Limits {
                 document_bytes_max: config.result_bytes_max,
                 outbound_bytes_max: config.document_bytes_max + OUTBOUND_SPARE_BYTES,

@@ -50,6 +50,8 @@ pub(super) struct SessionLimits {
     pub(super) keep_alive: Duration,
     pub(super) peer_timeout: Duration,
     pub(super) results_per_agent_max: u64,
+    /// Largest datagram to try on a path.
+    pub(super) datagram_bytes_max: usize,
     /// For agents that are known.
     pub(super) agent: Limits,
 }
@@ -245,6 +247,9 @@ impl Shell {
             clock::now(),
             SessionConfig {
                 payload_max: self.driver.message_size_max(association),
+                payload_search_max: Some(
+                    self.driver.message_size_for(association, self.limits.datagram_bytes_max),
+                ),
                 keep_alive: Some(self.limits.keep_alive),
                 peer_timeout: self.limits.peer_timeout,
                 initial_rtt: established.round_trip.unwrap_or(default.initial_rtt),
@@ -464,7 +469,8 @@ fn send_burst(
         if !link.session.poll_transmit(now, number, packet) {
             return false;
         }
-        match driver.send(now, link.association, packet) {
+        let fits = link.session.payload_max();
+        match driver.send_on_path(now, link.association, packet, fits) {
             Ok(used) => debug_assert_eq!(used, number, "packet and record numbers agree"),
             Err(error) => {
                 tracing::debug!(peer = peer.0, %error, "packet not sent");
