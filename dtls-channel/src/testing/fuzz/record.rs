@@ -5,7 +5,9 @@ use ring::digest;
 
 use super::{byte, bytes, word};
 use crate::crypto::{CipherSuite, TrafficKey};
-use crate::record::{CONTENT_BYTES_MAX, ConnectionId, HEADER_LEN, ReadKeys, Records, WriteKeys};
+use crate::record::{
+    CONTENT_BYTES_MAX, ConnectionId, HEADER_LEN, ID_AT, ReadKeys, Record, Records, WriteKeys,
+};
 use crate::stats::DropCause;
 use crate::wire::ContentType;
 
@@ -13,12 +15,13 @@ use crate::wire::ContentType;
 /// records are lost, repeated, reordered and bent. A record is opened exactly if it is genuine, not
 /// opened before and within the window, and then to what was sealed.
 ///
-/// Layout: suite, window and size limit 1; then operations, see the source.
+/// Layout: suite, window, size limit and connection id 1; then operations, see the source.
 ///
 /// # Panics
 /// When a rule is broken.
 pub fn record(input: &[u8]) {
-    split(input);
+    split(input, 0);
+    split(input, ID.len());
     // Each input has its own key: a fuzzer remembers what it saw compared, so that with one key for
     // all it soon knows genuine records by heart.
     let secret = digest::digest(&digest::SHA256, input);
@@ -49,9 +52,9 @@ pub fn record(input: &[u8]) {
 }
 
 /// The records of a datagram are its beginning, and what is left is no record.
-fn split(datagram: &[u8]) {
+fn split(datagram: &[u8], id_length: usize) {
     let mut copy = datagram.to_vec();
-    let mut records = Records::new(&mut copy);
+    let mut records = Records::with_id_length(&mut copy, id_length);
     let mut again = Vec::new();
     for record in records.by_ref() {
         assert!(record.sequence < 1 << 48);
@@ -60,12 +63,15 @@ fn split(datagram: &[u8]) {
     assert!(datagram.starts_with(&again));
     let rest = &datagram[again.len()..];
     assert_eq!(records.has_rest(), !rest.is_empty());
-    if let Some(header) = rest.first_chunk::<HEADER_LEN>() {
-        let length = usize::from(u16::from_be_bytes([header[11], header[12]]));
-        assert!(HEADER_LEN + length > rest.len(), "a whole record was left");
+    let id_length = if rest.first() == Some(&ContentType::TLS12_CID.0) { id_length } else { 0 };
+    if let Some(&[l0, l1]) = rest.get(ID_AT + id_length..).and_then(|rest| rest.first_chunk()) {
+        let length = usize::from(u16::from_be_bytes([l0, l1]));
+        assert!(HEADER_LEN + id_length + length > rest.len(), "a whole record was left");
     }
 }
 
+/// The connection id, where there is one.
+const ID: [u8; 8] = *b"fuzzed!!";
 /// Sealed records kept for later.
 const RECORDS_KEPT_MAX: usize = 64;
 
@@ -76,6 +82,8 @@ struct Channel {
     window: u64,
     /// The longest content that the reader takes.
     content_max: u16,
+    /// What every record carries; empty for nothing.
+    id: ConnectionId,
     sealed: Vec<Sealed>,
     opened: BTreeSet<u64>,
 }
@@ -93,24 +101,33 @@ impl Channel {
         let suite = CipherSuite::ALL[usize::from(choice) % CipherSuite::ALL.len()];
         let window = [64, 128, 1_024][usize::from(choice >> 4 & 3) % 3];
         let content_max = if choice & 0x40 == 0 { CONTENT_BYTES_MAX } else { 200 };
+        let id = if choice & 0x80 == 0 {
+            ConnectionId::EMPTY
+        } else {
+            ConnectionId::new(&ID).unwrap_or_default()
+        };
         let key = || {
             let (key, iv) = (&secret[..suite.key_len()], &secret[..suite.fixed_iv_len()]);
             TrafficKey::new(suite, key, iv)
         };
         Self {
-            write: WriteKeys::new(key(), ConnectionId::EMPTY, CONTENT_BYTES_MAX),
-            read: ReadKeys::new(key(), ConnectionId::EMPTY, window, content_max),
+            write: WriteKeys::new(key(), id.clone(), CONTENT_BYTES_MAX),
+            read: ReadKeys::new(key(), id.clone(), window, content_max),
             window: window.into(),
             content_max,
+            id,
             sealed: Vec::new(),
             opened: BTreeSet::new(),
         }
     }
 
     fn seal(&mut self, kind: ContentType, content: &[u8]) {
+        // Inside a record with an id the type ends the content, so it cannot be zero.
+        let kind = if self.id.is_empty() { kind } else { ContentType(kind.0.max(1)) };
         let mut bytes = Vec::new();
         let sequence = self.write.next_sequence();
-        let refused = content.len() > CONTENT_BYTES_MAX.into() || self.write.remaining() == 0;
+        let inner = content.len() + usize::from(!self.id.is_empty());
+        let refused = inner > CONTENT_BYTES_MAX.into() || self.write.remaining() == 0;
         let sealed = self.write.seal(kind, content, &mut bytes);
         if refused {
             assert!(sealed.is_none() && bytes.is_empty(), "{} bytes", content.len());
@@ -139,10 +156,15 @@ impl Channel {
         !self.opened.contains(&sequence) && newest.is_none_or(|n| sequence + self.window > n)
     }
 
+    fn first_record<'a>(&self, datagram: &'a mut [u8]) -> Option<Record<'a>> {
+        Records::with_id_length(datagram, self.id.len()).next()
+    }
+
     fn open_genuine(&mut self, which: usize) {
         let Some(Sealed { mut bytes, kind, sequence, content }) = self.pick(which) else { return };
         let may_open = self.may_open(sequence);
-        let record = Records::new(&mut bytes).next().expect("a sealed record is a record");
+        let record = self.first_record(&mut bytes).expect("a sealed record is a record");
+        assert_eq!(record.id, self.id.as_bytes());
         assert_eq!((record.epoch, record.sequence), (1, sequence));
         match self.read.open(record) {
             Ok(opened) => {
@@ -157,8 +179,10 @@ impl Channel {
                 assert!(may_open && content.len() > self.content_max.into());
                 self.opened.insert(sequence);
             }
-            // The one type that means something else, as no id is agreed on here.
-            Err(DropCause::WrongConnectionId) => assert_eq!(kind, ContentType::TLS12_CID),
+            // The one type that means something else where no id is agreed on.
+            Err(DropCause::WrongConnectionId) => {
+                assert!(self.id.is_empty() && kind == ContentType::TLS12_CID);
+            }
             Err(cause) => {
                 assert_eq!((cause, may_open), (DropCause::Replayed, false), "record {sequence}");
             }
@@ -182,7 +206,7 @@ impl Channel {
     /// The first record of `bytes` is not genuine, so nothing comes of it; least of all does it
     /// move the window, which would show at the next genuine one.
     fn refuse(&mut self, bytes: &mut [u8]) {
-        if let Some(record) = Records::new(bytes).next() {
+        if let Some(record) = self.first_record(bytes) {
             let sequence = record.sequence;
             assert!(self.read.open(record).is_err(), "a forged record {sequence} was opened");
         }

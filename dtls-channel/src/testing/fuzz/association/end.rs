@@ -30,6 +30,8 @@ pub(super) struct End {
     conn: Connection,
     sink: Sink,
     config: Arc<Config>,
+    /// Kept here, as a closed end has forgotten it.
+    id_length: usize,
     began_at: Instant,
     mtu: usize,
     /// What the application sent, by record number.
@@ -62,6 +64,7 @@ impl End {
 
     fn new(now: Instant, conn: Connection, sink: Sink, config: Arc<Config>) -> Self {
         Self {
+            id_length: conn.own_connection_id().len(),
             conn,
             sink,
             mtu: config.mtu,
@@ -145,7 +148,17 @@ impl End {
             }
             Phase::Open => {
                 let kind = self.conn.next_timeout().map(|(_, kind)| kind);
-                assert!(matches!(kind, None | Some(TimerKind::LastFlight)), "{kind:?}");
+                assert!(
+                    !matches!(
+                        kind,
+                        Some(
+                            TimerKind::FlightResend
+                                | TimerKind::HandshakeGiveUp
+                                | TimerKind::AlertGrace
+                        )
+                    ),
+                    "{kind:?}"
+                );
             }
             Phase::Closed => assert_eq!(self.conn.next_timeout(), None),
         }
@@ -154,7 +167,13 @@ impl End {
         assert!(early <= EARLY_BYTES_MAX, "{early} bytes of early records");
     }
 
-    pub(super) fn take_datagrams(&mut self) -> Vec<Vec<u8>> {
+    /// Length of what the peer puts on its records once both have agreed on it.
+    pub(super) fn id_length(&self) -> usize {
+        self.id_length
+    }
+
+    /// What was sent. `id_length` is the peer's.
+    pub(super) fn take_datagrams(&mut self, id_length: usize) -> Vec<Vec<u8>> {
         let mut all = Vec::new();
         while let Some((transmit, bytes)) = self.sink.outbox.front() {
             let size = transmit.segment_size.unwrap_or(bytes.len());
@@ -162,15 +181,15 @@ impl End {
             self.sink.outbox.pop();
         }
         for datagram in &all {
-            self.check_datagram(datagram.clone());
+            self.check_datagram(datagram.clone(), id_length);
         }
         all
     }
 
-    fn check_datagram(&mut self, mut datagram: Vec<u8>) {
+    fn check_datagram(&mut self, mut datagram: Vec<u8>, id_length: usize) {
         let length = datagram.len();
         assert!(length <= self.mtu, "{length} bytes, more than {}", self.mtu);
-        let mut records = Records::new(&mut datagram);
+        let mut records = Records::with_id_length(&mut datagram, id_length);
         for record in records.by_ref() {
             let number = (record.epoch, record.sequence);
             assert!(self.numbers.insert(number), "record number {number:?} was used twice");

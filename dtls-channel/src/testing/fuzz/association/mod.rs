@@ -18,7 +18,7 @@ use crate::config::{ClientCertificate, Config, ConnectionIdMode, MTU_MIN};
 use crate::crypto::{CipherSuite, Group};
 use crate::error::CloseReason;
 use crate::event::Phase;
-use crate::record::Records;
+use crate::record::{ConnectionId, Records};
 use crate::resumption::Session;
 use crate::testing::AcceptAnyone;
 
@@ -116,8 +116,9 @@ impl World {
             }
             Operation::OneRecord(side, choice, record) => {
                 if let Some((generation, mut datagram)) = self.copy(side.other(), choice) {
-                    let records: Vec<_> =
-                        Records::new(&mut datagram).map(|record| record.to_bytes()).collect();
+                    let id_length = self.ends[side.index()].id_length();
+                    let records = Records::with_id_length(&mut datagram, id_length);
+                    let records: Vec<_> = records.map(|record| record.to_bytes()).collect();
                     if let Some(at) = usize::from(record.0).checked_rem(records.len()) {
                         self.deliver(side, generation, records[at].clone());
                     }
@@ -209,8 +210,9 @@ impl World {
     /// What the ends have sent goes into the bags, and what they know is compared.
     fn collect(&mut self) {
         for side in [Side::Client, Side::Server] {
+            let id_length = self.ends[side.other().index()].id_length();
             let bag = &mut self.bags[side.index()];
-            for datagram in self.ends[side.index()].take_datagrams() {
+            for datagram in self.ends[side.index()].take_datagrams(id_length) {
                 bag.push_back((self.generation, datagram));
                 if bag.len() > BAG_DATAGRAMS_MAX {
                     bag.pop_front();
@@ -330,7 +332,6 @@ fn configs([first, second]: [u8; 2]) -> [Config; 2] {
     ];
     let config = |identity: Identity| {
         let config = Config::new(identity.credentials(), Arc::new(AcceptAnyone))
-            .with_connection_id(ConnectionIdMode::Off)
             .with_suites(&suites[pick(first >> 4 & 3) % 3..])
             .with_groups(&groups[pick(first >> 6) % 3..])
             .with_client_certificate(modes[pick(second >> 6)]);
@@ -342,6 +343,16 @@ fn configs([first, second]: [u8; 2]) -> [Config; 2] {
         }
     };
     let mut ends = [config(client[pick(first & 3)]), config(server[pick(first >> 2 & 3)])];
+    let given = ConnectionIdMode::Given(ConnectionId::new(b"given").unwrap_or_default());
+    let ids = match second >> 4 & 3 {
+        0 => [ConnectionIdMode::Off, ConnectionIdMode::ByRole],
+        1 => [ConnectionIdMode::ByRole, ConnectionIdMode::ByRole],
+        2 => [ConnectionIdMode::Made, ConnectionIdMode::Made],
+        _ => [given, ConnectionIdMode::Empty],
+    };
+    for (end, id) in ends.iter_mut().zip(ids) {
+        *end = end.clone().with_connection_id(id);
+    }
     if second & 4 != 0 {
         ends[0] = ends[0].clone().asking_for_tickets();
     }

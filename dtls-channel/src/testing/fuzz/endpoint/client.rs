@@ -19,6 +19,8 @@ pub(super) struct Client {
     pub(super) agreed: Option<[u8; 16]>,
     pub(super) resumed: bool,
     pub(super) session: Option<Session>,
+    /// Messages from the server.
+    pub(super) heard: usize,
 }
 
 /// What both sides can derive and nobody else.
@@ -51,7 +53,16 @@ impl Client {
             Some(session) => Connection::resume(now, id, path, config, session, &mut sink),
         };
         let conn = conn.expect("randomness");
-        Self { conn, sink, born, sent: Vec::new(), agreed: None, resumed: false, session: None }
+        Self {
+            conn,
+            sink,
+            born,
+            sent: Vec::new(),
+            agreed: None,
+            resumed: false,
+            session: None,
+            heard: 0,
+        }
     }
 
     pub(super) fn phase(&self) -> Phase {
@@ -110,8 +121,9 @@ impl Client {
                 Event::Message { data, .. } => {
                     assert!(self.agreed.is_some(), "a message before the handshake is over");
                     assert!(data.iter().all(|b| *b == 0xee), "the server did not send this");
+                    self.heard += 1;
                 }
-                Event::PathChanged { .. } => panic!("nobody has agreed on ids"),
+                Event::PathChanged { .. } => panic!("the server does not move"),
                 Event::Closed(_) => {}
             }
         }

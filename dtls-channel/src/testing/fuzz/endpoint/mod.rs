@@ -15,13 +15,13 @@ use self::client::{Client, exported};
 use self::operation::{Operation, split_hello};
 use super::identity::Identity;
 use super::session::ticket_keys;
-use crate::config::{Config, ConnectionIdMode};
+use crate::config::Config;
 use crate::endpoint::{Endpoint, EndpointConfig};
 use crate::event::{AssociationId, Event, Phase};
 use crate::testing::AcceptAnyone;
 
 /// One server under a script. Nothing is kept of an address that has not heard an answer, and it is
-/// sent no more than came from it; caps hold, tables agree with each other, nothing is delivered that
+/// sent no more than came from it, or three times that to learn whether a client has moved there; caps hold, tables agree with each other, nothing is delivered that
 /// no client sent, nothing twice; and when all is over, the next client gets through.
 ///
 /// Layout: operations, see `operation.rs`.
@@ -47,6 +47,9 @@ const ASSOCIATIONS_MAX: usize = 6;
 const HALF_OPEN_MAX: usize = 3;
 const BAG_DATAGRAMS_MAX: usize = 48;
 const ROUNDS_MAX: usize = 60;
+/// How often a client says something until the server must have followed it, and when.
+const MOVES_MAX: usize = 6;
+const MOVE_INTERVAL: Duration = Duration::from_secs(20);
 /// Longer than any handshake lasts.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(400);
 
@@ -72,7 +75,8 @@ struct World {
 
 #[derive(Default)]
 struct Traffic {
-    bytes_in: usize,
+    /// What may be sent there, by what came from there, and what was.
+    allowance: usize,
     bytes_out: usize,
     /// True once anything from the server was delivered there.
     has_heard: bool,
@@ -81,7 +85,8 @@ struct Traffic {
 /// The server's side of one.
 #[derive(Default)]
 struct Association {
-    is_open: bool,
+    /// Once it is open, what it agreed on.
+    agreed: Option<[u8; 16]>,
     is_over: bool,
     received: BTreeSet<u64>,
 }
@@ -112,7 +117,6 @@ impl World {
             ..EndpointConfig::default()
         };
         let client = Config::new(Identity::Client.credentials(), Arc::new(AcceptAnyone))
-            .with_connection_id(ConnectionIdMode::Off)
             .asking_for_tickets();
         Self {
             now,
@@ -221,14 +225,16 @@ impl World {
     /// A datagram reaches the server. Before an address has heard anything it can have no cookie,
     /// so nobody is remembered there and it gets no more than it sent.
     fn reach_server(&mut self, from: usize, mut datagram: Vec<u8>) {
-        let length = datagram.len();
-        self.traffic[from].bytes_in += length;
+        // RFC 9853 allows a check of an address three times what came from there.
+        let is_protected = datagram.get(3..5).is_some_and(|epoch| epoch != [0, 0]);
+        let allowance = datagram.len() * if is_protected { 3 } else { 1 };
+        self.traffic[from].allowance += allowance;
         let before = self.server.stats().bytes_out;
         let path = address(from).into();
         self.server.handle_datagram(self.now, path, &mut datagram);
         let answered = (self.server.stats().bytes_out - before) as usize;
-        if !self.traffic[from].has_heard {
-            assert!(answered <= length, "{answered} bytes in answer to {length}");
+        if !self.traffic[from].has_heard && !is_protected {
+            assert!(answered <= allowance, "{answered} bytes in answer to {allowance}");
         }
         self.settle();
     }
@@ -247,7 +253,7 @@ impl World {
 
     fn open_association(&self, choice: u8) -> Option<AssociationId> {
         let open: Vec<_> =
-            self.associations.iter().filter(|(_, a)| a.is_open && !a.is_over).collect();
+            self.associations.iter().filter(|(_, a)| a.agreed.is_some() && !a.is_over).collect();
         let at = usize::from(choice).checked_rem(open.len())?;
         Some(*open[at].0)
     }
@@ -322,7 +328,7 @@ impl World {
         }
         self.server.check_tables();
         for (at, traffic) in self.traffic.iter().enumerate().filter(|(_, t)| !t.has_heard) {
-            assert!(traffic.bytes_out <= traffic.bytes_in, "more for {at} than from it");
+            assert!(traffic.bytes_out <= traffic.allowance, "more for {at} than from it");
             assert!(!self.server.remembers(address(at)), "{at} has no cookie");
         }
     }
@@ -333,33 +339,76 @@ impl World {
             assert!(!association.is_over, "{event:?} behind the end of {id}");
             match event {
                 Event::Established(established) => {
-                    assert!(!std::mem::replace(&mut association.is_open, true), "opened twice");
                     assert!(established.incoming);
                     let exported = exported(&established);
                     assert!(
                         !established.resumed || self.clients_agreed.contains(&exported),
                         "resumed with somebody who is no client"
                     );
+                    assert_eq!(association.agreed.replace(exported), None, "opened twice");
                     self.agreed.insert(exported);
                 }
                 Event::Message { sequence, data } => {
-                    assert!(association.is_open, "a message before {id} is open");
+                    assert!(association.agreed.is_some(), "a message before {id} is open");
                     assert!(association.received.insert(sequence), "{sequence} came twice");
                     let sent = self.clients.iter().flatten().any(|c| c.has_sent(sequence, &data));
                     // Of a client that is gone nothing is known any more but its mark.
                     assert!(sent || client::is_marked(&data, self.born), "{data:02x?} of nobody");
                 }
-                Event::PathChanged { .. } => panic!("nobody has agreed on ids"),
+                Event::PathChanged { new, .. } => {
+                    assert!(association.agreed.is_some(), "{id} moves before it is open");
+                    assert!(self.traffic[place(new)].has_heard, "{new} was not asked");
+                }
                 Event::Closed(_) => association.is_over = true,
             }
         }
     }
 
-    /// When all that is under way has ended, the next client opens.
+    /// The network is well from here on.
     fn heal(&mut self) {
         (self.up, self.down) = Default::default();
         self.exchange();
         self.advance(HANDSHAKE_MAX);
+        self.reach_everybody();
+        self.let_the_next_one_in();
+    }
+
+    /// Whatever was forged and wherever clients have gone: what is open carries messages both ways,
+    /// a while after the client has shown itself.
+    fn reach_everybody(&mut self) {
+        for _ in 0..MOVES_MAX {
+            (0..CLIENTS).for_each(|client| self.apply(Operation::ClientSends(client, 1)));
+            let end = self.now + MOVE_INTERVAL;
+            self.exchange();
+            while self.next_timeout().is_some_and(|at| at <= end) {
+                self.next_timer();
+                self.exchange();
+            }
+            self.now = end;
+        }
+        for client in 0..CLIENTS {
+            let Some((agreed, heard)) = self.open_client(client) else { continue };
+            let mut open = self.associations.iter().filter(|(_, a)| !a.is_over);
+            let Some((&id, association)) = open.find(|(_, a)| a.agreed == Some(agreed)) else {
+                continue;
+            };
+            let said = association.received.len();
+            assert!(self.server.send(id, &[0xee]).is_ok(), "{id} cannot send");
+            self.apply(Operation::ClientSends(client, 1));
+            self.exchange();
+            assert_eq!(self.associations[&id].received.len(), said + 1, "{id} hears nothing");
+            let now = self.open_client(client).map(|(_, heard)| heard);
+            assert_eq!(now, Some(heard + 1), "the client of {id} hears nothing");
+        }
+    }
+
+    fn open_client(&self, client: usize) -> Option<([u8; 16], usize)> {
+        let client = self.clients[client].as_ref().filter(|c| c.phase() == Phase::Open)?;
+        client.agreed.map(|agreed| (agreed, client.heard))
+    }
+
+    /// When all that was under way has ended, the next client opens.
+    fn let_the_next_one_in(&mut self) {
         self.clients = Default::default();
         (self.up, self.down) = Default::default();
         assert_eq!(self.server.half_open(), 0, "a handshake that does not end");

@@ -119,7 +119,7 @@ fn records() -> Vec<Seed> {
         seeds.push((format!("datagram-{number}"), datagram));
     }
     for suite in 0..3 {
-        for window in 0..3u8 {
+        for window in [0, 1, 2, 8, 12u8] {
             let mut script = vec![suite | window << 4];
             for n in 0..6 {
                 script.extend([0, 23, 3, n, n, n]); // seal three bytes

@@ -72,7 +72,16 @@ pub(super) fn associations() -> Vec<Seed> {
         ("raw", "raw 14 22 254 253 0 0 0 0 0 0 0 0 0 1 0 exchange mtu 250 exchange"),
         ("other-life", "exchange send 5 exchange anew replay 1 REPLAY 0 exchange replay 3"),
     ];
-    let settings = [[0, 0], [0, 13], [0x90, 13], [0x4a, 14], [0xff, 15], [5, 0x8c], [0x20, 0xcd]];
+    let settings = [
+        [0, 0],
+        [0, 13],
+        [0x90, 0x1d],
+        [0x4a, 0x2e],
+        [0xff, 0x3f],
+        [5, 0x9c],
+        [0x20, 0xed],
+        [0, 0x30],
+    ];
     let mut seeds = Vec::new();
     for (name, script) in scripts {
         for (number, setting) in settings.iter().enumerate() {
@@ -128,6 +137,14 @@ pub(super) fn endpoints() -> Vec<Seed> {
         ("again", "connect 0 exchange connect 0 up down again 0 up exchange send 0 1 exchange"),
         ("resumed", "connect 0 exchange connect 0 exchange connect 0 exchange send 0 8 exchange"),
         ("moved", "connect 0 exchange move 0 5 send 0 4 exchange answer 0 7 exchange"),
+        (
+            "moved-twice",
+            "connect 0 exchange move 0 5 send 0 4 up timer timer timer move 0 6 send 0 1 exchange",
+        ),
+        (
+            "stolen",
+            "connect 0 exchange send 0 4 spoof 0 8 timer timer down timer spoof 0 9 up timer exchange",
+        ),
         ("raw", "raw 1 3 1 2 3 raw 9 14 22 254 253 0 0 0 0 0 0 0 0 0 1 1"),
         ("old-cookie", "connect 0 up down wait 255 wait 255 up exchange timer exchange"),
     ];
