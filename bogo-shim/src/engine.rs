@@ -2,11 +2,11 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use dtls_channel::{
-    AssociationId, Config, ConnectError, Connection, Drops, Endpoint, EndpointConfig, Event,
-    Outbox, SendError, Session, Sink,
+    AlertDescription, AssociationId, Config, ConnectError, Connection, Drops, Endpoint,
+    EndpointConfig, Event, Outbox, SendError, Session, Sink,
 };
 
 /// The two ways to use the engine, with the same face. There is one peer, so its association needs
@@ -105,6 +105,28 @@ impl Engine {
             Self::BehindEndpoint { endpoint, id, .. } => {
                 if let Some(id) = *id {
                     endpoint.set_path_mtu(id, bytes);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn set_first_resend(&mut self, first: Duration) {
+        match self {
+            Self::Alone(connection, _) => connection.set_first_resend(first),
+            Self::BehindEndpoint { endpoint, id, .. } => {
+                if let Some(id) = *id {
+                    endpoint.set_first_resend(id, first);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn close_with_alert(&mut self, what: AlertDescription) {
+        match self {
+            Self::Alone(connection, sink) => connection.close_with_alert(what, sink),
+            Self::BehindEndpoint { endpoint, id, .. } => {
+                if let Some(id) = *id {
+                    endpoint.close_with_alert(id, what);
                 }
             }
         }

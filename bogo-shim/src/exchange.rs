@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dtls_channel::{
-    CloseReason, Config, ConnectError, Drops, Established, Event, SendError, Session,
+    AlertDescription, CloseReason, Config, ConnectError, Drops, Established, Event, SendError,
+    Session,
 };
 
 use crate::engine::Engine;
@@ -31,9 +32,9 @@ pub(crate) enum ExchangeError {
     /// What was negotiated is not what the test expects.
     #[error("unexpected: {0}")]
     Unexpected(String),
-    /// The test changes something that the engine cannot change on the way.
-    #[error("the engine cannot change {0} of a running handshake")]
-    Unchangeable(&'static str),
+    /// The test is about what the peer makes of our alert.
+    #[error("ended by an alert, as told")]
+    AlertSent,
     #[error(transparent)]
     Send(#[from] SendError),
     #[error(transparent)]
@@ -103,7 +104,7 @@ impl Exchange<'_> {
                 }
                 Frame::ExpectTimeout(expected) => self.check_timeout(expected)?,
                 Frame::Mtu(bytes) => self.engine.set_path_mtu(bytes),
-                Frame::FirstResend => return Err(ExchangeError::Unchangeable("the timers")),
+                Frame::FirstResend(first) => self.engine.set_first_resend(first),
             }
         }
     }
@@ -134,6 +135,10 @@ impl Exchange<'_> {
                     self.open = true;
                     self.check(&established)?;
                     self.send_first(&established)?;
+                    if self.settings.sends_alert {
+                        self.engine.close_with_alert(AlertDescription::DECOMPRESSION_FAILURE);
+                        return Err(ExchangeError::AlertSent);
+                    }
                     self.session = established.session;
                 }
                 Event::Message { data, .. } => {

@@ -20,7 +20,7 @@ pub(crate) enum Frame {
     /// The next timer must be due after so long; `None`: there must be no timer.
     ExpectTimeout(Option<Duration>),
     /// Flights are sent again after another time, from here on.
-    FirstResend,
+    FirstResend(Duration),
 }
 
 /// Our end of the connection with the runner.
@@ -70,10 +70,7 @@ impl Wire {
                 let nanos = self.u64()?;
                 Frame::ExpectTimeout((nanos != u64::MAX).then(|| Duration::from_nanos(nanos)))
             }
-            b"U" => {
-                self.u32()?;
-                Frame::FirstResend
-            }
+            b"U" => Frame::FirstResend(Duration::from_millis(self.u32()?.into())),
             [other] => return Err(invalid(format!("an unknown frame {other:#04x}"))),
         }))
     }

@@ -47,6 +47,8 @@ pub(crate) struct Settings {
     pub(crate) require_ems: bool,
     pub(crate) expect_no_peer_certificate: bool,
     pub(crate) writes_first: bool,
+    /// Whether the association ends by an alert once it is open.
+    pub(crate) sends_alert: bool,
     pub(crate) export: Option<Export>,
     /// Whether a server gives tickets and a client asks for them.
     pub(crate) tickets: bool,
@@ -86,6 +88,7 @@ impl Options {
             require_ems: false,
             expect_no_peer_certificate: false,
             writes_first: false,
+            sends_alert: false,
             export: None,
             tickets: true,
             reverify_on_resume: false,
@@ -213,6 +216,7 @@ impl Settings {
             "-expect-ticket-renewal" => self.expect_ticket_renewal = true,
             "-no-tls1" | "-no-tls11" | "-no-tls13" => {}
             "-shim-writes-first" => self.writes_first = true,
+            "-send-alert" => self.sends_alert = true,
             "-export-keying-material" => self.export().length = arguments.number()?,
             "-export-label" => self.export().label = arguments.value()?,
             "-export-context" => self.export().context = arguments.value()?,

@@ -289,6 +289,44 @@ fn a_handshake_under_way_follows_the_datagram_size_it_is_told() {
 }
 
 #[test]
+fn a_handshake_under_way_follows_the_resend_time_it_is_told() {
+    let (mut sink, path) = (Sink::default(), ([127, 0, 0, 1], 1));
+    let path = std::net::SocketAddr::from(path).into();
+    let begin = Net::new(0, &LinkConfig::default(), Arc::new(config())).now();
+    let id = AssociationId::STANDALONE;
+    let mut client = Connection::client(begin, id, path, Arc::new(config()), &mut sink).unwrap();
+    let due = |client: &Connection| client.next_timeout().unwrap().0 - begin;
+    let ms = Duration::from_millis;
+    assert_eq!(due(&client), ms(400));
+    client.set_first_resend(ms(100));
+    assert_eq!(due(&client), ms(100), "counted from when the flight was sent");
+    client.handle_timeout(begin + ms(100), &mut sink);
+    assert_eq!(due(&client), ms(100 + 200));
+    client.set_first_resend(ms(500));
+    assert_eq!(due(&client), ms(100 + 1_000), "doubled once, as before");
+    client.set_first_resend(Duration::ZERO);
+    assert_eq!(due(&client), ms(100 + 2 * 10), "never a flood");
+    client.set_first_resend(Duration::MAX);
+    assert_eq!(due(&client), MINUTE, "the end of the handshake stays where it was");
+}
+
+#[test]
+fn an_alert_of_the_applications_choice_ends_both_sides() {
+    for first in [Side::Client, Side::Server] {
+        let mut net = net(3, &LinkConfig::default(), config(), config());
+        assert!(net.run_until(MINUTE, |n| n.both_open()), "{}", net.transcript());
+        let id = net.events.iter().find(|event| event.1 == first).unwrap().2;
+        let endpoint = if first == Side::Client { &mut net.client } else { &mut net.server };
+        endpoint.close_with_alert(id, AlertDescription::ACCESS_DENIED);
+        let other = if first == Side::Client { Side::Server } else { Side::Client };
+        assert!(net.run_until(MINUTE, |n| close_reason(n, other).is_some()));
+        assert_eq!(close_reason(&net, first), Some(&CloseReason::Local));
+        let told = CloseReason::PeerAlert(AlertDescription::ACCESS_DENIED);
+        assert_eq!(close_reason(&net, other), Some(&told));
+    }
+}
+
+#[test]
 fn close_notify_ends_both_sides() {
     let mut net = net(1, &LinkConfig::default(), config(), config());
     assert!(net.run_until(MINUTE, |n| n.both_open()));

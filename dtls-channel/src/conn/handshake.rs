@@ -11,7 +11,7 @@ use super::open::{FATAL, LastFlight, Open};
 use super::path::{self, PathRules};
 use super::record_limits::RecordLimits;
 use super::{client, server};
-use crate::config::Config;
+use crate::config::{Config, RESEND_MIN, WAIT_MAX};
 use crate::crypto::{Exporter, Group, MasterSecret, NoRandom, Randoms};
 use crate::error::{CloseReason, Fault, PeerFault};
 use crate::event::{Established, Path, TimerKind};
@@ -131,6 +131,8 @@ pub(super) struct Core {
     answer_pause: Duration,
     resend_at: Instant,
     interval: Duration,
+    /// What the interval begins with; as configured unless it was set for this handshake.
+    first_resend: Duration,
     /// When the newest flight has waited long enough for its answer.
     give_up_at: Instant,
     /// When the handshake ends whatever progress it makes.
@@ -202,6 +204,7 @@ impl Core {
             answer_pause: timers.first_resend / ANSWER_INTERVAL_SHARE,
             resend_at: now + timers.first_resend,
             interval: timers.first_resend,
+            first_resend: timers.first_resend,
             give_up_at: ends_at.min(now + timers.give_up),
             ends_at,
             doubt: None,
@@ -242,7 +245,7 @@ impl Core {
     pub(super) fn start_flight(&mut self, now: Instant, items: Vec<Item>, sink: &mut Sink) {
         self.flight = Flight::new(items);
         self.answers = self.heard;
-        self.interval = self.config.timers.first_resend;
+        self.interval = self.first_resend;
         self.answer_pause = self.interval / ANSWER_INTERVAL_SHARE;
         self.started_at = now;
         self.resends = 0;
@@ -268,6 +271,18 @@ impl Core {
         self.flight.send(self.path, mtu, &mut self.sequence0, keys, sink);
     }
 
+    /// Lets flights be sent again as if the handshake had begun with this interval.
+    pub(super) fn set_first_resend(&mut self, first: Duration) {
+        let first = first.clamp(RESEND_MIN, WAIT_MAX);
+        // As often doubled as the old one.
+        let scaled =
+            self.interval.as_nanos() * first.as_nanos() / self.first_resend.as_nanos().max(1);
+        let interval = Duration::from_nanos(u64::try_from(scaled).unwrap_or(u64::MAX));
+        self.interval = interval.min(self.config.timers.resend_cap.max(first));
+        self.first_resend = first;
+        self.resend_at = self.sent_at + self.interval;
+    }
+
     /// Lets datagrams be of at most `mtu` bytes from here on.
     pub(super) fn set_mtu(&mut self, mtu: usize) {
         self.mtu = mtu;
@@ -285,7 +300,7 @@ impl Core {
         verifier.verify(certificate).map_err(|refused| Fault::Refused(refused, verifier.alert()))
     }
 
-    fn alert(&mut self, what: AlertDescription, sink: &mut Sink) {
+    pub(super) fn alert(&mut self, what: AlertDescription, sink: &mut Sink) {
         let body = [FATAL, what.0];
         match &mut self.write {
             // A server that waits for Finished has keys, but has not yet changed over to them.

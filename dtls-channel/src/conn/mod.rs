@@ -20,12 +20,12 @@ mod server;
 mod transitions;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 pub use handshake::EARLY_BYTES_MAX;
 use handshake::{Handshake, Outcome};
 pub(crate) use ids::{MADE_ID_BYTES, own_id};
-use open::Open;
+use open::{FATAL, Open};
 
 use crate::config::{Config, MTU_MAX, MTU_MIN};
 use crate::crypto::NoRandom;
@@ -36,6 +36,7 @@ use crate::outbox::Sink;
 use crate::record::{ConnectionId, Records};
 use crate::resumption::Session;
 use crate::stats::DropCause;
+use crate::wire::AlertDescription;
 
 /// One DTLS 1.2 association.
 ///
@@ -357,6 +358,27 @@ impl Connection {
             State::Open(open) => open.set_mtu(bytes),
             State::Closed => {}
         }
+    }
+
+    /// Sets the first resend interval of a handshake under way, kept between
+    /// [`RESEND_MIN`](crate::RESEND_MIN) and [`WAIT_MAX`](crate::WAIT_MAX): what the caller has learned
+    /// of the path's round-trip time. Its doublings so far hold for the new interval too, and the
+    /// running timer counts from when the flight was sent, so it may be due at once.
+    pub fn set_first_resend(&mut self, first: Duration) {
+        if let State::Handshake(handshake) = &mut self.state {
+            handshake.core.set_first_resend(first);
+        }
+    }
+
+    /// Ends the association by a fatal alert: the application has found that the peer breaks a rule of
+    /// its own. The peer is told, once, and unacknowledged.
+    pub fn close_with_alert(&mut self, what: AlertDescription, sink: &mut Sink) {
+        match &mut self.state {
+            State::Closed => return,
+            State::Open(open) => open.alert(self.path, FATAL, what, sink),
+            State::Handshake(handshake) => handshake.core.alert(what, sink),
+        }
+        self.end(CloseReason::Local, sink);
     }
 
     /// Ends the association: the peer is told, once, and unacknowledged.

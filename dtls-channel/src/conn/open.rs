@@ -142,7 +142,7 @@ impl Open {
         self.alert(path, WARNING, AlertDescription::CLOSE_NOTIFY, sink);
     }
 
-    fn alert(&mut self, path: Path, level: u8, what: AlertDescription, sink: &mut Sink) {
+    pub(super) fn alert(&mut self, path: Path, level: u8, what: AlertDescription, sink: &mut Sink) {
         sink.datagram(path, |out| self.write.seal(ContentType::ALERT, &[level, what.0], out));
     }
 

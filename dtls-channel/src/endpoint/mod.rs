@@ -36,6 +36,7 @@ use crate::outbox::{Outbox, Sink};
 use crate::record::ConnectionId;
 use crate::resumption::Session;
 use crate::stats::{DropCause, Stats};
+use crate::wire::AlertDescription;
 
 /// A handshake that took the place of another at its address gives way to a third no sooner than
 /// this: each costs a signature. A client that starts anew is served at once.
@@ -312,6 +313,22 @@ impl Endpoint {
     #[must_use]
     pub fn remote(&self, id: AssociationId) -> Option<SocketAddr> {
         self.connection(id).map(|conn| conn.path().remote)
+    }
+
+    /// Sets the first resend interval of one handshake; see [`Connection::set_first_resend`].
+    pub fn set_first_resend(&mut self, id: AssociationId, first: Duration) {
+        if let Some((conn, _)) = self.lookup(id) {
+            conn.set_first_resend(first);
+            self.settle(id.index);
+        }
+    }
+
+    /// Ends an association by a fatal alert; its `Closed` event follows.
+    pub fn close_with_alert(&mut self, id: AssociationId, what: AlertDescription) {
+        if let Some((conn, sink)) = self.lookup(id) {
+            conn.close_with_alert(what, sink);
+            self.settle(id.index);
+        }
     }
 
     /// Ends an association; the peer is told once. Its `Closed` event follows.
