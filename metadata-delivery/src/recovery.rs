@@ -178,6 +178,14 @@ impl Recovery {
         }
     }
 
+    /// The path is another one: what was learned of the old one says nothing of it. What is in
+    /// flight stays so, and is judged by the new path's times.
+    pub(crate) fn begin_path(&mut self, initial_rtt: Duration) {
+        self.rtt = Rtt::new(initial_rtt);
+        self.reordering = Reordering::default();
+        self.timeouts = 0;
+    }
+
     pub(crate) fn rtt(&self) -> &Rtt {
         &self.rtt
     }

@@ -351,6 +351,17 @@ impl Session {
         self.pacer.set_packet_bytes(self.path_mtu.payload_max());
     }
 
+    /// The channel runs over another path from here on: round-trip time, congestion window and packet
+    /// size are learned anew (RFC 9000 §9.4). Not needed where only a port has changed, which is a
+    /// NAT that forgot, on the same path.
+    pub fn path_changed(&mut self, _now: Instant) {
+        self.recovery.begin_path(self.config.initial_rtt);
+        self.congestion = Congestion::new(self.config.payload_max);
+        self.pacer = Pacer::new(self.config.payload_max);
+        let search_max = self.config.payload_search_max.unwrap_or(0).min(PAYLOAD_BYTES_MAX);
+        self.path_mtu = PathMtu::new(PAYLOAD_BYTES_MIN, self.config.payload_max, search_max);
+    }
+
     /// The longest packet, probes apart, that [`poll_transmit`](Self::poll_transmit) writes at
     /// present, in bytes. A longer one is a probe: a channel that sends no packet above the path
     /// MTU it knows has to send it all the same, in one datagram that is not fragmented.

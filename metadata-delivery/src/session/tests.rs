@@ -367,3 +367,37 @@ fn a_document_the_peer_will_not_take_is_refused_on_the_spot() {
     ));
     assert_eq!(session.stats().documents_refused, 1);
 }
+
+#[test]
+fn another_path_is_learned_anew_and_what_was_under_way_goes_on() {
+    let (mut session, mut peer) = (session(), session());
+    let (mut number, mut answers) = (1, 1);
+    let large = document("metadata", 1, 200_000);
+    session.offer(start(), large.clone()).unwrap();
+    let mut now = start();
+    let mut received = None;
+    for round in 0..40 {
+        let widest = session.stats().window_bytes;
+        if round == 3 {
+            session.path_changed(now);
+            assert!(session.stats().window_bytes < widest, "a window of its own");
+        }
+        let packets = transmit(&mut session, now, &mut number);
+        now += MS * 10;
+        for (number, bytes) in packets {
+            peer.handle_packet(now, number, &bytes).unwrap();
+        }
+        while let Some(event) = peer.poll_event() {
+            if let Event::Received(document) = event {
+                received = Some(document);
+            }
+        }
+        peer.handle_timeout(now + MS * 30);
+        for (number, bytes) in transmit(&mut peer, now + MS * 30, &mut answers) {
+            session.handle_packet(now + MS * 40, number, &bytes).unwrap();
+        }
+        now += MS * 50;
+        session.handle_timeout(now);
+    }
+    assert_eq!(received, Some(large));
+}

@@ -223,6 +223,14 @@ impl Shell {
                     self.tell_core(Input::Misbehaved(peer, code, error.to_string()));
                 }
             }
+            Event::PathChanged { old, new } => {
+                let Some(peer) = self.peers.get(&association).copied() else { return };
+                tracing::info!(%old, %new, "an agent's address has changed");
+                if old.ip() != new.ip() {
+                    self.session(peer, |session| session.path_changed(clock::now()));
+                }
+                self.tell_core(Input::Moved(peer, new));
+            }
             Event::Closed(reason) => {
                 if let Some(peer) = self.peers.remove(&association) {
                     self.forget(peer);

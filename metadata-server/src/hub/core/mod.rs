@@ -190,6 +190,14 @@ impl Core {
             Input::Established { peer, fingerprint, exporter, remote } => {
                 self.on_established(moment, peer, fingerprint, exporter, remote);
             }
+            Input::Moved(peer, remote) => {
+                if let Some(peer) = self.peers.get_mut(&peer) {
+                    peer.remote = remote;
+                    if let Phase::Accepted(accepted) = &mut peer.phase {
+                        accepted.record.remote = remote.to_string();
+                    }
+                }
+            }
             Input::Received(peer, document) => self.on_received(moment, peer, document),
             Input::PeerStored(peer, name, version) => {
                 self.on_peer_stored(moment, peer, &name, version);

@@ -199,6 +199,16 @@ fn metadata(version: u64) -> Vec<(String, u64)> {
 }
 
 #[test]
+fn an_agent_that_moved_is_shown_where_it_is() {
+    let mut hub = Bench::with_pins(&[(1, "a")]);
+    hub.connect(1, 1, "a");
+    let moved = SocketAddr::from(([192, 0, 2, 7], 7));
+    assert_eq!(hub.give(Input::Moved(PeerId(1), moved)), []);
+    assert_eq!(hub.core.live_agent(&agent("a")).unwrap().record.remote, moved.to_string());
+    assert_eq!(hub.give(Input::Moved(PeerId(9), moved)), [], "it has gone meanwhile");
+}
+
+#[test]
 fn a_pinned_agent_is_welcomed_and_sent_its_document() {
     let mut bench = Bench::with_pins(&[(1, "a")]);
     assert_eq!(bench.establish(1, 1), [Action::Open(PeerId(1))]);

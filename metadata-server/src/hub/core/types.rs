@@ -39,6 +39,8 @@ pub enum Input {
         /// Its address.
         remote: SocketAddr,
     },
+    /// The peer has shown that it is at another address now.
+    Moved(PeerId, SocketAddr),
     /// A document from the peer is complete.
     Received(PeerId, Document),
     /// The peer has made a document of ours durable.
