@@ -47,6 +47,8 @@ const USAGE: &str = "usage: dtls-echo client HOST PORT CERT KEY\n       \
 const TIMEOUT_S_DEFAULT: u64 = 10;
 /// wolfSSL takes a ticket without one for outdated.
 const TICKET_LIFETIME: Duration = Duration::from_secs(3_600);
+/// A line whose echo does not come is sent again after this.
+const RESEND: Duration = Duration::from_millis(300);
 const EXIT_USAGE: u8 = 64;
 
 fn main() -> ExitCode {
@@ -93,16 +95,24 @@ async fn client(
 
     let mut lines = stdin_lines();
     let mut awaited: Option<Vec<u8>> = None;
+    let mut resend = deadline;
     loop {
         tokio::select! {
-            waited = driver.wait(Some(deadline)) => waited?,
+            waited = driver.wait(Some(resend.min(deadline))) => waited?,
             line = lines.recv(), if awaited.is_none() => match line {
                 Some(line) => {
-                    driver.send(Instant::now(), id, &line)?;
                     awaited = Some(line);
+                    resend = Instant::now();
                 }
                 None => break,
             },
+        }
+        let now = Instant::now();
+        if let Some(line) = &awaited
+            && resend <= now
+        {
+            driver.send(now, id, line)?;
+            resend = now + RESEND;
         }
         while let Some((_, event)) = driver.poll_event() {
             match event {
@@ -110,6 +120,7 @@ async fn client(
                 Event::Message { data, .. } if awaited.as_deref() == Some(&data[..]) => {
                     std::io::stdout().write_all(&data)?;
                     awaited = None;
+                    resend = deadline;
                 }
                 Event::Closed(reason) => return Err(reason.into()),
                 _ => {}
