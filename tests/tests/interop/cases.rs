@@ -3,12 +3,22 @@
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use dtls_channel::{CipherSuite, CloseReason, Config, KeyLog, Mismatch, TicketKeys, Timers};
+use data_encoding::HEXLOWER;
+use dtls_channel::{
+    AddressChange, CipherSuite, CloseReason, Config, ConnectionId, ConnectionIdMode, KeyLog,
+    Mismatch, TicketKeys, Timers,
+};
 use system_tests::{MTUS, PemIdentity, Role};
 
 use crate::exceptions;
 use crate::meeting::Meeting;
 use crate::peers::Peer;
+
+/// Lengths in bytes of our connection id and the peer's. wolfSSL takes up to 10.
+const CONNECTION_ID_LENGTHS: [(usize, usize); 5] = [(8, 6), (1, 0), (0, 10), (10, 1), (0, 0)];
+/// A client that moves has another port after so many datagrams; the first come before the
+/// handshake's end.
+const DATAGRAMS_AT_A_PORT: u64 = 7;
 
 /// What may fail is tried so often, and so long each time.
 const SEEDS_OF_EXCEPTIONS: u64 = 2;
@@ -28,6 +38,9 @@ pub(crate) enum What {
     Echo { suite: CipherSuite, mtu: usize, lossy: bool },
     /// A session made, ended, and resumed by its ticket.
     Resume,
+    /// Connection ids of these lengths in bytes. If the client moves, it has another port every few
+    /// datagrams.
+    ConnectionIds { ours: usize, theirs: usize, moving: bool },
     /// Both write the same key log.
     KeyLog,
     /// The peer has another certificate than the one we want.
@@ -56,6 +69,16 @@ pub(crate) fn all(peers: impl IntoIterator<Item = &'static Peer>) -> Vec<Case> {
             add(What::TheyRefuse);
             if peer.tickets {
                 add(What::Resume);
+            }
+            if peer.connection_ids {
+                for (ours, theirs) in CONNECTION_ID_LENGTHS {
+                    add(What::ConnectionIds { ours, theirs, moving: false });
+                    // A server knows a client that moves by its own id only.
+                    let servers = if our_role == Role::Server { ours } else { theirs };
+                    if servers > 0 {
+                        add(What::ConnectionIds { ours, theirs, moving: true });
+                    }
+                }
             }
             if peer.key_log.contains(&our_role) {
                 add(What::KeyLog);
@@ -106,6 +129,9 @@ impl Case {
                 format!("echo/{suite}/{mtu}/{}", if lossy { "lossy" } else { "direct" })
             }
             What::Resume => "resume".into(),
+            What::ConnectionIds { ours, theirs, moving } => {
+                format!("cid/{ours}/{theirs}{}", if moving { "/moving" } else { "" })
+            }
             What::KeyLog => "key-log".into(),
             What::WeRefuse => "we-refuse".into(),
             What::TheyRefuse => "they-refuse".into(),
@@ -128,6 +154,9 @@ impl Case {
         match self.what {
             What::Echo { suite, mtu, lossy } => self.echo(suite, mtu, lossy),
             What::Resume => self.resume(),
+            What::ConnectionIds { ours, theirs, moving } => {
+                self.connection_ids(ours, theirs, moving)
+            }
             What::KeyLog => self.key_log(),
             What::WeRefuse => self.we_refuse(),
             What::TheyRefuse => self.they_refuse(),
@@ -189,6 +218,35 @@ impl Case {
         let config = self.config().asking_for_tickets();
         let config = config.with_ticket_keys(Arc::new(keys), Duration::from_secs(3_600));
         self.meeting(config).resuming().run().map(drop)
+    }
+
+    fn connection_ids(&self, ours: usize, theirs: usize, moving: bool) -> Result<(), String> {
+        const BYTES: [u8; 10] = [0xa1, 0xb2, 0xc3, 0xd4, 0xe5, 0xf6, 0x17, 0x28, 0x39, 0x4a];
+        let our_id = ConnectionId::new(&BYTES[..ours]).unwrap();
+        let their_id = ConnectionId::new(&BYTES[BYTES.len() - theirs..]).unwrap();
+        let mode = if ours == 0 {
+            ConnectionIdMode::Empty
+        } else {
+            ConnectionIdMode::Given(our_id.clone())
+        };
+        // wolfSSL has no return routability check.
+        let config = self.config().with_connection_id(mode);
+        let config = config.with_address_change(AddressChange::AfterNewestRecord);
+        let hex = HEXLOWER.encode(&BYTES[BYTES.len() - theirs..]);
+        let hex = if hex.is_empty() { "-" } else { &hex };
+        let mut meeting = self.meeting(config).with_variable("CID", hex).with_their_word("cid=yes");
+        if moving {
+            meeting = meeting.moving(DATAGRAMS_AT_A_PORT);
+        }
+        let met = meeting.run()?;
+        let ids = met.established.connection_id.ok_or("there are no connection ids")?;
+        if (&ids.ours, &ids.theirs) != (&our_id, &their_id) {
+            return Err(format!("other ids: {ids:?}"));
+        }
+        if moving && self.our_role == Role::Server && met.moves == 0 {
+            return Err("we never followed".into());
+        }
+        Ok(())
     }
 
     fn key_log(&self) -> Result<(), String> {

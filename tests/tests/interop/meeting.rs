@@ -32,12 +32,15 @@ pub(crate) struct Meeting<'a> {
     network: Option<(u64, Disturbance)>,
     patience: Duration,
     resuming: bool,
+    their_word: &'static str,
 }
 
 /// How it went.
 #[derive(Debug)]
 pub(crate) struct Met {
     pub(crate) established: Established,
+    /// Times that we followed the peer to another address.
+    pub(crate) moves: usize,
 }
 
 /// How it did not.
@@ -56,6 +59,7 @@ struct Ends {
     relay: Option<Relay>,
     process: Process,
     deadline: Instant,
+    moves: usize,
 }
 
 impl<'a> Meeting<'a> {
@@ -79,6 +83,7 @@ impl<'a> Meeting<'a> {
             network: None,
             patience: PATIENCE,
             resuming: false,
+            their_word: "",
         }
     }
 
@@ -102,6 +107,18 @@ impl<'a> Meeting<'a> {
     pub(crate) fn over_a_bad_network(mut self, seed: u64) -> Self {
         self.network = Some((seed, Disturbance::lossy()));
         self.patience = PATIENCE_WITH_LOSSES;
+        self
+    }
+
+    /// The client has another port after every so many datagrams.
+    pub(crate) fn moving(mut self, datagrams: u64) -> Self {
+        self.network = Some((1, Disturbance::rebinding(datagrams)));
+        self
+    }
+
+    /// What the peer's `PEER` line has to contain.
+    pub(crate) fn with_their_word(mut self, word: &'static str) -> Self {
+        self.their_word = word;
         self
     }
 
@@ -159,7 +176,7 @@ impl<'a> Meeting<'a> {
                 let server = relay.as_ref().map_or_else(|| node.address(), Relay::address);
                 command.args(["client", "127.0.0.1", &server.port().to_string()]).args(own);
                 let process = Process::start(&mut command);
-                Ok(Ends { node, server, relay, process, deadline })
+                Ok(Ends { node, server, relay, process, deadline, moves: 0 })
             }
             Role::Client => {
                 let mut process = Process::start(command.args(["server", "0"]).args(own));
@@ -171,7 +188,7 @@ impl<'a> Meeting<'a> {
                 let relay = relay(server);
                 let server = relay.as_ref().map_or(server, Relay::address);
                 let node = Node::connect(server, self.config.clone());
-                Ok(Ends { node, server, relay, process, deadline })
+                Ok(Ends { node, server, relay, process, deadline, moves: 0 })
             }
         }
     }
@@ -188,10 +205,16 @@ impl<'a> Meeting<'a> {
             }
         }
         // Repeated losses of full datagrams make smaller ones.
-        let lines = lines(if ends.relay.is_some() { self.mtu.min(700) } else { self.mtu });
+        let mut lines = lines(if ends.relay.is_some() { self.mtu.min(700) } else { self.mtu });
+        if self.moves() {
+            lines.extend((4..20).map(|n| format!("message {n}")));
+        }
         match self.our_role {
             Role::Client => ends.send_lines(&lines)?,
             Role::Server => ends.echo_lines(&lines)?,
+        }
+        if self.moves() && ends.relay.as_ref().is_none_or(|relay| relay.stats().rebound == 0) {
+            return Err("the client never moved".into());
         }
         // A goodbye is said once.
         if let Some(relay) = &ends.relay {
@@ -211,7 +234,7 @@ impl<'a> Meeting<'a> {
             return Err(format!("the peer's program ended with {status}"));
         }
         self.check_their_word(ends)?;
-        Ok(Met { established })
+        Ok(Met { established, moves: ends.moves })
     }
 
     /// Ends the first association and begins the second.
@@ -243,11 +266,18 @@ impl<'a> Meeting<'a> {
         Ok(())
     }
 
+    fn moves(&self) -> bool {
+        self.network.as_ref().is_some_and(|(_, network)| network.rebind_every.is_some())
+    }
+
     /// What their `PEER` line says.
     fn check_their_word(&self, ends: &Ends) -> Result<(), String> {
         let text = ends.process.text();
         let word = text.lines().rfind(|line| line.starts_with("PEER ")).ok_or("no PEER line")?;
         if self.resuming != word.contains(" resumed=yes") {
+            return Err(format!("they say: {word}"));
+        }
+        if !word.contains(self.their_word) {
             return Err(format!("they say: {word}"));
         }
         match self.suite {
@@ -260,11 +290,22 @@ impl<'a> Meeting<'a> {
 }
 
 impl Ends {
+    /// The next event, but for moves, which are counted.
+    fn next(&mut self, patience: Duration) -> Option<Event> {
+        match self.node.event(patience) {
+            Some(Event::PathChanged { .. }) => {
+                self.moves += 1;
+                None
+            }
+            event => event,
+        }
+    }
+
     /// The next event; an early end of the peer's program does not wait for the deadline.
     fn event(&mut self, wanted: &str) -> Result<Event, String> {
         let mut ended_at = None;
         loop {
-            if let Some(event) = self.node.event(GLANCE) {
+            if let Some(event) = self.next(GLANCE) {
                 return Ok(event);
             }
             let now = Instant::now();
@@ -319,7 +360,7 @@ impl Ends {
                     // Only a bad network excuses that one does not come.
                     resend = if self.relay.is_some() { now + RESEND } else { self.deadline };
                 }
-                match self.node.event(resend.saturating_duration_since(now)) {
+                match self.next(resend.saturating_duration_since(now)) {
                     Some(Event::Message { data, .. }) if data == line.as_bytes() => break,
                     Some(Event::Message { .. }) if self.relay.is_some() => {}
                     Some(other) => return Err(format!("instead of an echo: {other:?}")),
@@ -345,7 +386,7 @@ impl Ends {
                 if Instant::now() > self.deadline || !self.process.is_running() {
                     return Err("they did not see their echo".into());
                 }
-                match self.node.event(GLANCE) {
+                match self.next(GLANCE) {
                     Some(Event::Message { data, .. }) => {
                         self.node.send(&data);
                         got.push(String::from_utf8_lossy(&data).trim_end().to_owned());

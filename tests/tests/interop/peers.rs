@@ -27,6 +27,8 @@ pub(crate) struct Peer {
     pub(crate) without_renegotiation_info: bool,
     /// True if it resumes sessions by tickets.
     pub(crate) tickets: bool,
+    /// True if it has connection ids.
+    pub(crate) connection_ids: bool,
     /// True if it sends no alert when it does not want our certificate.
     pub(crate) refuses_in_silence: bool,
     /// True if it reads no certificate that is valid for ever.
@@ -48,6 +50,7 @@ const LIBRARY: Peer = Peer {
     without_ems: BOTH,
     without_renegotiation_info: false,
     tickets: true,
+    connection_ids: false,
     refuses_in_silence: false,
     wants_an_end: false,
     in_this_program: false,
@@ -83,6 +86,7 @@ pub(crate) const ALL: &[Peer] = &[
         source: "crate `wolfssl-sys`, its C source",
         // Its servers write none.
         key_log: &[Role::Server],
+        connection_ids: true,
         ..LIBRARY
     },
     Peer {
