@@ -20,34 +20,33 @@ mod timers;
 mod truncated;
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
-/// Every file with such tests in it; some subjects have files of their own.
-const SOURCES: [&str; 12] = [
-    include_str!("../fairness.rs"),
-    include_str!("../resumption.rs"),
-    include_str!("agreement.rs"),
-    include_str!("door.rs"),
-    include_str!("forged.rs"),
-    include_str!("fragments.rs"),
-    include_str!("proofs.rs"),
-    include_str!("records.rs"),
-    include_str!("sessions.rs"),
-    include_str!("sockets.rs"),
-    include_str!("timers.rs"),
-    include_str!("truncated.rs"),
-];
 const PAGE: &str = include_str!("../../../docs/attacks.md");
 
-/// The names of all tests here.
-fn tests() -> BTreeSet<&'static str> {
-    let lines = SOURCES.iter().flat_map(|source| source.lines());
-    lines
-        .filter_map(|line| {
-            let line = line.trim_start_matches("async ");
-            line.strip_prefix("fn attack_")?;
-            line.strip_prefix("fn ")?.split('(').next()
-        })
-        .collect()
+/// The names of all such tests, here and in the files that some subjects have of their own.
+fn tests() -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("tests")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let source = std::fs::read_to_string(path).unwrap();
+                names.extend(source.lines().filter_map(name).map(str::to_owned));
+            }
+        }
+    }
+    names
+}
+
+/// The name of the test that begins in this line.
+fn name(line: &str) -> Option<&str> {
+    let line = line.trim_start_matches("async ");
+    line.strip_prefix("fn attack_")?;
+    line.strip_prefix("fn ")?.split('(').next()
 }
 
 /// The rows that a test's name begins with: `attack_11_and_12_…`.
@@ -69,7 +68,7 @@ fn the_page_names_every_test_in_its_row_and_none_that_does_not_exist() {
         let row: Option<u32> = line.split('|').nth(1).and_then(|n| n.trim().parse().ok());
         for test in line.split('`').filter(|word| word.starts_with("attack_")) {
             assert!(row.is_some_and(|row| rows(test).contains(&row)), "{test} in row {row:?}");
-            named.insert(test);
+            named.insert(test.to_owned());
         }
     }
     assert_eq!(named, tests());
