@@ -175,7 +175,11 @@ impl Case {
 
     fn config(&self) -> Config {
         let who = Identities::of(self.peer);
-        who.ours.config(&who.theirs)
+        let config = who.ours.config(&who.theirs);
+        if self.peer.lacks_renegotiation_info {
+            return config.admitting_servers_without_renegotiation_info();
+        }
+        config
     }
 
     fn meeting(&self, config: Config) -> Meeting<'static> {

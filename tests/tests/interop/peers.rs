@@ -27,6 +27,8 @@ pub(crate) struct Peer {
     pub(crate) without_renegotiation_info: bool,
     /// True if it resumes sessions by tickets.
     pub(crate) tickets: bool,
+    /// True if its server never answers `renegotiation_info`, which a setting of ours has to admit.
+    pub(crate) lacks_renegotiation_info: bool,
     /// True if it has connection ids.
     pub(crate) connection_ids: bool,
     /// True if it sends no alert when it does not want our certificate.
@@ -50,6 +52,7 @@ const LIBRARY: Peer = Peer {
     without_ems: BOTH,
     without_renegotiation_info: false,
     tickets: true,
+    lacks_renegotiation_info: false,
     connection_ids: false,
     refuses_in_silence: false,
     wants_an_end: false,
@@ -118,6 +121,8 @@ pub(crate) const ALL: &[Peer] = &[
     },
     Peer {
         name: MATRIXSSL,
+        suites: &[Aes128GcmSha256, Aes256GcmSha384],
+        lacks_renegotiation_info: true,
         tickets: false,
         source: "no registry: a built tree in `MATRIXSSL_DIR`",
         key_log: &[],
