@@ -11,12 +11,14 @@
 //! - [`Puppet`]: a peer of the server that says what no real agent would.
 //! - [`documents`]: what is pushed.
 //! - [`Pcap`]: a capture file for other programs.
+//! - [`flood`]: datagrams by the hundred thousand, from as many addresses as there are.
 
 #![expect(clippy::expect_used, reason = "all of this is test code, which fails by panicking")]
 
 mod agent;
 mod binaries;
 pub mod documents;
+pub mod flood;
 mod http;
 mod identity;
 mod node;
