@@ -70,7 +70,7 @@ struct PlaceArgs {
 enum Command {
     /// Show how the agent stands (the same as no command)
     Status {
-        /// Wait until the document is applied, at most this long
+        /// Wait until the document is applied and its results are stored, at most this long
         #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "60s", value_parser = time)]
         wait: Option<Duration>,
         /// As JSON, in a stable form ("schema": 1)
@@ -309,8 +309,9 @@ fn show_status(settings: &Settings, wait: Option<Duration>, json: bool) -> Resul
         let status = Status::read(&path).context("reading the status file")?;
         let holder = lock::holder(&settings.state_dir);
         let running = status.as_ref().is_some_and(|status| holder == Some(status.pid));
-        let applied = running && status.as_ref().is_some_and(Status::is_applied);
-        if applied || Instant::now() >= until {
+        let done = running
+            && status.as_ref().is_some_and(|s| s.is_applied() && s.results_waiting == 0);
+        if done || Instant::now() >= until {
             break (status, running);
         }
         thread::sleep(Duration::from_millis(STATUS_POLL_MS));
