@@ -309,8 +309,8 @@ fn show_status(settings: &Settings, wait: Option<Duration>, json: bool) -> Resul
         let status = Status::read(&path).context("reading the status file")?;
         let holder = lock::holder(&settings.state_dir);
         let running = status.as_ref().is_some_and(|status| holder == Some(status.pid));
-        let done = running
-            && status.as_ref().is_some_and(|s| s.is_applied() && s.results_waiting == 0);
+        let done =
+            running && status.as_ref().is_some_and(|s| s.is_applied() && s.results_waiting == 0);
         if done || Instant::now() >= until {
             break (status, running);
         }
