@@ -102,6 +102,15 @@ enum Command {
         #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "30s", value_parser = time)]
         now: Option<Duration>,
     },
+    /// Link the names of the programs that this one replaces, such as os-apply-config, to it
+    InstallLinks {
+        /// Where the links are made, such as /usr/local/bin
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+        /// Replace what others have put there
+        #[arg(long)]
+        force: bool,
+    },
     /// Show the version
     Version {
         /// As JSON
@@ -165,28 +174,23 @@ pub fn main() -> ExitCode {
 
 fn execute(cli: Cli) -> Result<Exit, Abort> {
     let Cli { place, command } = cli;
-    let command = command.unwrap_or(Command::Status { wait: None, json: false });
-    let link = match &command {
-        Command::Run { link } | Command::Once { link, .. } => Some(link),
-        Command::Enroll { .. } | Command::Status { .. } | Command::Version { .. } => None,
-    };
-    if let Command::Version { json } = command {
-        return show_version(json);
-    }
-    let settings = settings(&place, link)?;
-    match command {
+    match command.unwrap_or(Command::Status { wait: None, json: false }) {
         Command::Version { json } => show_version(json),
-        Command::Status { wait, json } => show_status(&settings, wait, json),
-        Command::Run { .. } => {
+        Command::InstallLinks { directory, force } => install_links(&directory, force),
+        Command::Status { wait, json } => show_status(&settings(&place, None)?, wait, json),
+        Command::Run { link } => {
+            let settings = settings(&place, Some(&link))?;
             log(&settings);
             daemon::run(&settings, token(settings.token_file.as_deref())?.as_ref(), Mode::Run)
         }
-        Command::Once { wait, .. } => {
+        Command::Once { link, wait } => {
+            let settings = settings(&place, Some(&link))?;
             log(&settings);
             let token = token(settings.token_file.as_deref())?;
             daemon::run(&settings, token.as_ref(), Mode::Once { wait })
         }
         Command::Enroll { token_file, replace, now } => {
+            let settings = settings(&place, None)?;
             log(&settings);
             let file = token_file.map(PathBuf::from).or_else(|| settings.token_file.clone());
             enroll(&settings, file.as_deref(), replace, now)
@@ -336,6 +340,20 @@ fn show_status(settings: &Settings, wait: Option<Duration>, json: bool) -> Resul
         }
     };
     Ok(exit)
+}
+
+fn install_links(directory: &Path, force: bool) -> Result<Exit, Abort> {
+    let program = std::env::current_exe().context("finding this program")?;
+    let made = compat::links::install(directory, &program, compat::names(), force);
+    let made = made.map_err(|error| {
+        let taken = matches!(error, compat::links::LinkError::Taken { .. });
+        let abort = Abort::new(Exit::Failed, error);
+        if taken { abort.hint("another directory, or --force to replace it") } else { abort }
+    })?;
+    for path in made {
+        print(&format!("{} -> {}", path.display(), program.display()))?;
+    }
+    Ok(Exit::Ok)
 }
 
 fn print(text: &str) -> Result<Exit, Abort> {

@@ -4,6 +4,7 @@
 //! the Python program of that name did, but for what `docs/deviations.md` lists.
 
 pub mod arguments;
+pub mod links;
 pub mod oac;
 pub mod pylog;
 pub mod refresh;
@@ -24,6 +25,11 @@ const PROGRAMS: [(&str, Program); 4] = [
     ("os-config-applier", oac::cli::main),
     ("os-refresh-config", refresh::main),
 ];
+
+/// The names, in order.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    PROGRAMS.iter().map(|(name, _)| *name)
+}
 
 /// Runs the program that is asked for by the name of the command or by its first argument; `None` if
 /// that is none of these.

@@ -1,6 +1,6 @@
 //! `os-apply-config`: files from templates and metadata.
 //!
-//! [`metadata`] reads, [`templates`] renders (with [`mustache`], or by running the template), [`write`]
+//! [`metadata`] reads, [`templates`] renders (with [`mustache`], or by running the template), [`mod@write`]
 //! puts all files in their place or none; [`control`] says with which mode and owner.
 
 pub mod cli;
