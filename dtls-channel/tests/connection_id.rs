@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::config;
+use common::{config, opens_under_mask};
 use dtls_channel::testing::forge::records;
 use dtls_channel::testing::{LinkConfig, Net, Side};
 use dtls_channel::{
@@ -190,20 +190,7 @@ fn every_loss_of_the_first_eight_datagrams_only_costs_time_with_ids_both_ways() 
     for mask in 0u32..256 {
         let mut net = Net::new(1, &LinkConfig::default(), server.clone());
         net.connect(client.clone());
-        let mut seen = 0;
-        let opened = net.run_until(MINUTE, |n| {
-            let pushed = n.up.stats().pushed + n.down.stats().pushed;
-            for nth in seen..pushed {
-                if nth < 8 && mask >> nth & 1 == 1 {
-                    // What is in flight is the newest of the direction that sent last.
-                    n.up.clear();
-                    n.down.clear();
-                }
-            }
-            seen = pushed;
-            n.both_open()
-        });
-        assert!(opened, "mask {mask:08b}");
+        let mut net = opens_under_mask(net, mask);
         let [(client, _), (server, _)] = agreed(&mut net);
         carries(&mut net, client, server);
     }

@@ -7,7 +7,7 @@ mod common;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{config, config_with, identity};
+use common::{config, config_with, identity, opens_under_mask};
 use dtls_channel::testing::{LinkConfig, Net, Side};
 use dtls_channel::{
     AlertDescription, AssociationId, CipherSuite, ClientCertificate, CloseReason, Config,
@@ -103,28 +103,11 @@ fn small_datagrams_are_never_exceeded_and_the_handshake_opens() {
 
 #[test]
 fn the_loss_of_any_one_or_two_datagrams_only_costs_time() {
-    // A link that loses chosen datagrams: run with masks over the first eight each way.
     for mask in 0u32..256 {
         if mask.count_ones() > 2 {
             continue;
         }
-        let mut net = Net::new(1, &LinkConfig::default(), Arc::new(config()));
-        net.connect(Arc::new(config()));
-        let mut seen = 0;
-        let opened = net.run_until(MINUTE, |n| {
-            // Before each step, decide the fate of what was just sent.
-            let pushed = n.up.stats().pushed + n.down.stats().pushed;
-            for nth in seen..pushed {
-                if nth < 8 && mask >> nth & 1 == 1 {
-                    // The one datagram in flight is the newest of the direction that sent last.
-                    n.up.clear();
-                    n.down.clear();
-                }
-            }
-            seen = pushed;
-            n.both_open()
-        });
-        assert!(opened, "mask {mask:08b}");
+        opens_under_mask(net(1, &LinkConfig::default(), config(), config()), mask);
     }
 }
 

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::identity;
+use common::{identity, opens_under_mask};
 use dtls_channel::testing::{AcceptAnyone, LinkConfig, Net, Side};
 use dtls_channel::{
     AssociationId, CipherSuite, ClientCertificate, CloseReason, Config, Connection, Credentials,
@@ -390,24 +390,6 @@ fn a_record_size_limit_holds_in_a_resumed_association_too() {
     assert!(net.run_until(MINUTE, |n| n.both_open()));
     let id = net.events.iter().find(|e| e.1 == Side::Server).unwrap().2;
     assert_eq!(net.server.message_size_max(id), 100);
-}
-
-/// Runs with a fate for each of the first eight datagrams.
-fn opens_under_mask(mut net: Net, mask: u16) -> Net {
-    let mut seen = 0;
-    let opened = net.run_until(MINUTE, |n| {
-        let pushed = n.up.stats().pushed + n.down.stats().pushed;
-        for nth in seen..pushed {
-            if nth < 8 && mask >> nth & 1 == 1 {
-                n.up.clear();
-                n.down.clear();
-            }
-        }
-        seen = pushed;
-        n.both_open()
-    });
-    assert!(opened, "mask {mask:08b}\n{}", net.transcript());
-    net
 }
 
 #[test]
