@@ -21,7 +21,7 @@ use crate::testing::AcceptAnyone;
 use crate::wire::ids::VERSION_1_2;
 use crate::wire::{ContentType, HandshakeType};
 
-const KINDS: [HandshakeType; 12] = [
+pub(super) const KINDS: [HandshakeType; 12] = [
     HandshakeType::HELLO_REQUEST,
     HandshakeType::CLIENT_HELLO,
     HandshakeType::SERVER_HELLO,

@@ -17,6 +17,7 @@ use model::Model;
 use session::{Kind, Session, Voice};
 
 use super::open::{FATAL, WARNING};
+use super::transitions;
 use super::{Connection, State};
 use crate::event::{Event, Phase};
 use crate::outbox::Sink;
@@ -52,28 +53,14 @@ enum Symbol {
     ForgedData,
 }
 
-const KINDS: [HandshakeType; 14] = [
-    HandshakeType::HELLO_REQUEST,
-    HandshakeType::CLIENT_HELLO,
-    HandshakeType::SERVER_HELLO,
-    HandshakeType::HELLO_VERIFY_REQUEST,
-    HandshakeType::NEW_SESSION_TICKET,
-    HandshakeType::CERTIFICATE,
-    HandshakeType::SERVER_KEY_EXCHANGE,
-    HandshakeType::CERTIFICATE_REQUEST,
-    HandshakeType::SERVER_HELLO_DONE,
-    HandshakeType::CERTIFICATE_VERIFY,
-    HandshakeType::CLIENT_KEY_EXCHANGE,
-    HandshakeType::FINISHED,
-    // No such types.
-    HandshakeType(25),
-    HandshakeType(255),
-];
+/// No such types.
+const UNKNOWN_KINDS: [HandshakeType; 2] = [HandshakeType(25), HandshakeType(255)];
 
 fn symbols() -> Vec<Symbol> {
     let mut symbols = vec![Symbol::DataOfNextEpoch, Symbol::ForgedData];
     for sealed in [false, true] {
-        symbols.extend(KINDS.map(|kind| Symbol::Handshake { kind, sealed }));
+        let kinds = transitions::KINDS.into_iter().chain(UNKNOWN_KINDS);
+        symbols.extend(kinds.map(|kind| Symbol::Handshake { kind, sealed }));
         symbols.extend([Symbol::ChangeCipherSpec { sealed }, Symbol::Data { sealed }]);
         let alerts = [
             (WARNING, AlertDescription::USER_CANCELED),
