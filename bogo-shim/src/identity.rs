@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dtls_channel::{
-    AlertDescription, Config, ConnectionIdMode, Credentials, MTU_MAX, PeerRefused, PeerVerifier,
-    Session, TicketKeys, Timers,
+    AlertDescription, Config, Credentials, MTU_MAX, PeerRefused, PeerVerifier, Session, TicketKeys,
+    Timers,
 };
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
@@ -86,8 +86,6 @@ pub(crate) fn config(
         .with_mtu(settings.mtu.unwrap_or(MTU_MAX))
         .with_timers(timers)
         .with_replay_window(REPLAY_WINDOW_RECORDS)
-        // The runner knows none in version 1.2.
-        .with_connection_id(ConnectionIdMode::Off)
         .with_client_certificate(settings.client_certificate());
     if settings.tickets {
         config = config.with_ticket_keys(keys.clone(), TICKET_LIFETIME).asking_for_tickets();
