@@ -31,6 +31,7 @@
 //! | [`status`] | the status file, its rendering and verdict | – |
 //! | [`daemon`] | link and pipeline put together: `run`, `once`, `enroll --now` | – |
 //! | [`compat`] | the programs of the old names, such as `os-apply-config` | – |
+//! | [`redact`] | keeps secrets out of logs, status and live output | yes |
 //! | [`config`], [`cli`], [`exit`], [`lock`] | settings, commands, exit codes, one agent per directory | – |
 
 pub mod cli;
@@ -48,6 +49,7 @@ pub mod lock;
 pub mod outcome;
 pub mod pipeline;
 pub mod plan;
+pub mod redact;
 pub mod status;
 pub mod store;
 
