@@ -32,6 +32,8 @@
 //! | [`daemon`] | link and pipeline put together: `run`, `once`, `enroll --now` | – |
 //! | [`compat`] | the programs of the old names, such as `os-apply-config` | – |
 //! | [`redact`] | keeps secrets out of logs, status and live output | yes |
+//! | [`http`] | a blocking HTTP client | – |
+//! | [`openstack`] | Keystone: a token and the catalogue | – |
 //! | [`config`], [`cli`], [`exit`], [`lock`] | settings, commands, exit codes, one agent per directory | – |
 
 pub mod cli;
@@ -42,10 +44,15 @@ pub mod document;
 pub mod enrolment;
 pub mod exit;
 pub mod hooks;
+pub mod http;
+#[cfg(test)]
+#[path = "../tests/support/http_server.rs"]
+mod http_server;
 pub mod journal;
 mod json_text;
 pub mod link;
 pub mod lock;
+pub mod openstack;
 pub mod outcome;
 pub mod pipeline;
 pub mod plan;

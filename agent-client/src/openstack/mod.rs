@@ -1,0 +1,3 @@
+//! What is asked of OpenStack.
+
+pub mod keystone;
