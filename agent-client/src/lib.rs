@@ -33,7 +33,7 @@
 //! | [`compat`] | the programs of the old names, such as `os-apply-config` | – |
 //! | [`redact`] | keeps secrets out of logs, status and live output | yes |
 //! | [`http`] | a blocking HTTP client | – |
-//! | [`openstack`] | Keystone: a token and the catalogue | – |
+//! | [`openstack`] | Keystone: a token and the catalogue; `cfn`: requests for metadata | – |
 //! | [`config`], [`cli`], [`exit`], [`lock`] | settings, commands, exit codes, one agent per directory | – |
 
 pub mod cli;

@@ -1,3 +1,4 @@
 //! What is asked of OpenStack.
 
+pub mod cfn;
 pub mod keystone;
