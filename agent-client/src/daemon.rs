@@ -434,7 +434,7 @@ impl Conductor<'_> {
                 self.came = Some(version);
                 self.tell(Command::Document { version, body });
             }
-            Happened::ResultStored(id) => self.tell(Command::ResultStored(id)),
+            Happened::ResultStored { id, run } => self.tell(Command::ResultStored { id, run }),
             // On each connection again; it counts once.
             Happened::ResultRefused { id, .. } => {
                 self.refused_results.insert(id);

@@ -54,6 +54,7 @@ pub fn result(
         reason: reason.map(|reason| shorten(&reason, SHORTENED_BYTES_MIN)),
         started_unix_ms: times.started_unix_ms,
         finished_unix_ms: times.finished_unix_ms,
+        rerun: config.rerun.clone(),
     };
     fit(&mut result);
     result
@@ -106,6 +107,7 @@ mod tests {
             action: "CREATE".into(),
             document_version: 3,
             at_unix_ms: 1,
+            rerun: None,
         }
     }
 

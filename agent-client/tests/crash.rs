@@ -57,7 +57,8 @@ impl Machine {
         let (commands, commands_out) = mpsc::unbounded_channel();
         let (pipeline, opened) = Pipeline::open(self.setup(), reports_in, progress).unwrap();
         let stored = |result: &DeploymentResult| {
-            Command::ResultStored(ConfigId::new(&result.config_id).unwrap())
+            let id = ConfigId::new(&result.config_id).unwrap();
+            Command::ResultStored { id, run: result.run() }
         };
         let mut results = opened.results;
         for result in &results {

@@ -6,7 +6,7 @@
 //! | `welcome` | server → agent | 1 | [`Welcome`] |
 //! | `metadata` | server → agent | per agent, ascending | the accepted JSON, byte for byte |
 //! | `progress` | agent → server | per association, ascending | [`Progress`] |
-//! | `result/<config id>` | agent → server | 1 | [`DeploymentResult`] |
+//! | `result/<config id>` | agent → server | [`DeploymentResult::run`] | [`DeploymentResult`] |
 //!
 //! Fields that a reader does not know are skipped, and optional fields may be absent, so that
 //! neighbouring versions talk to each other.
@@ -289,6 +289,29 @@ pub struct DeploymentResult {
     pub started_unix_ms: u64,
     /// When it ended, in milliseconds since 1970.
     pub finished_unix_ms: u64,
+    /// That somebody at the instance had it run once more; none for a config's first run. Of several
+    /// results of a config the newest counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rerun: Option<Rerun>,
+}
+
+/// A run after a config's first: a person asked for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rerun {
+    /// Which run of the config this is, 2 or more.
+    pub run: u64,
+    /// Who asked, such as `user root (uid 0)`.
+    pub asked_by: String,
+    /// When, in milliseconds since 1970.
+    pub asked_unix_ms: u64,
+}
+
+impl DeploymentResult {
+    /// Which run of its config it is of, from 1; also the version of the document that carries it, so
+    /// that the result of a later run replaces one that is still on its way.
+    pub fn run(&self) -> u64 {
+        self.rerun.as_ref().map_or(1, |rerun| rerun.run)
+    }
 }
 
 /// The verdict of a [`DeploymentResult`], in Heat's words.
@@ -422,6 +445,9 @@ impl Message for DeploymentResult {
         field::<Self>("name", &self.name, 0)?;
         field::<Self>("group", &self.group, 0)?;
         field::<Self>("action", &self.action, 0)?;
+        if let Some(rerun) = &self.rerun {
+            field::<Self>("rerun.asked_by", &rerun.asked_by, 0)?;
+        }
         Ok(())
     }
 }

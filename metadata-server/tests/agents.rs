@@ -4,7 +4,7 @@
 mod support;
 
 use certs::Identity;
-use metadata_delivery::message::{DeploymentResult, Enrol, Hex32, Holds, Message};
+use metadata_delivery::message::{DeploymentResult, Enrol, Hex32, Holds, Message, Rerun};
 use metadata_delivery::{CloseCode, Document, Name};
 use support::{Running, config, document, result};
 
@@ -306,6 +306,29 @@ async fn a_result_that_cannot_be_read_is_refused_and_others_still_count() {
     assert!(reason.contains("this is no result"), "{reason}");
     let parsed = DeploymentResult::from_body(b"{}").unwrap_err().to_string();
     assert_eq!(reason, parsed, "the agent reads what is wrong");
+    running.server.stop().await;
+}
+
+#[tokio::test]
+async fn the_result_of_a_rerun_is_stored_beside_the_first_and_says_who_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let running = Running::start(config(folder.path(), &[])).await;
+    let (_, mut agent) = running.enrolled("a").await;
+    running.put("a", &document(&["c1"])).await;
+    agent.document("metadata").await;
+    agent.say(&result("c1"), 1);
+    agent.stored("result/c1").await;
+    let asked_by = "user root (uid 0)".to_owned();
+    let rerun = Some(Rerun { run: 2, asked_by, asked_unix_ms: 3 });
+    let again = DeploymentResult { rerun, ..result("c1") };
+    agent.say(&again, again.run());
+    agent.stored("result/c1").await;
+    let (_, results) = running.call("GET", "/v1/agents/a/results", "").await;
+    let results = results["results"].as_array().unwrap();
+    assert_eq!(results.len(), 2);
+    assert!(results[0]["result"].get("rerun").is_none());
+    assert_eq!(results[1]["result"]["rerun"]["run"], 2, "the newest comes last");
+    assert_eq!(results[1]["result"]["rerun"]["asked_by"], "user root (uid 0)");
     running.server.stop().await;
 }
 

@@ -6,11 +6,12 @@
 //! ```
 //!
 //! `spawned` adds the process to Started; `done` (written by compaction) leads straight to Signalled.
-//! Anything else is refused, so no path leads from Started, or anything after it, back to a run.
+//! One path leads back to a run: `rerun`, from Finished or Signalled to Received, which a person asked for,
+//! and which names the number of the run that follows. Anything else is refused.
 
 use std::collections::BTreeMap;
 
-use metadata_delivery::message::{DeploymentResult, DeploymentState, ResultStatus};
+use metadata_delivery::message::{DeploymentResult, DeploymentState, Rerun, ResultStatus};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -22,6 +23,8 @@ use crate::document::ConfigId;
 pub enum Record {
     /// A document asked for it.
     Received(Received),
+    /// A person asked for one more run of what has ended.
+    Rerun(Received),
     /// Its hook is about to be started: written, and durable, before the process exists.
     Started {
         /// Which config.
@@ -51,6 +54,9 @@ pub enum Record {
     Signalled {
         /// Which config.
         id: ConfigId,
+        /// When we heard; 0 in journals of older releases.
+        #[serde(default)]
+        at_unix_ms: u64,
     },
     /// The short form of a signalled config, after compaction.
     Done {
@@ -77,6 +83,9 @@ pub struct Received {
     pub document_version: u64,
     /// When.
     pub at_unix_ms: u64,
+    /// Who asked, if this is not its first run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rerun: Option<Rerun>,
 }
 
 /// A process, told apart from a later one with the same number by its start time.
@@ -103,10 +112,28 @@ pub enum Ending {
 /// What is kept of a config once the server has its result.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Done {
+    /// Its name.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    /// Its group.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub group: String,
+    /// Its action.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub action: String,
     /// How it ended.
     pub ending: Ending,
     /// The document that brought it.
     pub document_version: u64,
+    /// When it came; this and the next two are 0 in journals of older releases.
+    #[serde(default)]
+    pub received_unix_ms: u64,
+    /// When its hook was started.
+    #[serde(default)]
+    pub started_unix_ms: u64,
+    /// When we heard that the server has stored its result.
+    #[serde(default)]
+    pub signalled_unix_ms: u64,
     /// When it ended.
     pub at_unix_ms: u64,
     /// Exit status of the hook; negative for a signal.
@@ -114,6 +141,9 @@ pub struct Done {
     /// Why the agent called it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Who asked, if this was not its first run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rerun: Option<Rerun>,
 }
 
 /// Where one config stands.
@@ -138,6 +168,8 @@ pub enum State {
         ending: Ending,
         /// The result to be sent.
         result: Box<DeploymentResult>,
+        /// When it came.
+        received_unix_ms: u64,
     },
     /// Ended, and the server has its result.
     Signalled(Done),
@@ -163,9 +195,26 @@ impl State {
         match self {
             Self::Received(received) => (DeploymentState::Received, received.at_unix_ms),
             Self::Started { at_unix_ms, .. } => (DeploymentState::Running, *at_unix_ms),
-            Self::Finished { ending, result } => (ended(ending), result.finished_unix_ms),
+            Self::Finished { ending, result, .. } => (ended(ending), result.finished_unix_ms),
             Self::Signalled(done) => (ended(&done.ending), done.at_unix_ms),
         }
+    }
+
+    /// Which run of the config it is about, from 1.
+    pub fn run(&self) -> u64 {
+        let rerun = match self {
+            Self::Received(received) | Self::Started { received, .. } => &received.rerun,
+            Self::Finished { result, .. } => &result.rerun,
+            Self::Signalled(done) => &done.rerun,
+        };
+        rerun.as_ref().map_or(1, |rerun| rerun.run)
+    }
+}
+
+impl Received {
+    /// Which run of the config it asks for, from 1.
+    pub fn run(&self) -> u64 {
+        self.rerun.as_ref().map_or(1, |rerun| rerun.run)
     }
 }
 
@@ -173,11 +222,11 @@ impl Record {
     /// The config it is about.
     pub fn id(&self) -> &ConfigId {
         match self {
-            Self::Received(received) => &received.id,
+            Self::Received(received) | Self::Rerun(received) => &received.id,
             Self::Started { id, .. }
             | Self::Spawned { id, .. }
             | Self::Finished { id, .. }
-            | Self::Signalled { id }
+            | Self::Signalled { id, .. }
             | Self::Done { id, .. } => id,
         }
     }
@@ -185,6 +234,7 @@ impl Record {
     fn name(&self) -> &'static str {
         match self {
             Self::Received(_) => "received",
+            Self::Rerun(_) => "rerun",
             Self::Started { .. } => "started",
             Self::Spawned { .. } => "spawned",
             Self::Finished { .. } => "finished",
@@ -248,18 +298,34 @@ impl States {
                 process: Some(*process),
             },
             (
-                Some(State::Received(_) | State::Started { .. }),
+                Some(State::Received(received) | State::Started { received, .. }),
                 Record::Finished { ending, result, .. },
-            ) => State::Finished { ending: *ending, result: result.clone() },
-            (Some(State::Finished { ending, result }), Record::Signalled { .. }) => {
-                State::Signalled(Done {
-                    ending: *ending,
-                    document_version: result.document_version,
-                    at_unix_ms: result.finished_unix_ms,
-                    status_code: result.deploy_status_code,
-                    reason: result.reason.clone(),
-                })
-            }
+            ) => State::Finished {
+                ending: *ending,
+                result: result.clone(),
+                received_unix_ms: received.at_unix_ms,
+            },
+            (
+                Some(State::Finished { ending, result, received_unix_ms }),
+                Record::Signalled { at_unix_ms, .. },
+            ) => State::Signalled(Done {
+                name: result.name.clone(),
+                group: result.group.clone(),
+                action: result.action.clone(),
+                ending: *ending,
+                document_version: result.document_version,
+                received_unix_ms: *received_unix_ms,
+                started_unix_ms: result.started_unix_ms,
+                signalled_unix_ms: *at_unix_ms,
+                at_unix_ms: result.finished_unix_ms,
+                status_code: result.deploy_status_code,
+                reason: result.reason.clone(),
+                rerun: result.rerun.clone(),
+            }),
+            (
+                Some(ended @ (State::Finished { .. } | State::Signalled(_))),
+                Record::Rerun(received),
+            ) if received.run() == ended.run() + 1 => State::Received(received.clone()),
             (state, _) => {
                 return Err(IllegalTransition {
                     id: id.clone(),
@@ -307,14 +373,15 @@ impl States {
                     records.extend(process.map(|process| Record::Spawned { id, process }));
                     records
                 }
-                State::Finished { ending, result } => vec![
+                State::Finished { ending, result, received_unix_ms } => vec![
                     Record::Received(Received {
                         id: id.clone(),
                         name: result.name.clone(),
                         group: result.group.clone(),
                         action: result.action.clone(),
                         document_version: result.document_version,
-                        at_unix_ms: result.started_unix_ms,
+                        at_unix_ms: *received_unix_ms,
+                        rerun: result.rerun.clone(),
                     }),
                     Record::Finished { id, ending: *ending, result: result.clone() },
                 ],
@@ -354,7 +421,14 @@ pub(crate) mod tests {
             action: "CREATE".into(),
             document_version: 1,
             at_unix_ms: 10,
+            rerun: None,
         })
+    }
+
+    pub(crate) fn rerun(text: &str, run: u64) -> Record {
+        let Record::Received(received) = received(text) else { panic!() };
+        let rerun = Rerun { run, asked_by: "user root (uid 0)".into(), asked_unix_ms: 40 };
+        Record::Rerun(Received { at_unix_ms: 40, rerun: Some(rerun), ..received })
     }
 
     pub(crate) fn started(text: &str) -> Record {
@@ -383,21 +457,29 @@ pub(crate) mod tests {
                 reason: None,
                 started_unix_ms: 20,
                 finished_unix_ms: 30,
+                rerun: None,
             }),
         }
     }
 
     pub(crate) fn signalled(text: &str) -> Record {
-        Record::Signalled { id: id(text) }
+        Record::Signalled { id: id(text), at_unix_ms: 35 }
     }
 
     fn done(text: &str) -> Record {
         let done = Done {
+            name: "n".into(),
+            group: "script".into(),
+            action: "CREATE".into(),
             ending: Ending::Complete,
             document_version: 1,
+            received_unix_ms: 10,
+            started_unix_ms: 20,
+            signalled_unix_ms: 35,
             at_unix_ms: 30,
             status_code: 0,
             reason: None,
+            rerun: None,
         };
         Record::Done { id: id(text), done }
     }
@@ -412,7 +494,8 @@ pub(crate) mod tests {
             &[received, finished],
             &[received, finished, signalled],
         ];
-        let records: [Make; 6] = [received, started, spawned, finished, signalled, done];
+        let second: Make = |text| rerun(text, 2);
+        let records: [Make; 7] = [received, started, spawned, finished, signalled, done, second];
         let mut table = String::new();
         for path in paths {
             for record in records {
@@ -433,6 +516,47 @@ pub(crate) mod tests {
             }
         }
         insta::assert_snapshot!(table);
+    }
+
+    #[test]
+    fn a_rerun_is_received_anew_with_its_number_and_none_is_left_out_or_repeated() {
+        let mut states = States::default();
+        for step in [received, started, finished] {
+            states.apply(&step("a")).unwrap();
+        }
+        assert!(states.apply(&rerun("a", 1)).is_err(), "the first run is no rerun");
+        assert!(states.apply(&rerun("a", 3)).is_err());
+        states.apply(&rerun("a", 2)).unwrap();
+        assert!(states.apply(&rerun("a", 3)).is_err(), "it waits to be run");
+        let waiting = states.get(&id("a")).unwrap();
+        assert_eq!((waiting.name(), waiting.run()), ("received", 2));
+        states.apply(&started("a")).unwrap();
+        assert_eq!(states.get(&id("a")).unwrap().run(), 2);
+        assert!(states.apply(&rerun("a", 3)).is_err(), "it runs");
+    }
+
+    #[test]
+    fn the_state_of_a_rerun_outlives_a_compaction() {
+        let mut states = States::default();
+        for step in [received("a"), started("a"), finished("a"), signalled("a"), rerun("a", 2)] {
+            states.apply(&step).unwrap();
+        }
+        let mut again = States::default();
+        for record in states.records() {
+            again.apply(&record).unwrap();
+        }
+        assert_eq!(again.0, states.0);
+        assert_eq!(again.get(&id("a")).unwrap().run(), 2);
+    }
+
+    #[test]
+    fn a_journal_of_an_older_release_is_read() {
+        let old = r#"[{"record":"signalled","id":"a"},
+            {"record":"done","id":"b","ending":"complete","document_version":1,"at_unix_ms":5,"status_code":0}]"#;
+        let records: Vec<Record> = serde_json::from_str(old).unwrap();
+        let mut states = States::default();
+        states.apply(&records[1]).unwrap();
+        assert_eq!(states.get(&id("b")).unwrap().run(), 1);
     }
 
     #[test]

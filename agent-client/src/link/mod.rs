@@ -86,7 +86,12 @@ pub enum Happened {
         body: Bytes,
     },
     /// The server has stored a result.
-    ResultStored(ConfigId),
+    ResultStored {
+        /// Of which config.
+        id: ConfigId,
+        /// Of which of its runs.
+        run: u64,
+    },
     /// The server will not take a result.
     ResultRefused {
         /// Of which config.
@@ -180,7 +185,7 @@ impl Link {
     pub fn send_result(&mut self, result: &DeploymentResult) {
         // Results are made to fit their message; one that does not is a fault of ours, and is logged.
         let id = ConfigId::new(&result.config_id);
-        match (id, result.to_document(1)) {
+        match (id, result.to_document(result.run())) {
             (Ok(id), Ok(document)) => {
                 self.results.insert(document.name.clone(), (id, document));
                 self.due(|channel| channel.results_due = true);
@@ -454,9 +459,11 @@ impl Link {
                 // The limits of an agent's session admit no other name.
                 _ => {}
             },
-            SessionEvent::Stored { name, .. } => {
-                if let Some((id, _)) = self.results.remove(&name) {
-                    self.happened.push_back(Happened::ResultStored(id));
+            SessionEvent::Stored { name, version } => {
+                // Not if it is of an earlier run, and the result of a later one waits.
+                let stored = self.results.get(&name).is_some_and(|(_, d)| d.version == version);
+                if stored && let Some((id, _)) = self.results.remove(&name) {
+                    self.happened.push_back(Happened::ResultStored { id, run: version });
                     self.due(|channel| channel.results_due = true);
                 }
             }

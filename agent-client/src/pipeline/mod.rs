@@ -164,9 +164,11 @@ impl Pipeline {
         self.snapshot_due = true;
         match command {
             Command::Document { version, body } => self.document(version, body)?,
-            Command::ResultStored(id) => {
-                if matches!(self.journal.states().get(&id), Some(State::Finished { .. })) {
-                    self.journal.stage(Record::Signalled { id })?;
+            Command::ResultStored { id, run } => {
+                let state = self.journal.states().get(&id);
+                // What it has stored may be of an earlier run than the one that ended last.
+                if state.is_some_and(|s| matches!(s, State::Finished { .. }) && s.run() == run) {
+                    self.journal.stage(Record::Signalled { id, at_unix_ms: unix_ms() })?;
                 }
             }
             Command::Link(link) => self.link = link,

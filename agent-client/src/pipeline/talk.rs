@@ -39,7 +39,12 @@ pub enum Command {
         body: Bytes,
     },
     /// The server has stored the result of a config.
-    ResultStored(ConfigId),
+    ResultStored {
+        /// Which.
+        id: ConfigId,
+        /// Of which of its runs.
+        run: u64,
+    },
     /// How the connection stands, for the status file.
     Link(LinkStatus),
     /// Start nothing more; end when what runs has ended, or after [`Setup::stop_wait`].

@@ -6,7 +6,7 @@ use super::{Pipeline, PipelineError, Report, unix_ms};
 use crate::document::{Document, Entry, Output, Work};
 use crate::hooks::process::{Activity, Exit};
 use crate::hooks::{Hook, NotRun, Response, Run};
-use crate::journal::{Ending, Received, Record};
+use crate::journal::{Ending, Received, Record, State};
 use crate::outcome::{Times, field, result};
 
 /// What may happen only after the staged records are durable.
@@ -59,7 +59,7 @@ impl Pipeline {
             };
             let now = unix_ms();
             let times = Times { started_unix_ms: now, finished_unix_ms: now };
-            let config = received(&document, entry, now);
+            let config = self.asked(&document, entry, now);
             self.not_run(&config, not_run, times)?;
         }
         Ok(())
@@ -87,7 +87,7 @@ impl Pipeline {
             }
             Err(not_run) => {
                 let times = Times { started_unix_ms, finished_unix_ms: unix_ms() };
-                let config = received(&document, entry, started_unix_ms);
+                let config = self.asked(&document, entry, started_unix_ms);
                 self.not_run(&config, not_run, times)?;
             }
         }
@@ -118,8 +118,18 @@ impl Pipeline {
             response.reason = Some(reason.into());
         }
         let times = Times { started_unix_ms: running.started_unix_ms, finished_unix_ms: unix_ms() };
-        let received = received(&running.document, entry, running.started_unix_ms);
+        let received = self.asked(&running.document, entry, running.started_unix_ms);
         self.end(&received, &config.outputs, response, times, ending)
+    }
+
+    /// What asked for the run of an entry: as the journal has it, which knows of reruns.
+    fn asked(&self, document: &Document, entry: &Entry, at_unix_ms: u64) -> Received {
+        match self.journal.states().get(&entry.id) {
+            Some(State::Received(asked) | State::Started { received: asked, .. }) => {
+                Received { document_version: document.version, ..asked.clone() }
+            }
+            _ => received(document, entry, at_unix_ms),
+        }
     }
 
     /// Stages the end of a config that was not run.
@@ -176,5 +186,6 @@ pub(super) fn received(document: &Document, entry: &Entry, at_unix_ms: u64) -> R
         action: field(&entry.action),
         document_version: document.version,
         at_unix_ms,
+        rerun: None,
     }
 }

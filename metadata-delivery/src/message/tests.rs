@@ -26,6 +26,7 @@ fn result() -> DeploymentResult {
         reason: Some("interrupted".into()),
         started_unix_ms: 1,
         finished_unix_ms: 2,
+        rerun: None,
     }
 }
 
@@ -66,6 +67,21 @@ fn every_message_is_the_json_of_the_protocol_document() {
         ]
         .join("\n")
     );
+}
+
+#[test]
+fn a_rerun_shows_in_its_result_and_a_first_run_does_not() {
+    assert_eq!(result().run(), 1);
+    assert!(!round_trip(&result(), "result/51d3a9f7").contains("rerun"));
+    let rerun = Rerun { run: 3, asked_by: "user root (uid 0)".into(), asked_unix_ms: 5 };
+    let again = DeploymentResult { rerun: Some(rerun.clone()), ..result() };
+    assert_eq!(again.run(), 3);
+    let json = round_trip(&again, "result/51d3a9f7");
+    let shown = r#""rerun":{"run":3,"asked_by":"user root (uid 0)","asked_unix_ms":5}"#;
+    assert!(json.contains(shown), "{json}");
+    let asked_by = "u".repeat(FIELD_BYTES_MAX + 1);
+    let long = DeploymentResult { rerun: Some(Rerun { asked_by, ..rerun }), ..result() };
+    assert!(matches!(long.to_document(1), Err(MessageError::Field { .. })));
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::path::Path;
 use axum::http::Method;
 use bytes::Bytes;
 use certs::{AgentId, Fingerprint};
+use metadata_delivery::message::DeploymentResult;
 use serde_json::json;
 
 use super::{ClientArgs, output};
@@ -198,13 +199,23 @@ pub(super) async fn results(
                 result.deploy_status_code.to_string(),
                 output::time(saved.stored_unix_ms),
                 result.config_id.clone(),
-                result.reason.clone().unwrap_or_default(),
+                remark(result),
             ]
         })
         .collect();
     let headers =
         ["#", "AGENT", "NAME", "ACTION", "STATUS", "CODE", "STORED (UTC)", "CONFIG", "REASON"];
     output::out(&output::table(&headers, &rows))
+}
+
+/// The reason of a failure; of a run that somebody at the instance asked for also that.
+fn remark(result: &DeploymentResult) -> String {
+    let reason = result.reason.clone().unwrap_or_default();
+    match &result.rerun {
+        Some(rerun) if reason.is_empty() => format!("rerun by {}", rerun.asked_by),
+        Some(rerun) => format!("rerun by {}: {reason}", rerun.asked_by),
+        None => reason,
+    }
 }
 
 fn full(saved: &SavedResult) -> String {
@@ -218,6 +229,9 @@ fn full(saved: &SavedResult) -> String {
         result.status,
         result.deploy_status_code
     );
+    if let Some(rerun) = &result.rerun {
+        text += &format!("run: {}, asked for by {}\n", rerun.run, rerun.asked_by);
+    }
     if let Some(reason) = &result.reason {
         text += &format!("reason: {reason}\n");
     }

@@ -59,6 +59,7 @@ fn result(config_id: &str, stdout: &str) -> DeploymentResult {
         reason: None,
         started_unix_ms: 1,
         finished_unix_ms: 2,
+        rerun: None,
     }
 }
 

@@ -166,6 +166,7 @@ pub(crate) fn result(config_id: &str) -> DeploymentResult {
         reason: None,
         started_unix_ms: 1,
         finished_unix_ms: 2,
+        rerun: None,
     }
 }
 

@@ -73,6 +73,7 @@ fn result(config_id: &str) -> DeploymentResult {
         reason: None,
         started_unix_ms: 1,
         finished_unix_ms: 2,
+        rerun: None,
     }
 }
 
