@@ -6,6 +6,9 @@ use std::collections::VecDeque;
 pub const HEAD_BYTES_MAX: usize = 128 << 10;
 /// Bytes kept from the end of a stream.
 pub const TAIL_BYTES_MAX: usize = 128 << 10;
+/// Bytes kept from the beginning of a hook's response, which is JSON: it has the hook's output in it, and
+/// may be several times as long as what Heat takes in the end.
+pub const RESPONSE_BYTES_MAX: usize = 4 << 20;
 /// Bytes of the live view.
 pub const LIVE_BYTES_MAX: usize = 2 << 10;
 

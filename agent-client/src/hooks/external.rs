@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 use super::process::{Exit, Launch};
 use super::{NotRun, Response};
 use crate::document::{Config, plain_text};
+use crate::json_text::json_text;
 
 /// The first file of this name in the directories.
 pub fn find(directories: &[PathBuf], name: &str) -> Option<PathBuf> {
@@ -23,19 +24,17 @@ pub fn find(directories: &[PathBuf], name: &str) -> Option<PathBuf> {
 }
 
 /// How to start it.
-///
-/// # Errors
-/// The entry cannot be written as JSON.
-pub fn prepare(program: &Path, config: &Config) -> Result<Launch, NotRun> {
-    let input = serde_json::to_vec(&config.json)
-        .map_err(|e| NotRun::because(format!("the entry cannot be written as JSON: {e}")))?;
-    Ok(Launch {
+pub fn prepare(program: &Path, config: &Config) -> Launch {
+    // As Python writes it: a hook may look at the text.
+    let input = json_text(&Value::Object(config.json.clone())).into_bytes();
+    Launch {
         program: program.to_owned(),
+        arguments: Vec::new(),
         directory: None,
         environment: Vec::new(),
         input: Some(input),
         stdout_is_log: false,
-    })
+    }
 }
 
 /// What the system's refusal to start a hook means.

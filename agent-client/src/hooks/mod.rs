@@ -145,7 +145,7 @@ impl Hooks {
     pub async fn start(&self, hook: &Hook, id: &ConfigId, config: &Config) -> Result<Run, NotRun> {
         let mut launch = match hook {
             Hook::Script => script::prepare(&self.script, id, config)?,
-            Hook::External(program) => external::prepare(program, config)?,
+            Hook::External(program) => external::prepare(program, config),
         };
         launch.environment.push((proc::RUN_VARIABLE.into(), self.run_name(id).into()));
         let program = launch.program.clone();

@@ -12,7 +12,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 use tokio::time::{Instant, sleep_until};
 
-use super::capture::{Capture, HEAD_BYTES_MAX, LIVE_BYTES_MAX, TAIL_BYTES_MAX, Tail};
+use super::capture::{
+    Capture, HEAD_BYTES_MAX, LIVE_BYTES_MAX, RESPONSE_BYTES_MAX, TAIL_BYTES_MAX, Tail,
+};
 use super::proc::start_ticks;
 use crate::journal::ProcessMark;
 
@@ -25,15 +27,18 @@ const BUSY_RETRY_MS: u64 = 2;
 
 /// What to start.
 pub struct Launch {
-    /// The program; no arguments.
+    /// The program.
     pub program: PathBuf,
+    /// Its arguments.
+    pub arguments: Vec<OsString>,
     /// Its working directory; `None`: the agent's.
     pub directory: Option<PathBuf>,
     /// Variables added to the agent's own environment; later ones win.
     pub environment: Vec<(String, OsString)>,
     /// What it reads; `None`: nothing.
     pub input: Option<Vec<u8>>,
-    /// Whether its standard output is part of the live view, or a response to be parsed.
+    /// Whether its standard output is part of the live view, or a response to be parsed: that is kept
+    /// whole up to [`RESPONSE_BYTES_MAX`], since a part of it is worth nothing.
     pub stdout_is_log: bool,
 }
 
@@ -84,6 +89,7 @@ impl Process {
     pub async fn spawn(launch: Launch) -> io::Result<Self> {
         let mut command = Command::new(&launch.program);
         command
+            .args(launch.arguments)
             .envs(launch.environment)
             .stdin(if launch.input.is_some() { Stdio::piped() } else { Stdio::null() })
             .stdout(Stdio::piped())
@@ -107,6 +113,7 @@ impl Process {
                 other => break other?,
             }
         };
+        let stdout_head = if launch.stdout_is_log { HEAD_BYTES_MAX } else { RESPONSE_BYTES_MAX };
         let pid = child.id().ok_or_else(|| io::Error::other("a child without process id"))?;
         if let (Some(input), Some(mut stdin)) = (launch.input, child.stdin.take()) {
             // Beside the reading: a hook that answers before it has read everything must not block us,
@@ -122,7 +129,7 @@ impl Process {
             stderr: child.stderr.take(),
             child,
             printed: Printed {
-                stdout: Capture::new(HEAD_BYTES_MAX, TAIL_BYTES_MAX),
+                stdout: Capture::new(stdout_head, TAIL_BYTES_MAX),
                 stderr: Capture::new(HEAD_BYTES_MAX, TAIL_BYTES_MAX),
                 live: Tail::new(LIVE_BYTES_MAX),
                 stdout_is_log: launch.stdout_is_log,
@@ -237,6 +244,7 @@ mod tests {
     fn shell(script: &str) -> Launch {
         Launch {
             program: "/bin/sh".into(),
+            arguments: Vec::new(),
             directory: None,
             environment: vec![("SCRIPT".into(), script.into())],
             input: Some(b"eval \"$SCRIPT\"\n".to_vec()),
@@ -279,6 +287,16 @@ mod tests {
         assert_eq!(exit.code, 0);
         assert!(exit.stdout.len() < HEAD_BYTES_MAX + TAIL_BYTES_MAX + 100);
         assert!(exit.stdout.ends_with("xend") && exit.stdout.contains("bytes left out"));
+    }
+
+    #[tokio::test]
+    async fn a_response_is_kept_whole_where_a_log_is_cut() {
+        let script = "head -c 900000 /dev/zero | tr '\\0' x";
+        let exit = run(Launch { stdout_is_log: false, ..shell(script) }).await;
+        assert_eq!(exit.stdout.len(), 900_000);
+        let script = "head -c 6000000 /dev/zero | tr '\\0' x";
+        let exit = run(Launch { stdout_is_log: false, ..shell(script) }).await;
+        assert!(exit.stdout.len() < RESPONSE_BYTES_MAX + TAIL_BYTES_MAX + 100);
     }
 
     #[tokio::test]

@@ -135,6 +135,7 @@ pub fn prepare(
     write_script(&program, text).map_err(|e| failed("writing script", &program, &e))?;
     Ok(Launch {
         program,
+        arguments: Vec::new(),
         directory: Some(directories.working.clone()),
         environment,
         input: None,
