@@ -37,7 +37,7 @@ const SETTINGS_HELP: &str = "\
 Settings, strongest first: flag; environment variable (AGENT_CLIENT_ and the key in
 capitals, such as AGENT_CLIENT_KEEP_ALIVE); conf.d/*.toml beside the file; the file; default.
 Keys: state_dir, servers, token_file, keep_alive, peer_timeout, reconnect_max, stop_wait,
-log_filter, log_format.
+hook_timeout, kill_grace, lanes_max, cgroup, log_filter, log_format.
 HEAT_CONFIG_HOOKS, HEAT_SCRIPT_WORKING and HEAT_SCRIPT_OUTPUTS name directories of hooks.";
 
 /// The agent in the instance: takes documents from a metadata-server, runs their hooks, sends results back.
@@ -139,6 +139,18 @@ struct LinkArgs {
     /// How long a running hook may go on when the agent is told to stop [default: 20s]
     #[arg(long, value_name = "TIME")]
     stop_wait: Option<String>,
+    /// How long a hook may run whose deployment has no options.timeout; 0: for ever [default: 4h]
+    #[arg(long, value_name = "TIME")]
+    hook_timeout: Option<String>,
+    /// How long a hook that was asked to end (SIGTERM) has until it is killed [default: 5s]
+    #[arg(long, value_name = "TIME")]
+    kill_grace: Option<String>,
+    /// How many lanes (options.lane) may be at work at a time; 1: all in order [default: 1]
+    #[arg(long, value_name = "NUMBER")]
+    lanes_max: Option<String>,
+    /// Control group for runs: auto (what systemd delegated), none, or a path [default: auto]
+    #[arg(long, value_name = "WHICH")]
+    cgroup: Option<String>,
 }
 
 fn time(text: &str) -> Result<Duration, String> {
@@ -213,6 +225,10 @@ fn settings(place: &PlaceArgs, link: Option<&LinkArgs>) -> Result<Settings, Abor
         add("peer_timeout", &link.peer_timeout);
         add("reconnect_max", &link.reconnect_max);
         add("stop_wait", &link.stop_wait);
+        add("hook_timeout", &link.hook_timeout);
+        add("kill_grace", &link.kill_grace);
+        add("lanes_max", &link.lanes_max);
+        add("cgroup", &link.cgroup);
     }
     let environment = |name: &str| std::env::var(name).ok();
     Settings::load(place.config.as_deref(), environment, &flags)

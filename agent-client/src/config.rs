@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use toml::de::{DeTable, DeValue};
 
-use crate::hooks::{Hooks, script};
+use crate::hooks::{Hooks, cgroup, script};
+use crate::pipeline::RunLimits;
 
 /// Where the configuration is looked for when no file is named.
 pub const CONFIG_FILE: &str = "/etc/agent-client/config.toml";
@@ -23,6 +24,9 @@ pub const ENVIRONMENT_PREFIX: &str = "AGENT_CLIENT_";
 const HOOK_DIRS: [&str; 2] = ["/usr/libexec/heat-config/hooks", "/var/lib/heat-config/hooks"];
 const SCRIPT_WORKING: &str = "/var/lib/heat-config/heat-config-script";
 const SCRIPT_OUTPUTS: &str = "/var/run/heat-config/heat-config-script";
+
+/// Most lanes that may be at work at a time.
+pub const LANES_MAX: usize = 64;
 
 /// Every setting, with its value in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +46,14 @@ pub struct Settings {
     pub reconnect_max: Duration,
     /// How long a running hook may go on when the agent is told to stop.
     pub stop_wait: Duration,
+    /// How long a hook may run whose deployment does not say (`options.timeout`); zero: for ever.
+    pub hook_timeout: Duration,
+    /// How long a hook that was asked to end has until it is killed.
+    pub kill_grace: Duration,
+    /// How many lanes (`options.lane`) may be at work at a time.
+    pub lanes_max: usize,
+    /// Where runs get control groups of their own.
+    pub cgroup: cgroup::Choice,
     /// What is logged, in the syntax of tracing's `EnvFilter`.
     pub log_filter: String,
     /// Form of the log lines.
@@ -59,6 +71,7 @@ pub enum LogFormat {
 
 impl Default for Settings {
     fn default() -> Self {
+        let limits = RunLimits::default();
         Self {
             state_dir: STATE_DIR.into(),
             servers: Vec::new(),
@@ -70,6 +83,10 @@ impl Default for Settings {
             peer_timeout: Duration::from_secs(12),
             reconnect_max: Duration::from_secs(60),
             stop_wait: Duration::from_secs(20),
+            hook_timeout: limits.timeout,
+            kill_grace: limits.kill_grace,
+            lanes_max: limits.lanes_max,
+            cgroup: cgroup::Choice::default(),
             log_filter: "info".into(),
             log_format: LogFormat::Text,
         }
@@ -85,7 +102,7 @@ pub struct Key {
 }
 
 /// All settings.
-pub const KEYS: [Key; 9] = [
+pub const KEYS: [Key; 13] = [
     Key { name: "state_dir", set: |s, v| path(v).map(|v| s.state_dir = v) },
     Key { name: "servers", set: |s, v| servers(v).map(|v| s.servers = v) },
     Key { name: "token_file", set: |s, v| path(v).map(|v| s.token_file = Some(v)) },
@@ -99,6 +116,10 @@ pub const KEYS: [Key; 9] = [
         set: |s, v| duration(v, "100ms", "1h").map(|v| s.reconnect_max = v),
     },
     Key { name: "stop_wait", set: |s, v| duration(v, "0s", "1h").map(|v| s.stop_wait = v) },
+    Key { name: "hook_timeout", set: |s, v| time_or_never(v).map(|v| s.hook_timeout = v) },
+    Key { name: "kill_grace", set: |s, v| duration(v, "0s", "1h").map(|v| s.kill_grace = v) },
+    Key { name: "lanes_max", set: |s, v| number(v, 1, LANES_MAX).map(|v| s.lanes_max = v) },
+    Key { name: "cgroup", set: |s, v| v.parse().map(|v| s.cgroup = v) },
     Key { name: "log_filter", set: |s, v| filter(v).map(|v| s.log_filter = v) },
     Key { name: "log_format", set: |s, v| log_format(v).map(|v| s.log_format = v) },
 ];
@@ -322,6 +343,16 @@ fn duration(text: &str, min: &str, max: &str) -> Result<Duration, String> {
     parse_duration(text)
         .filter(fits)
         .ok_or_else(|| format!("is {text:?}, must be a time from {min} to {max}, like \"30s\""))
+}
+
+/// A time; 0 needs no unit.
+fn time_or_never(text: &str) -> Result<Duration, String> {
+    if text == "0" { Ok(Duration::ZERO) } else { duration(text, "0s", "366d") }
+}
+
+fn number(text: &str, min: usize, max: usize) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|number| (min..=max).contains(number));
+    number.ok_or_else(|| format!("is {text:?}, must be a number from {min} to {max}"))
 }
 
 /// Reads `500ms`, `30s`, `5m`, `1h`, `1d`.

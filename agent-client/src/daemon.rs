@@ -130,9 +130,15 @@ pub fn run(settings: &Settings, token: Option<&EnrolmentToken>, mode: Mode) -> R
                 document: settings.state(files::DOCUMENT),
                 status: settings.state(files::STATUS),
                 hooks: settings
-                    .hooks(|name| std::env::var(name).ok(), rustix::process::geteuid().is_root()),
+                    .hooks(|name| std::env::var(name).ok(), rustix::process::geteuid().is_root())
+                    .with_cgroups(settings.cgroup.find()),
                 agent_id: agent_id.clone(),
                 stop_wait: settings.stop_wait,
+                limits: pipeline::RunLimits {
+                    timeout: settings.hook_timeout,
+                    kill_grace: settings.kill_grace,
+                    lanes_max: settings.lanes_max,
+                },
             };
             let (pipeline, opened) = Pipeline::open(setup, reports_in, progress_in)
                 .context("opening the state directory's files")?;

@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 use thiserror::Error;
 
 use crate::json_text::json_text;
+use crate::run_options::RunOptions;
 
 /// Longest config id in bytes. Heat's are UUIDs (36); the id goes into names on the wire and on disk.
 pub const CONFIG_ID_BYTES_MAX: usize = 1024;
@@ -126,6 +127,8 @@ pub struct Config {
     pub inputs: Vec<Input>,
     /// The outputs it may set.
     pub outputs: Vec<Output>,
+    /// How long it may take and what it may run beside.
+    pub options: RunOptions,
     /// The whole entry as an external hook reads it.
     pub json: Map<String, Value>,
 }
@@ -276,6 +279,7 @@ fn work(mut json: Map<String, Value>, action: &str) -> Result<Work, String> {
     }
     let inputs = inputs(&mut json)?;
     let outputs = outputs(&json)?;
+    let options = RunOptions::read(json.get("options"))?;
     if group == "component" {
         let (tool, config) = component(json.get("config"), action)?;
         json.insert("config".into(), config);
@@ -287,6 +291,7 @@ fn work(mut json: Map<String, Value>, action: &str) -> Result<Work, String> {
         config: json.get("config").cloned().unwrap_or_default(),
         inputs,
         outputs,
+        options,
         json,
     })))
 }

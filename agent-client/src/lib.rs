@@ -20,6 +20,7 @@
 //! | module | what | pure |
 //! |---|---|---|
 //! | [`document`] | a document's entries, good and bad | yes |
+//! | [`run_options`] | what an entry says about its run: timeout, lane | yes |
 //! | [`plan`] | which entries to run, given the journal | yes |
 //! | [`journal`] | state machine (pure) and append-only file | – |
 //! | [`store`] | the newest document on disk | – |
@@ -57,6 +58,7 @@ pub mod outcome;
 pub mod pipeline;
 pub mod plan;
 pub mod redact;
+pub mod run_options;
 pub mod status;
 pub mod store;
 

@@ -34,6 +34,8 @@ pub fn result(
     let Response { stdout, stderr, status_code, outputs, reason } = response;
     let mut kept = Map::new();
     let mut failed = status_code != 0 || reason.is_some();
+    // Heat looks at the code: with 0 it would show what the agent calls failed as complete.
+    let status_code = if status_code == 0 && reason.is_some() { 1 } else { status_code };
     for output in declared {
         if let Some(value) = outputs.get(&output.name) {
             failed |= output.error_output;
@@ -146,6 +148,14 @@ mod tests {
         let result = result(&received(), &[], NotRun::because("no such hook: \"x\"").into(), TIMES);
         assert_eq!(result.status, ResultStatus::Failed);
         assert_eq!(result.reason.as_deref(), Some("no such hook: \"x\""));
+    }
+
+    #[test]
+    fn what_the_agent_calls_failed_never_has_heats_code_of_success() {
+        let mut ended = response(0, json!({}));
+        ended.reason = Some("timed out after 5 s".into());
+        let result = result(&received(), &[], ended, TIMES);
+        assert_eq!((result.status, result.deploy_status_code), (ResultStatus::Failed, 1));
     }
 
     #[test]

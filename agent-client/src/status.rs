@@ -116,6 +116,9 @@ pub struct DeploymentStatus {
     pub status_code: Option<i64>,
     /// Why the agent called it failed.
     pub reason: Option<String>,
+    /// What it waits for before it is started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits_for: Option<String>,
     /// Whether the server has its result (also true where there is none to send).
     pub result_stored: bool,
 }
@@ -291,8 +294,8 @@ fn table(status: &Status, now_unix_ms: u64) -> String {
         let cells: Vec<String> =
             row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
         let _ = writeln!(out, "{}", cells.join("  ").trim_end());
-        let reason = index.checked_sub(1).and_then(|i| status.deployments[i].reason.as_ref());
-        if let Some(reason) = reason {
+        let deployment = index.checked_sub(1).map(|i| &status.deployments[i]);
+        for reason in deployment.iter().flat_map(|d| d.reason.iter().chain(&d.waits_for)) {
             let _ = writeln!(out, "    {}", reason.replace('\n', " "));
         }
     }
@@ -322,6 +325,7 @@ pub(crate) mod tests {
             since_unix_ms: 1_000,
             status_code: None,
             reason: None,
+            waits_for: None,
             result_stored: is_ended(*state),
         };
         Status {

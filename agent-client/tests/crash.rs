@@ -11,7 +11,7 @@ use std::time::Duration;
 use agent_client::document::ConfigId;
 use agent_client::hooks::{Hooks, script};
 use agent_client::journal::{Journal, Log, Record, State};
-use agent_client::pipeline::{Command, Pipeline, Report, Setup};
+use agent_client::pipeline::{Command, Pipeline, Report, RunLimits, Setup};
 use agent_client::store::{DocumentStore, StoredDocument};
 use bytes::Bytes;
 use metadata_delivery::message::DeploymentResult;
@@ -23,11 +23,12 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// A machine: its state directory and the file into which scripts write their id.
 struct Machine {
     dir: tempfile::TempDir,
+    lanes_max: usize,
 }
 
 impl Machine {
-    fn new() -> Self {
-        Self { dir: tempfile::tempdir().unwrap() }
+    fn new(lanes_max: usize) -> Self {
+        Self { dir: tempfile::tempdir().unwrap(), lanes_max }
     }
 
     fn setup(&self) -> Setup {
@@ -40,6 +41,7 @@ impl Machine {
             hooks: Hooks::new(vec![], None, directories, path("").display().to_string()),
             agent_id: "vm-1".into(),
             stop_wait: Duration::from_secs(1),
+            limits: RunLimits { lanes_max: self.lanes_max, ..RunLimits::default() },
         }
     }
 
@@ -107,7 +109,7 @@ impl Machine {
 
 fn script(id: &str) -> Value {
     json!({"id": id, "name": id, "group": "script", "config": format!("#!/bin/sh\necho {id} >> RAN\n"),
-        "inputs": [], "outputs": []})
+        "inputs": [], "outputs": [], "options": {"lane": id}})
 }
 
 fn documents() -> [(u64, Value); 2] {
@@ -133,10 +135,25 @@ fn read_log(path: &Path) -> Vec<Record> {
 
 #[test]
 fn whatever_the_crash_no_id_runs_twice_and_every_id_ends_in_a_result() {
+    crash_everywhere(1);
+}
+
+/// One frame then starts several entries.
+#[test]
+fn nor_if_entries_run_side_by_side() {
+    crash_everywhere(3);
+}
+
+fn crash_everywhere(lanes_max: usize) {
     let documents = documents();
-    let undisturbed = Machine::new();
+    let undisturbed = Machine::new(lanes_max);
     undisturbed.live(&documents);
-    assert_eq!(undisturbed.ran(), ["a", "b", "failing", "c"]);
+    let ran = undisturbed.ran();
+    if lanes_max == 1 {
+        assert_eq!(ran, ["a", "b", "failing", "c"]);
+    } else {
+        assert_eq!(ran.iter().map(String::as_str).collect::<BTreeSet<_>>().len(), 4);
+    }
     let journal = fs::read(undisturbed.dir.path().join("journal")).unwrap();
     let header = journal.iter().position(|&b| b == b'\n').unwrap() + 1;
     let ends: Vec<usize> =
@@ -148,7 +165,7 @@ fn whatever_the_crash_no_id_runs_twice_and_every_id_ends_in_a_result() {
     for cut in ends.iter().copied().chain(torn) {
         for on_disk in [None, Some(0), Some(1)] {
             let case = format!("journal cut at {cut} of {}, document {on_disk:?}", journal.len());
-            let machine = Machine::new();
+            let machine = Machine::new(lanes_max);
             let path = machine.dir.path().join("journal");
             fs::write(&path, &journal[..cut]).unwrap();
             let before = read_log(&path);

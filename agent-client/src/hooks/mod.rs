@@ -1,20 +1,26 @@
 //! Hooks: what runs a config, by the name of its group.
 
 pub mod capture;
+pub mod cgroup;
 pub mod external;
 pub mod proc;
 pub mod process;
 pub mod script;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use rustix::process::Signal;
 use serde_json::{Map, Value};
+use tokio::time::Instant;
 
 use crate::document::{Config, ConfigId, hex, sha256};
 use crate::journal::ProcessMark;
 use process::{Activity, Process};
 
+/// How often what a hook has started is looked for before it is in its control group: once is enough unless
+/// it starts processes all the time, and those are born in the group.
+const STRAGGLER_ROUNDS_MAX: u32 = 4;
 /// Name of the built-in hook.
 const SCRIPT: &str = "script";
 
@@ -83,6 +89,7 @@ pub struct Hooks {
     preferred: Option<PathBuf>,
     script: script::Directories,
     instance: String,
+    cgroups: Option<cgroup::Parent>,
 }
 
 /// A config whose hook runs.
@@ -90,6 +97,8 @@ pub struct Hooks {
 pub struct Run {
     process: Process,
     hook: Hook,
+    name: String,
+    group: Option<cgroup::Group>,
 }
 
 impl Hooks {
@@ -102,7 +111,14 @@ impl Hooks {
         script: script::Directories,
         instance: String,
     ) -> Self {
-        Self { directories, preferred, script, instance }
+        Self { directories, preferred, script, instance, cgroups: None }
+    }
+
+    /// Gives each run a control group in this one.
+    #[must_use]
+    pub fn with_cgroups(mut self, parent: Option<cgroup::Parent>) -> Self {
+        self.cgroups = parent;
+        self
     }
 
     /// Does beforehand what the first hook would have to wait for.
@@ -147,14 +163,64 @@ impl Hooks {
             Hook::Script => script::prepare(&self.script, id, config)?,
             Hook::External(program) => external::prepare(program, config),
         };
-        launch.environment.push((proc::RUN_VARIABLE.into(), self.run_name(id).into()));
+        let name = self.run_name(id);
+        launch.environment.push((proc::RUN_VARIABLE.into(), name.clone().into()));
         let program = launch.program.clone();
         match Process::spawn(launch).await {
-            Ok(process) => Ok(Run { process, hook: hook.clone() }),
+            Ok(process) => {
+                let group = self.group_for(&name, &process);
+                Ok(Run { process, hook: hook.clone(), name, group })
+            }
             Err(error) => Err(match hook {
                 Hook::Script => script::not_started(&program, &error),
                 Hook::External(_) => external::not_started(&program, &error),
             }),
+        }
+    }
+
+    /// Moving a process takes the kernel up to some 15 ms, so the hook is not held up for it. What it starts
+    /// afterwards is born in the group; what it has started before is looked for and moved as well, which
+    /// misses only what has left session, environment and parent within that time.
+    fn group_for(&self, name: &str, process: &Process) -> Option<cgroup::Group> {
+        let group = self.cgroups.as_ref()?.group(name);
+        let hook = process.mark();
+        if let Err(error) = group.make().and_then(|()| group.take(hook.pid))
+            && !process.has_exited()
+        {
+            tracing::warn!(%error, "a hook runs without a control group of its own");
+            group.remove();
+            return None;
+        }
+        let mut taken = BTreeSet::from([hook.pid]);
+        for _ in 0..STRAGGLER_ROUNDS_MAX {
+            let stragglers: Vec<u32> =
+                proc::started_by(hook, name).into_iter().filter(|pid| taken.insert(*pid)).collect();
+            if stragglers.is_empty() {
+                break;
+            }
+            for pid in stragglers {
+                // One that has ended meanwhile cannot be moved.
+                let _ = group.take(pid);
+            }
+        }
+        Some(group)
+    }
+
+    /// Kills what an earlier life of the agent has left of a run. Returns whether there was anything.
+    ///
+    /// Only call it during the boot in which the run was started.
+    pub fn kill_leftover(&self, id: &ConfigId, process: Option<ProcessMark>) -> bool {
+        let name = self.run_name(id);
+        let grouped = self.cgroups.as_ref().is_some_and(|parent| parent.group(&name).kill());
+        let leftover = proc::kill_leftover(process, &name);
+        let named = proc::kill_named(&name);
+        grouped || leftover || named
+    }
+
+    /// Removes control groups in which nothing runs any more.
+    pub fn tidy(&self) {
+        if let Some(parent) = &self.cgroups {
+            parent.remove_empty();
         }
     }
 
@@ -208,8 +274,24 @@ impl Run {
         self.process.next().await
     }
 
-    /// Signals it and what it started, as far as that stayed in its process group.
-    pub fn signal(&self, signal: Signal) {
-        self.process.signal(signal);
+    /// Whether the hook itself has ended, told or not.
+    pub fn has_exited(&self) -> bool {
+        self.process.has_exited()
+    }
+
+    /// Asks it to end; it and what it started have until `kill_at`, then comes [`kill`](Self::kill).
+    pub fn ask_to_end(&mut self, kill_at: Instant) {
+        self.process.linger(kill_at);
+        self.process.signal(Signal::TERM);
+    }
+
+    /// Kills it and everything that it started, wherever that went.
+    pub fn kill(&mut self) {
+        if let Some(group) = &self.group {
+            group.kill();
+        }
+        self.process.kill();
+        proc::kill_named(&self.name);
+        self.process.linger(Instant::now());
     }
 }

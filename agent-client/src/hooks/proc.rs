@@ -4,6 +4,7 @@
 //! that record the agent may be killed; therefore every hook also carries [`RUN_VARIABLE`], by which it
 //! is found without a record.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
@@ -28,10 +29,16 @@ pub fn start_ticks(pid: u32) -> Option<u64> {
     Stat::of(pid).map(|stat| stat.start_ticks)
 }
 
+/// Whether a child that nobody has reaped has ended.
+pub fn is_zombie(pid: u32) -> bool {
+    Stat::of(pid).is_some_and(|stat| stat.is_dead)
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Stat {
     parent: u32,
     group: u32,
+    session: u32,
     start_ticks: u64,
     is_dead: bool,
 }
@@ -41,13 +48,14 @@ impl Stat {
         Self::parse(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
     }
 
-    /// `pid (name) state ppid pgrp … starttime …`; the name may hold anything, parentheses too.
+    /// `pid (name) state ppid pgrp session … starttime …`; the name may hold anything, parentheses too.
     fn parse(stat: &str) -> Option<Self> {
         let (_, rest) = stat.rsplit_once(") ")?;
         let fields: Vec<&str> = rest.split(' ').collect();
         Some(Self {
             parent: fields.get(1)?.parse().ok()?,
             group: fields.get(2)?.parse().ok()?,
+            session: fields.get(3)?.parse().ok()?,
             start_ticks: fields.get(19)?.parse().ok()?,
             is_dead: matches!(*fields.first()?, "Z" | "X"),
         })
@@ -72,17 +80,70 @@ pub fn kill_leftover(recorded: Option<ProcessMark>, run_name: &str) -> bool {
     !groups.is_empty()
 }
 
+/// Kills what is left of the process group of a leader that was reaped. The number may belong to somebody
+/// else by then, but not in our own session: hooks and what they start are all that is there.
+pub fn kill_orphaned_group(group: u32) {
+    let Some(session) = Stat::of(std::process::id()).map(|own| own.session) else { return };
+    for (pid, stat) in processes() {
+        if (stat.group, stat.session) == (group, session)
+            && let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw)
+        {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+    }
+}
+
+/// Kills all live processes that carry the run's name, wherever they went. Returns whether there were any.
+pub fn kill_named(run_name: &str) -> bool {
+    let mut killed = BTreeSet::new();
+    // One that was starting another while it was killed: look again until nobody new is there.
+    loop {
+        let found: Vec<u32> =
+            members(run_name).map(|(pid, _)| pid).filter(|pid| killed.insert(*pid)).collect();
+        for pid in &found {
+            if let Some(pid) = i32::try_from(*pid).ok().and_then(Pid::from_raw) {
+                let _ = kill_process(pid, Signal::KILL);
+            }
+        }
+        if found.is_empty() {
+            return !killed.is_empty();
+        }
+    }
+}
+
 /// Live processes whose environment holds the run's name, and their process groups.
 fn members(run_name: &str) -> impl Iterator<Item = (u32, u32)> {
-    let variable = format!("{RUN_VARIABLE}={run_name}").into_bytes();
-    let pids = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    pids.filter_map(move |pid| {
-        let environment = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
-        let named = environment.split(|&b| b == 0).any(|v| v == variable);
-        let stat = Stat::of(pid).filter(|stat| named && !stat.is_dead)?;
-        Some((pid, stat.group))
-    })
+    processes()
+        .filter(move |(pid, stat)| !stat.is_dead && carries_name(*pid, run_name))
+        .map(|(pid, stat)| (pid, stat.group))
+}
+
+/// What a run has started since its hook began: what is in its process group, carries its name, or descends
+/// from such a process. The hook itself is among them.
+pub fn started_by(hook: ProcessMark, run_name: &str) -> BTreeSet<u32> {
+    let since: Vec<(u32, Stat)> =
+        processes().filter(|(_, stat)| stat.start_ticks >= hook.start_ticks).collect();
+    let own = |(pid, stat): &(u32, Stat)| {
+        *pid == hook.pid || stat.group == hook.pid || carries_name(*pid, run_name)
+    };
+    let mut found: BTreeSet<u32> = since.iter().filter(|p| own(p)).map(|(pid, _)| *pid).collect();
+    loop {
+        let known = found.len();
+        for (pid, stat) in &since {
+            if found.contains(&stat.parent) {
+                found.insert(*pid);
+            }
+        }
+        if found.len() == known {
+            return found;
+        }
+    }
+}
+
+fn carries_name(pid: u32, run_name: &str) -> bool {
+    let variable = format!("{RUN_VARIABLE}={run_name}");
+    std::fs::read(format!("/proc/{pid}/environ"))
+        .is_ok_and(|environment| environment.split(|&b| b == 0).any(|v| v == variable.as_bytes()))
 }
 
 fn kill_group(group: u32) {
@@ -158,10 +219,11 @@ mod tests {
 
     #[test]
     fn the_process_name_cannot_confuse_the_parser() {
-        let rest = "S 1 77 77 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4242 1 1";
+        let rest = "S 1 77 76 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4242 1 1";
         for name in ["sh", "a b", ") S 1 2 3 (", "(x)"] {
             let stat = Stat::parse(&format!("123 ({name}) {rest}")).unwrap();
-            assert_eq!((stat.group, stat.start_ticks, stat.is_dead), (77, 4242, false), "{name}");
+            assert_eq!((stat.group, stat.session, stat.start_ticks), (77, 76, 4242), "{name}");
+            assert!(!stat.is_dead);
         }
         assert!(Stat::parse("123 (sh) Z").is_none());
     }
@@ -194,6 +256,24 @@ mod tests {
         // The environment is in place once the program runs, which spawning waits for.
         assert!(kill_leftover(None, "unrecorded-leftover"));
         assert!(!child.wait().unwrap().success());
+    }
+
+    #[test]
+    fn what_carries_a_runs_name_is_killed_in_any_session_and_others_are_not() {
+        let script = "setsid sleep 60 & setsid sleep 60 & echo; wait";
+        let mut shell = Command::new("/bin/sh");
+        let shell = shell.args(["-c", script]).env(RUN_VARIABLE, "named-run");
+        let mut shell = shell.stdout(Stdio::piped()).spawn().unwrap();
+        let mut out = shell.stdout.take().unwrap();
+        std::io::Read::read_exact(&mut out, &mut [0]).unwrap();
+        let mut other = sleeper("named-run-too");
+        assert!(kill_named("named-run"));
+        assert!(!shell.wait().unwrap().success());
+        assert_eq!(std::io::Read::read_to_end(&mut out, &mut Vec::new()).unwrap(), 0);
+        assert!(!kill_named("named-run"));
+        assert!(other.try_wait().unwrap().is_none(), "the other still runs");
+        other.kill().unwrap();
+        other.wait().unwrap();
     }
 
     #[test]

@@ -51,6 +51,8 @@ pub struct Process {
     stderr: Option<ChildStderr>,
     printed: Printed,
     exit: Option<(ExitStatus, Instant)>,
+    /// Until when what it started is waited for, as long as that holds the output open.
+    linger_until: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -135,6 +137,7 @@ impl Process {
                 stdout_is_log: launch.stdout_is_log,
             },
             exit: None,
+            linger_until: None,
         })
     }
 
@@ -158,6 +161,26 @@ impl Process {
         }
     }
 
+    /// Whether the hook itself has ended, seen by [`next`](Self::next) or not.
+    pub fn has_exited(&self) -> bool {
+        self.exit.is_some() || super::proc::is_zombie(self.mark.pid)
+    }
+
+    /// From now on waits up to `until` for what it started, beyond its own end, and reads what that prints.
+    pub fn linger(&mut self, until: Instant) {
+        self.linger_until = Some(until);
+    }
+
+    /// Kills its process group and all that descends from it, as far as that can be found by parents.
+    pub fn kill(&self) {
+        if self.exit.is_some() {
+            super::proc::kill_orphaned_group(self.mark.pid);
+        } else if let Some(pid) = i32::try_from(self.mark.pid).ok().and_then(Pid::from_raw) {
+            super::proc::kill_tree(pid);
+            self.signal(Signal::KILL);
+        }
+    }
+
     /// Waits for the next thing to happen. May be dropped while waiting without losing anything.
     pub async fn next(&mut self) -> Activity {
         let (mut out, mut err) = ([0; 8192], [0; 8192]);
@@ -166,7 +189,10 @@ impl Process {
                 Some((status, _)) if self.stdout.is_none() && self.stderr.is_none() => {
                     return self.exited(status);
                 }
-                Some((_, at)) => Some(at + Duration::from_millis(DRAIN_MS_MAX)),
+                Some((_, at)) => {
+                    let drained = at + Duration::from_millis(DRAIN_MS_MAX);
+                    Some(self.linger_until.map_or(drained, |until| until.max(drained)))
+                }
                 None => None,
             };
             tokio::select! {

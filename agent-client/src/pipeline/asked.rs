@@ -33,6 +33,7 @@ impl Pipeline {
         };
         tracing::info!(version, deployments = document.entries.len(), "document received");
         self.withdraw(&document, |_| true)?;
+        self.cancel(&document);
         self.stored = Some(stored);
         self.unsaved = true;
         self.adopt(document)

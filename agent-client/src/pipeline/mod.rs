@@ -1,15 +1,19 @@
-//! The apply pipeline: one thread that owns the state directory, runs hooks one after the other, and
-//! never lets anything leave before it is durable.
+//! The apply pipeline: one thread that owns the state directory, runs hooks, and never lets anything leave
+//! before it is durable.
 //!
-//! A document's way: its new entries are recorded as received and the first to run as started, in one
-//! synced frame; the hook starts; then the document itself is made durable and reported as stored. So the
-//! way from the push to the hook has one sync, and what a crash may cost at each point is:
+//! Hooks run one after the other in document order; with a setting, one per lane ([`RunLimits::lanes_max`]).
+//! A run that takes too long, or that a newer document does not name, is ended (`stop`).
+//!
+//! A document's way: its new entries are recorded as received and the first to run (one of each lane) as
+//! started, in one synced frame; their hooks start; then the document itself is made durable and reported
+//! as stored. So the way from the push to the hook has one sync, and what a crash may cost at each point is:
 //!
 //! | crash | after restart |
 //! |---|---|
 //! | before the frame is synced | the document was not confirmed: the server sends it again |
-//! | after it, before the document is on disk | the started entry is reported as interrupted; the document comes again, the other entries run |
-//! | while a hook runs | what is left of it is killed, its entry is reported as interrupted |
+//! | after it, before the document is on disk | the entries started in it are reported as interrupted, whether their hooks were started or not; the document comes again, the other entries run |
+//! | while hooks run | what is left of each is killed, its entry is reported as interrupted |
+//! | while a run is being ended (timeout, cancel) | the same: it is killed and reported as interrupted |
 //! | after a hook ended, before its end is synced | the same: it may have ended well, but nobody can tell |
 //! | after that | the result is sent, again if need be |
 //!
@@ -17,6 +21,7 @@
 
 mod asked;
 mod disk;
+mod lanes;
 mod recover;
 mod stop;
 mod talk;
@@ -31,8 +36,7 @@ use metadata_delivery::message::{DeploymentState, Progress};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
-use self::stop::Stopping;
-pub use self::talk::{Command, Opened, PipelineError, Report, Setup};
+pub use self::talk::{Command, Opened, PipelineError, Report, RunLimits, Setup};
 use self::work::{Effect, Running, activity, received};
 use crate::document::Document;
 use crate::hooks::proc;
@@ -53,12 +57,15 @@ pub struct Pipeline {
     /// Entries of `document` that are still to be run.
     steps: VecDeque<usize>,
     effects: Vec<Effect>,
-    running: Option<Running>,
+    running: Vec<Running>,
+    /// Whose turn it is to be listened to first.
+    turn: usize,
     settled: Option<u64>,
     fault: Option<String>,
     retry_at: Option<Instant>,
     link: LinkStatus,
-    stopping: Option<Stopping>,
+    /// Set when the agent is to stop: when what runs is asked to end.
+    stop_at: Option<Instant>,
     snapshot_due: bool,
     snapshot_at: Option<Instant>,
     reports: mpsc::UnboundedSender<Report>,
@@ -105,12 +112,13 @@ impl Pipeline {
             unsaved: false,
             steps: VecDeque::new(),
             effects: Vec::new(),
-            running: None,
+            running: Vec::new(),
+            turn: 0,
             settled: None,
             fault: None,
             retry_at: None,
             link: LinkStatus::new(unix_ms()),
-            stopping: None,
+            stop_at: None,
             snapshot_due: true,
             snapshot_at: None,
             reports,
@@ -137,17 +145,19 @@ impl Pipeline {
         loop {
             self.advance().await?;
             self.publish();
-            if self.stopping.is_some() && self.running.is_none() {
+            if self.stop_at.is_some() && self.running.is_empty() {
                 break;
             }
-            let timer = [self.retry_at, self.snapshot_timer(), self.stop_timer()];
+            let timer = [self.retry_at, self.snapshot_timer(), self.run_timer()];
             let timer = timer.into_iter().flatten().min();
             tokio::select! {
                 command = commands.recv(), if somebody_tells => {
                     somebody_tells = command.is_some();
                     self.command(command.unwrap_or(Command::Stop))?;
                 }
-                activity = activity(&mut self.running) => self.active(activity)?,
+                (which, activity) = activity(&mut self.running, self.turn) => {
+                    self.active(which, activity)?;
+                }
                 () = sleep_until(timer.unwrap_or_else(Instant::now)), if timer.is_some() => {
                     self.on_time();
                 }
@@ -173,8 +183,8 @@ impl Pipeline {
             }
             Command::Link(link) => self.link = link,
             Command::Stop => {
-                let next_signal_at = Instant::now() + self.setup.stop_wait;
-                self.stopping.get_or_insert(Stopping { next_signal_at, asked: false });
+                let stop_at = Instant::now() + self.setup.stop_wait;
+                self.stop_at.get_or_insert(stop_at);
             }
         }
         Ok(())
@@ -186,7 +196,7 @@ impl Pipeline {
             if self.retry_at.is_some() {
                 return Ok(());
             }
-            self.next_step()?;
+            self.next_steps()?;
             let signalled_only = self.effects.is_empty();
             let written = if signalled_only && !self.unsaved {
                 self.journal.write()
@@ -216,7 +226,7 @@ impl Pipeline {
 
     fn settle(&mut self) {
         let Some(document) = &self.document else { return };
-        let done = self.steps.is_empty() && self.running.is_none() && !self.unsaved;
+        let done = self.steps.is_empty() && self.running.is_empty() && !self.unsaved;
         if done && self.settled != Some(document.version) {
             self.settled = Some(document.version);
             let failed = self.deployments().iter().any(|(_, state)| {

@@ -1,7 +1,7 @@
 //! After a crash: what was running is interrupted, and nothing is left of it.
 
 use super::{PipelineError, unix_ms};
-use crate::hooks::{Hooks, NotRun, proc};
+use crate::hooks::{Hooks, NotRun};
 use crate::journal::{Ending, Journal, Record, State};
 use crate::outcome::{Times, result};
 
@@ -19,7 +19,7 @@ pub(super) fn recover(
     });
     for (id, config, started_unix_ms, started_in, process) in started.collect::<Vec<_>>() {
         let same_boot = started_in == boot_id;
-        let killed = same_boot && proc::kill_leftover(process, &hooks.run_name(&id));
+        let killed = same_boot && hooks.kill_leftover(&id, process);
         let why = match (same_boot, killed) {
             (false, _) => "the machine was restarted while the hook ran",
             (true, true) => {

@@ -26,6 +26,31 @@ pub struct Setup {
     pub agent_id: String,
     /// How long a running hook may go on when the agent is told to stop.
     pub stop_wait: Duration,
+    /// Bounds of runs.
+    pub limits: RunLimits,
+}
+
+/// Bounds of runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RunLimits {
+    /// How long a run may take that does not say so itself; zero: for ever.
+    pub timeout: Duration,
+    /// How long a run that was asked to end (SIGTERM) has until it is killed.
+    pub kill_grace: Duration,
+    /// How many lanes may be at work at a time; 1: strictly one entry after the other, in document order.
+    pub lanes_max: usize,
+}
+
+impl Default for RunLimits {
+    fn default() -> Self {
+        Self {
+            // Heat waits an hour for a stack unless told otherwise, TripleO tells it four. After that nobody
+            // waits for the result, but everything behind the run in its lane waits for the run.
+            timeout: Duration::from_secs(4 * 3_600),
+            kill_grace: Duration::from_secs(5),
+            lanes_max: 1,
+        }
+    }
 }
 
 /// What the pipeline is told.

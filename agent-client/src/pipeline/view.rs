@@ -1,12 +1,15 @@
 //! What the pipeline shows of itself: snapshots for the server and the status file.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use metadata_delivery::message::{DEPLOYMENTS_MAX, DeploymentProgress, DeploymentState, Progress};
 use tokio::time::Instant;
 
+use super::lanes::Wait;
+use super::work::{Running, lane};
 use super::{Pipeline, unix_ms};
-use crate::document::Entry;
+use crate::document::{ConfigId, Entry};
 use crate::journal::State;
 use crate::outcome::field;
 use crate::status::{DeploymentStatus, DocumentStatus, SCHEMA, Status};
@@ -54,9 +57,9 @@ impl Pipeline {
     fn progress(&self) -> Option<Progress> {
         let document = self.document.as_ref()?;
         let live = |entry: &Entry| {
-            let running = self.running.as_ref()?;
-            let ours = running.document.entries[running.index].id == entry.id;
-            Some(running.run.live()).filter(|live| ours && !live.is_empty())
+            let running = self.running.iter().find(|running| running.entry().id == entry.id)?;
+            let live = running.run.live();
+            Some(running.redactor.redact_part(&live).into_owned()).filter(|live| !live.is_empty())
         };
         let deployments = document.entries.iter().take(DEPLOYMENTS_MAX).map(|entry| {
             let (state, since_unix_ms) = self.shown(entry);
@@ -72,7 +75,34 @@ impl Pipeline {
         Some(Progress { document_version: document.version, deployments: deployments.collect() })
     }
 
+    /// What waiting entries of the document in force wait for, in words.
+    fn waited_for(&self) -> BTreeMap<&ConfigId, String> {
+        let Some(document) = &self.document else { return BTreeMap::new() };
+        let lanes_max = self.setup.limits.lanes_max;
+        let words = |entry: &Entry, wait| {
+            let place = match lane(entry).filter(|_| lanes_max > 1) {
+                Some(lane) => format!(" in lane {lane:?}"),
+                None if lanes_max > 1 => " among those without a lane".into(),
+                None => String::new(),
+            };
+            let ahead = |entry: &Entry| format!("waits for {} ({}){place}", entry.name, entry.id);
+            match wait {
+                Wait::Step(ahead_at) => Some(ahead(&document.entries[self.steps[ahead_at]])),
+                Wait::Run => {
+                    let same = |r: &&Running| lanes_max <= 1 || lane(r.entry()) == lane(entry);
+                    self.running.iter().find(same).map(|running| ahead(running.entry()))
+                }
+                Wait::Slot => Some(format!("waits for a free lane, {lanes_max} are at work")),
+                Wait::None => None,
+            }
+        };
+        let steps = self.steps.iter().map(|index| &document.entries[*index]);
+        let waiting = steps.zip(self.waits(document));
+        waiting.filter_map(|(entry, wait)| Some((&entry.id, words(entry, wait)?))).collect()
+    }
+
     fn status(&self) -> Status {
+        let waited_for = self.waited_for();
         let deployment = |entry: &Entry| {
             let (state, since_unix_ms) = self.shown(entry);
             let journalled = self.journal.states().get(&entry.id);
@@ -91,6 +121,7 @@ impl Pipeline {
                 since_unix_ms,
                 status_code,
                 reason,
+                waits_for: waited_for.get(&entry.id).cloned(),
                 result_stored: matches!(journalled, None | Some(State::Signalled(_))),
             }
         };

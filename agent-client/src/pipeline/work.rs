@@ -1,13 +1,22 @@
-//! Runs: one entry after the other is started, watched, and brought to its end.
+//! Runs: entries are started, watched, and brought to their ends.
 
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
 
+use tokio::time::Instant;
+
+use super::lanes::{Lane, Wait, waits};
+use super::stop::Asked;
 use super::{Pipeline, PipelineError, Report, unix_ms};
 use crate::document::{Document, Entry, Output, Work};
 use crate::hooks::process::{Activity, Exit};
 use crate::hooks::{Hook, NotRun, Response, Run};
 use crate::journal::{Ending, Received, Record, State};
 use crate::outcome::{Times, field, result};
+use crate::redact::Redactor;
 
 /// What may happen only after the staged records are durable.
 pub(super) enum Effect {
@@ -21,18 +30,47 @@ pub(super) struct Running {
     pub(super) index: usize,
     pub(super) run: Run,
     pub(super) started_unix_ms: u64,
-    /// Set when the agent stops it.
-    pub(super) stopped: bool,
+    /// Hides the secrets of its inputs in what we say about it.
+    pub(super) redactor: Redactor,
+    /// When it has taken too long, and how long that is.
+    pub(super) timeout: Option<(Instant, Duration)>,
+    /// Set once it was asked to end.
+    pub(super) asked: Option<Asked>,
+}
+
+impl Running {
+    /// Which entry it is of.
+    pub(super) fn entry(&self) -> &Entry {
+        &self.document.entries[self.index]
+    }
+}
+
+/// The lane of an entry.
+pub(super) fn lane(entry: &Entry) -> Lane<'_> {
+    match &entry.work {
+        Work::Run(config) => config.options.lane.as_deref(),
+        Work::Data | Work::Bad(_) => None,
+    }
 }
 
 impl Pipeline {
-    /// Stages the start of the next entry, and the end of those before it that cannot be run.
-    pub(super) fn next_step(&mut self) -> Result<(), PipelineError> {
-        let starting =
-            |effects: &[Effect]| effects.iter().any(|e| matches!(e, Effect::Start { .. }));
-        while self.running.is_none() && self.stopping.is_none() && !starting(&self.effects) {
-            let Some(document) = self.document.clone() else { return Ok(()) };
-            let Some(index) = self.steps.pop_front() else { return Ok(()) };
+    /// What each of the steps waits for.
+    pub(super) fn waits<'a>(&'a self, document: &'a Document) -> impl Iterator<Item = Wait> {
+        let starting = self.effects.iter().filter_map(|effect| match effect {
+            Effect::Start { document, index, .. } => Some(lane(&document.entries[*index])),
+            Effect::Report(_) => None,
+        });
+        let running = self.running.iter().map(|running| lane(running.entry()));
+        let queue = self.steps.iter().map(|index| lane(&document.entries[*index]));
+        waits(queue, running.chain(starting), self.setup.limits.lanes_max)
+    }
+
+    /// Stages the start of the next entries, and the end of those before them that cannot be run.
+    pub(super) fn next_steps(&mut self) -> Result<(), PipelineError> {
+        let Some(document) = self.document.clone() else { return Ok(()) };
+        while self.stop_at.is_none() {
+            let next = self.waits(&document).position(|wait| wait == Wait::None);
+            let Some(index) = next.and_then(|place| self.steps.remove(place)) else { break };
             self.snapshot_due = true;
             let entry = &document.entries[index];
             let not_run = match &entry.work {
@@ -47,13 +85,9 @@ impl Pipeline {
                             at_unix_ms: started_unix_ms,
                             boot_id: self.boot_id.clone(),
                         })?;
-                        self.effects.push(Effect::Start {
-                            document: Arc::clone(&document),
-                            index,
-                            hook,
-                            started_unix_ms,
-                        });
-                        return Ok(());
+                        let document = Arc::clone(&document);
+                        self.effects.push(Effect::Start { document, index, hook, started_unix_ms });
+                        continue;
                     }
                 },
             };
@@ -74,7 +108,11 @@ impl Pipeline {
     ) -> Result<(), PipelineError> {
         let entry = &document.entries[index];
         let Work::Run(config) = &entry.work else { return Ok(()) };
-        match self.setup.hooks.start(&hook, &entry.id, config).await {
+        let started = match self.cancelled_meanwhile(entry) {
+            Some(cancelled) => Err(cancelled),
+            None => self.setup.hooks.start(&hook, &entry.id, config).await,
+        };
+        match started {
             Ok(run) => {
                 tracing::info!(id = %entry.id, name = entry.name, hook = config.hook, pid = run.mark().pid, "hook started");
                 self.journal
@@ -82,43 +120,69 @@ impl Pipeline {
                 // Best effort, and without a sync: it only helps to find the process should we be killed
                 // while the kernel lives on, and the run's name finds it without.
                 let _ = self.journal.write();
-                self.running =
-                    Some(Running { document, index, run, started_unix_ms, stopped: false });
+                let timeout = config.options.timeout_or(self.setup.limits.timeout);
+                let redactor = Redactor::of_config(config);
+                self.running.push(Running {
+                    index,
+                    run,
+                    started_unix_ms,
+                    redactor,
+                    timeout: timeout.map(|timeout| (Instant::now() + timeout, timeout)),
+                    asked: None,
+                    document,
+                });
             }
             Err(not_run) => {
                 let times = Times { started_unix_ms, finished_unix_ms: unix_ms() };
-                let config = self.asked(&document, entry, started_unix_ms);
-                self.not_run(&config, not_run, times)?;
+                let received = self.asked(&document, entry, started_unix_ms);
+                let reason = Redactor::of_config(config).redact(&not_run.reason).into_owned();
+                self.not_run(&received, NotRun { reason, ..not_run }, times)?;
             }
         }
         Ok(())
     }
 
-    pub(super) fn active(&mut self, activity: Activity) -> Result<(), PipelineError> {
+    /// Between the decision to start an entry and its start a full disk may have taken any time.
+    fn cancelled_meanwhile(&self, entry: &Entry) -> Option<NotRun> {
+        let document = self.document.as_ref()?;
+        let named = document.entries.iter().any(|other| other.id == entry.id);
+        (!named).then(|| {
+            NotRun::because(format!(
+                "cancelled: document {} no longer asks for it, its hook had not been started",
+                document.version
+            ))
+        })
+    }
+
+    /// Takes in what the run at this place did.
+    pub(super) fn active(&mut self, which: usize, activity: Activity) -> Result<(), PipelineError> {
         self.snapshot_due = true;
+        self.turn = which + 1;
         match activity {
             Activity::Printed => Ok(()),
-            Activity::Exited(exit) => match self.running.take() {
-                Some(running) => self.exited(&running, exit),
-                None => Ok(()),
-            },
+            Activity::Exited(exit) => {
+                let running = self.running.remove(which);
+                self.exited(running, exit)
+            }
         }
     }
 
-    pub(super) fn exited(&mut self, running: &Running, exit: Exit) -> Result<(), PipelineError> {
-        let entry = &running.document.entries[running.index];
+    fn exited(&mut self, mut running: Running, exit: Exit) -> Result<(), PipelineError> {
+        running.kill_rest("killing what a hook has left that was asked to end");
+        self.setup.hooks.tidy();
+        let entry = running.entry();
         let Work::Run(config) = &entry.work else { return Ok(()) };
         let mut response = self.setup.hooks.respond(running.run.hook(), &entry.id, config, exit);
-        let mut ending = None;
-        if running.stopped {
-            ending = Some(Ending::Interrupted);
-            let reason =
-                "interrupted: the agent was stopped while the hook ran; it is not run again";
+        if let Some(asked) = running.asked {
+            let reason = asked.why.to_string();
             response.stderr.push_str(&format!("agent-client: {reason}\n"));
-            response.reason = Some(reason.into());
+            response.reason = Some(reason);
         }
+        let redact = |reason: String| running.redactor.redact(&reason).into_owned();
+        response.reason = response.reason.map(redact);
         let times = Times { started_unix_ms: running.started_unix_ms, finished_unix_ms: unix_ms() };
         let received = self.asked(&running.document, entry, running.started_unix_ms);
+        let ending = running.asked.map(|asked| asked.why.ending());
         self.end(&received, &config.outputs, response, times, ending)
     }
 
@@ -171,11 +235,25 @@ impl Pipeline {
     }
 }
 
-pub(super) async fn activity(running: &mut Option<Running>) -> Activity {
-    match running {
-        Some(running) => running.run.next().await,
-        None => std::future::pending().await,
-    }
+/// Waits until one of the runs does something, and tells which. The one at `turn` is asked first, so that
+/// one that prints without end does not silence the others.
+pub(super) async fn activity(running: &mut [Running], turn: usize) -> (usize, Activity) {
+    let mut waiting: Vec<(usize, Pin<Box<_>>)> = running
+        .iter_mut()
+        .enumerate()
+        .map(|(which, running)| (which, Box::pin(running.run.next())))
+        .collect();
+    let first = turn.checked_rem(waiting.len()).unwrap_or(0);
+    waiting.rotate_left(first);
+    poll_fn(|context| {
+        for (which, next) in &mut waiting {
+            if let Poll::Ready(activity) = next.as_mut().poll(context) {
+                return Poll::Ready((*which, activity));
+            }
+        }
+        Poll::Pending
+    })
+    .await
 }
 
 pub(super) fn received(document: &Document, entry: &Entry, at_unix_ms: u64) -> Received {
