@@ -23,6 +23,7 @@ use crate::config::Settings;
 use crate::document::ConfigId;
 use crate::enrolment::{Enrolment, EnrolmentError};
 use crate::exit::{Abort, Exit};
+use crate::hooks::kept::OutputStore;
 use crate::hooks::proc::boot_id;
 use crate::link::core::Patience;
 use crate::link::failure::{Failure, Kind};
@@ -61,6 +62,8 @@ pub mod files {
     pub const JOURNAL: &str = "journal";
     /// The newest document.
     pub const DOCUMENT: &str = "document";
+    /// What hooks printed: a directory, see [`OutputStore`](crate::hooks::kept::OutputStore).
+    pub const OUTPUT: &str = "output";
     /// The view of it all.
     pub const STATUS: &str = "status.json";
 }
@@ -131,7 +134,8 @@ pub fn run(settings: &Settings, token: Option<&EnrolmentToken>, mode: Mode) -> R
                 status: settings.state(files::STATUS),
                 hooks: settings
                     .hooks(|name| std::env::var(name).ok(), rustix::process::geteuid().is_root())
-                    .with_cgroups(settings.cgroup.find()),
+                    .with_cgroups(settings.cgroup.find())
+                    .with_output(OutputStore::new(settings.state(files::OUTPUT))),
                 agent_id: agent_id.clone(),
                 stop_wait: settings.stop_wait,
                 limits: pipeline::RunLimits {

@@ -343,6 +343,29 @@ fn secrets_show_in_no_tail_and_no_reason_and_no_log() {
     }
 }
 
+#[test]
+fn output_beyond_what_the_server_gets_is_kept_whole_on_this_machine() {
+    let (server, home) = (MiniServer::start(), Home::new());
+    home.enroll(&server);
+    let _agent = home.run(&[]);
+    let text = "head -c 1000000 /dev/zero | tr '\\0' x; echo oops >&2";
+    server.push(1, &document(&[script("a/b", text)]));
+    assert!(server.wait_for_result("a/b").deploy_stdout.contains("bytes left out"));
+    let files: Vec<_> = std::fs::read_dir(home.path("state/output")).unwrap().flatten().collect();
+    assert_eq!(files.len(), 2, "{files:?}");
+    for file in files {
+        let mode = std::os::unix::fs::PermissionsExt::mode(&file.metadata().unwrap().permissions());
+        assert_eq!(mode & 0o7777, 0o600);
+        let name = file.file_name().into_string().unwrap();
+        let bytes = std::fs::read(file.path()).unwrap();
+        match name.rsplit_once('.').unwrap().1 {
+            "stdout" => assert_eq!(bytes, vec![b'x'; 1_000_000]),
+            "stderr" => assert_eq!(bytes, b"oops\n"),
+            other => panic!("{other}"),
+        }
+    }
+}
+
 /// A control group that may be divided, removed when dropped.
 struct Playground(PathBuf);
 

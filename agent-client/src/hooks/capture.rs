@@ -79,6 +79,11 @@ impl Tail {
         self.0.extend(bytes);
     }
 
+    /// What was kept.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.0.into()
+    }
+
     /// What was kept, as valid UTF-8 of at most the bytes kept.
     pub fn text(&self) -> String {
         let bytes: Vec<u8> = self.0.iter().copied().collect();

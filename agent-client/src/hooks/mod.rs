@@ -3,6 +3,7 @@
 pub mod capture;
 pub mod cgroup;
 pub mod external;
+pub mod kept;
 pub mod proc;
 pub mod process;
 pub mod script;
@@ -16,6 +17,7 @@ use tokio::time::Instant;
 
 use crate::document::{Config, ConfigId, hex, sha256};
 use crate::journal::ProcessMark;
+use kept::{OutputStore, Stream};
 use process::{Activity, Process};
 
 /// How often what a hook has started is looked for before it is in its control group: once is enough unless
@@ -90,6 +92,7 @@ pub struct Hooks {
     script: script::Directories,
     instance: String,
     cgroups: Option<cgroup::Parent>,
+    output: Option<OutputStore>,
 }
 
 /// A config whose hook runs.
@@ -111,7 +114,7 @@ impl Hooks {
         script: script::Directories,
         instance: String,
     ) -> Self {
-        Self { directories, preferred, script, instance, cgroups: None }
+        Self { directories, preferred, script, instance, cgroups: None, output: None }
     }
 
     /// Gives each run a control group in this one.
@@ -121,10 +124,20 @@ impl Hooks {
         self
     }
 
+    /// Keeps what hooks print in this store.
+    #[must_use]
+    pub fn with_output(mut self, store: OutputStore) -> Self {
+        self.output = Some(store);
+        self
+    }
+
     /// Does beforehand what the first hook would have to wait for.
     pub fn warm_up(&self) {
         if let Err(error) = self.script.make_ready() {
             tracing::warn!(%error, "scripts will fail");
+        }
+        if let Some(Err(error)) = self.output.as_ref().map(OutputStore::make_ready) {
+            tracing::warn!(%error, "what hooks print is not kept");
         }
     }
 
@@ -167,7 +180,11 @@ impl Hooks {
         launch.environment.push((proc::RUN_VARIABLE.into(), name.clone().into()));
         let program = launch.program.clone();
         match Process::spawn(launch).await {
-            Ok(process) => {
+            Ok(mut process) => {
+                if let Some(store) = &self.output {
+                    let keep = |stream| store.keep(id, stream);
+                    process.keep(keep(Stream::Stdout), keep(Stream::Stderr));
+                }
                 let group = self.group_for(&name, &process);
                 Ok(Run { process, hook: hook.clone(), name, group })
             }
@@ -217,8 +234,11 @@ impl Hooks {
         grouped || leftover || named
     }
 
-    /// Removes control groups in which nothing runs any more.
+    /// Removes control groups in which nothing runs any more, and output beyond the store's bounds.
     pub fn tidy(&self) {
+        if let Some(store) = &self.output {
+            store.bound();
+        }
         if let Some(parent) = &self.cgroups {
             parent.remove_empty();
         }

@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep_until};
 use super::capture::{
     Capture, HEAD_BYTES_MAX, LIVE_BYTES_MAX, RESPONSE_BYTES_MAX, TAIL_BYTES_MAX, Tail,
 };
+use super::kept::Kept;
 use super::proc::start_ticks;
 use crate::journal::ProcessMark;
 
@@ -61,6 +62,30 @@ struct Printed {
     stderr: Capture,
     live: Tail,
     stdout_is_log: bool,
+    /// Files of both streams.
+    kept: Option<(Kept, Kept)>,
+}
+
+impl Printed {
+    /// Takes in what came on standard output. Returns whether that changes the live view.
+    fn stdout(&mut self, bytes: &[u8]) -> bool {
+        self.stdout.push(bytes);
+        if let Some((stdout, _)) = &mut self.kept {
+            stdout.push(bytes);
+        }
+        if self.stdout_is_log {
+            self.live.push(bytes);
+        }
+        self.stdout_is_log
+    }
+
+    fn stderr(&mut self, bytes: &[u8]) {
+        self.stderr.push(bytes);
+        if let Some((_, stderr)) = &mut self.kept {
+            stderr.push(bytes);
+        }
+        self.live.push(bytes);
+    }
 }
 
 /// What happened to a running hook.
@@ -135,10 +160,16 @@ impl Process {
                 stderr: Capture::new(HEAD_BYTES_MAX, TAIL_BYTES_MAX),
                 live: Tail::new(LIVE_BYTES_MAX),
                 stdout_is_log: launch.stdout_is_log,
+                kept: None,
             },
             exit: None,
             linger_until: None,
         })
+    }
+
+    /// Writes what it prints into these files too, standard output and standard error.
+    pub(super) fn keep(&mut self, stdout: Kept, stderr: Kept) {
+        self.printed.kept = Some((stdout, stderr));
     }
 
     /// Which process it is.
@@ -198,9 +229,7 @@ impl Process {
             tokio::select! {
                 read = read(&mut self.stdout, &mut out) => match read {
                     Some(n) => {
-                        self.printed.stdout.push(&out[..n]);
-                        if self.printed.stdout_is_log {
-                            self.printed.live.push(&out[..n]);
+                        if self.printed.stdout(&out[..n]) {
                             return Activity::Printed;
                         }
                     }
@@ -208,8 +237,7 @@ impl Process {
                 },
                 read = read(&mut self.stderr, &mut err) => match read {
                     Some(n) => {
-                        self.printed.stderr.push(&err[..n]);
-                        self.printed.live.push(&err[..n]);
+                        self.printed.stderr(&err[..n]);
                         return Activity::Printed;
                     }
                     None => self.stderr = None,
@@ -228,6 +256,7 @@ impl Process {
     }
 
     fn exited(&mut self, status: ExitStatus) -> Activity {
+        self.printed.kept = None;
         let take =
             |capture: &mut Capture| std::mem::replace(capture, Capture::new(0, 0)).into_text();
         Activity::Exited(Exit {
