@@ -7,6 +7,7 @@ mod redirect;
 mod tls;
 
 use std::fmt;
+use std::io::{self, Read, Write};
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -15,6 +16,8 @@ use ureq::http::{self, Uri};
 
 /// Longest time for a request with all its redirects, however steadily bytes trickle in.
 pub const REQUEST_TIME_MAX_S: u64 = 300;
+/// Longest time for a download, which may be a large archive.
+pub const DOWNLOAD_TIME_MAX_S: u64 = 3_600;
 /// Largest response body that is read: a document of the largest size, and its envelope.
 pub const RESPONSE_BYTES_MAX: u64 = 20 * 1024 * 1024;
 /// How often a request may be sent elsewhere.
@@ -196,6 +199,8 @@ pub enum Failure {
     Connection,
     /// What came back is no HTTP, leads in circles or is too large.
     BadResponse,
+    /// What came back could not be stored.
+    Output,
 }
 
 /// A request without a response.
@@ -253,15 +258,38 @@ impl Client {
     /// # Errors
     /// There is no response. A status of failure is a response.
     pub fn send(&self, request: &Request) -> Result<Response, HttpError> {
+        self.send_until_there(request, None)
+    }
+
+    /// As [`Self::send`], but the body of a success is written to `out` piece by piece, and is empty in the
+    /// response. The request may take [`DOWNLOAD_TIME_MAX_S`].
+    ///
+    /// # Errors
+    /// There is no response, its body broke off or is too large, or `out` could not be written.
+    pub fn download(&self, request: &Request, out: &mut dyn Write) -> Result<Response, HttpError> {
+        self.send_until_there(request, Some(out))
+    }
+
+    fn send_until_there(
+        &self,
+        request: &Request,
+        mut out: Option<&mut dyn Write>,
+    ) -> Result<Response, HttpError> {
         let mut request = request.clone();
         let mut redirects = 0;
         loop {
-            let response = self.send_once(&request).map_err(|(failure, reason)| HttpError {
-                method: request.method,
-                url: without_secrets(&request.url),
-                failure,
-                reason,
-            })?;
+            // Borrowed anew for each hop.
+            let hop_out: Option<&mut dyn Write> = match &mut out {
+                Some(out) => Some(&mut **out),
+                None => None,
+            };
+            let response =
+                self.send_once(&request, hop_out).map_err(|(failure, reason)| HttpError {
+                    method: request.method,
+                    url: without_secrets(&request.url),
+                    failure,
+                    reason,
+                })?;
             let Some(location) = redirect::location(&response) else { return Ok(response) };
             if request.redirects_max == 0 {
                 return Ok(response);
@@ -283,7 +311,11 @@ impl Client {
         }
     }
 
-    fn send_once(&self, request: &Request) -> Result<Response, (Failure, String)> {
+    fn send_once(
+        &self,
+        request: &Request,
+        out: Option<&mut dyn Write>,
+    ) -> Result<Response, (Failure, String)> {
         let uri: Uri = request
             .url
             .parse()
@@ -300,23 +332,32 @@ impl Client {
         let builder = builder.uri(uri);
         let bad = |error: http::Error| (Failure::BadRequest, format!("cannot be sent: {error}"));
         let sent = if matches!(request.method, Method::Put | Method::Post) {
-            limited(agent, builder.body(&request.body[..]).map_err(bad)?, request.timeout)
+            limited(
+                agent,
+                builder.body(&request.body[..]).map_err(bad)?,
+                request.timeout,
+                out.is_some(),
+            )
         } else {
-            limited(agent, builder.body(()).map_err(bad)?, request.timeout)
+            limited(agent, builder.body(()).map_err(bad)?, request.timeout, out.is_some())
         };
         let (parts, mut body) = sent.map_err(|error| reason(&error))?.into_parts();
-        let body = body
-            .with_config()
-            // Theirs is an error when it is reached.
-            .limit(request.response_bytes_max.saturating_add(1))
-            .read_to_vec()
-            .map_err(|error| match error {
-                ureq::Error::BodyExceedsLimit(_) => {
-                    let bytes = request.response_bytes_max;
-                    (Failure::BadResponse, format!("the response is larger than {bytes} bytes"))
-                }
-                error => reason(&error),
-            })?;
+        // Theirs is an error when it is reached.
+        let body = body.with_config().limit(request.response_bytes_max.saturating_add(1));
+        let broken = |error: ureq::Error| match error {
+            ureq::Error::BodyExceedsLimit(_) => {
+                let bytes = request.response_bytes_max;
+                (Failure::BadResponse, format!("the response is larger than {bytes} bytes"))
+            }
+            error => reason(&error),
+        };
+        let body = match out.filter(|_| parts.status.is_success()) {
+            Some(out) => {
+                copy(&mut body.reader(), out, broken)?;
+                Vec::new()
+            }
+            None => body.read_to_vec().map_err(broken)?,
+        };
         let url = request.url.clone();
         Ok(Response { status: parts.status.as_u16(), body, url, headers: parts.headers })
     }
@@ -334,8 +375,7 @@ fn agent(tls: Option<ureq::tls::TlsConfig>) -> ureq::Agent {
     let mut config = ureq::Agent::config_builder()
         .http_status_as_error(false)
         .max_redirects(0)
-        .user_agent(concat!("agent-client/", env!("CARGO_PKG_VERSION")))
-        .timeout_global(Some(Duration::from_secs(REQUEST_TIME_MAX_S)));
+        .user_agent(concat!("agent-client/", env!("CARGO_PKG_VERSION")));
     if let Some(tls) = tls {
         config = config.tls_config(tls);
     }
@@ -346,15 +386,36 @@ fn limited<B: ureq::AsSendBody>(
     agent: &ureq::Agent,
     request: http::Request<B>,
     timeout: Duration,
+    is_download: bool,
 ) -> Result<http::Response<ureq::Body>, ureq::Error> {
+    let time_max_s = if is_download { DOWNLOAD_TIME_MAX_S } else { REQUEST_TIME_MAX_S };
     let request = agent
         .configure_request(request)
+        .timeout_global(Some(Duration::from_secs(time_max_s)))
         .timeout_resolve(Some(timeout))
         .timeout_connect(Some(timeout))
         .timeout_per_read(Some(timeout))
         .timeout_per_write(Some(timeout))
         .build();
     agent.run(request)
+}
+
+fn copy(
+    body: &mut dyn Read,
+    out: &mut dyn Write,
+    broken: impl Fn(ureq::Error) -> (Failure, String),
+) -> Result<(), (Failure, String)> {
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        let count = match body.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(broken(ureq::Error::from(error))),
+        };
+        let written = out.write_all(&buffer[..count]);
+        written.map_err(|error| (Failure::Output, format!("cannot be stored: {error}")))?;
+    }
 }
 
 /// What an error means, in words that do not repeat the URL.

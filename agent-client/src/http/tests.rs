@@ -238,3 +238,27 @@ fn https_is_spoken_with_those_whose_certificate_is_trusted_and_with_nobody_else(
         assert!(error.reason.contains(&path.display().to_string()), "{error}");
     }
 }
+
+#[test]
+fn a_download_is_written_as_it_comes_and_only_if_it_is_a_success() {
+    let large: Vec<u8> = (0..300_000u32).map(|i| i as u8).collect();
+    let expected = large.clone();
+    let server = HttpServer::start(move |asked| match asked.target.as_str() {
+        "/moved" => Answer::new(302, "elsewhere").header("Location", "/large"),
+        "/large" => Answer::new(200, large.clone()),
+        _ => Answer::new(404, "no such thing"),
+    });
+    let mut out = Vec::new();
+    let response = client().download(&Request::get(server.url("/moved")), &mut out).unwrap();
+    assert!(response.is_success() && response.body.is_empty());
+    assert_eq!(out, expected);
+    out.clear();
+    let response = client().download(&Request::get(server.url("/none")), &mut out).unwrap();
+    assert_eq!((response.status, response.text().as_str(), out.len()), (404, "no such thing", 0));
+    let small = Request::get(server.url("/large")).response_bytes_max(1_000);
+    let error = client().download(&small, &mut out).unwrap_err();
+    assert_eq!(error.failure, Failure::BadResponse);
+    let mut nowhere = [0; 10];
+    let error = client().download(&Request::get(server.url("/large")), &mut &mut nowhere[..]);
+    assert_eq!(error.unwrap_err().failure, Failure::Output);
+}
