@@ -96,6 +96,19 @@ impl DocumentStore {
         Ok(document)
     }
 
+    /// The stored document for another process than the agent: as [`Self::load`], but a damaged file is left
+    /// where it is.
+    ///
+    /// # Errors
+    /// The file cannot be read, or others have access to it.
+    pub fn peek(&self) -> Result<Option<StoredDocument>, FileError> {
+        match read_private(&self.path, FILE_BYTES_MAX) {
+            Ok(bytes) => Ok(read(&bytes)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Makes this the stored document; durable when it returns.
     ///
     /// # Errors
@@ -155,6 +168,7 @@ mod tests {
         for (version, body) in [(3, &b"{\n \"deployments\": []}\n"[..]), (9, b"{}")] {
             let document = StoredDocument::new(version, Bytes::from_static(body), 5);
             store.save(&document).unwrap();
+            assert_eq!(store.peek().unwrap().as_ref(), Some(&document));
             assert_eq!(store.load().unwrap(), Some(document));
         }
         let mode = std::fs::metadata(dir.path().join("document")).unwrap().permissions().mode();
@@ -173,6 +187,7 @@ mod tests {
             let mut bad = good.clone();
             bad[at] ^= 1;
             std::fs::write(&path, &bad).unwrap();
+            assert_eq!(store.peek().unwrap(), None, "byte {at}");
             assert_eq!(store.load().unwrap(), None, "byte {at}");
             assert_eq!(std::fs::read(dir.path().join("document.damaged")).unwrap(), bad);
             std::fs::write(&path, &good).unwrap();

@@ -4,6 +4,7 @@
 //! the Python program of that name did, but for what `docs/deviations.md` lists.
 
 pub mod arguments;
+pub mod cfn;
 pub mod links;
 pub mod oac;
 pub mod pylog;
@@ -19,7 +20,13 @@ use std::process::ExitCode;
 type Program = fn(&[OsString]) -> ExitCode;
 
 /// Every name with its program.
-const PROGRAMS: [(&str, Program); 4] = [
+const PROGRAMS: [(&str, Program); 10] = [
+    ("cfn-create-aws-symlinks", cfn::symlinks::main),
+    ("cfn-get-metadata", cfn::get_metadata::main),
+    ("cfn-hup", cfn::hup::main),
+    ("cfn-init", cfn::init::main),
+    ("cfn-push-stats", cfn::push_stats),
+    ("cfn-signal", cfn::signal::main),
     ("dib-run-parts", run_parts::main),
     ("os-apply-config", oac::cli::main),
     ("os-config-applier", oac::cli::main),

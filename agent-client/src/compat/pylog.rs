@@ -41,6 +41,8 @@ pub enum Style {
     OsApplyConfig,
     /// `[2026-11-22 09:15:11,123] (name) [INFO] text`.
     Named(&'static str),
+    /// `INFO [2026-11-22 09:15:11,123] text`.
+    CfnTools,
 }
 
 /// Writes lines to stderr, and to a file if there is one.
@@ -48,6 +50,7 @@ pub enum Style {
 pub struct Log {
     style: Style,
     least: Level,
+    told: Level,
     file: Option<File>,
 }
 
@@ -55,7 +58,14 @@ impl Log {
     /// Logs what is at least this important.
     #[must_use]
     pub fn new(style: Style, least: Level) -> Self {
-        Self { style, least, file: None }
+        Self { style, least, told: least, file: None }
+    }
+
+    /// Lines that are less important than this go to the file only.
+    #[must_use]
+    pub fn saying_from(mut self, told: Level) -> Self {
+        self.told = told;
+        self
     }
 
     /// Appends the lines to a file too. One that cannot be opened is done without, and said.
@@ -91,7 +101,7 @@ impl Log {
             return;
         }
         let now = Zoned::now();
-        let level = level.name();
+        let (told, level) = (level >= self.told, level.name());
         let line = match self.style {
             Style::OsApplyConfig => {
                 format!("[{}] [{level}] {text}\n", now.strftime("%Y/%m/%d %I:%M:%S %p"))
@@ -100,9 +110,15 @@ impl Log {
                 let time = now.strftime("%Y-%m-%d %H:%M:%S");
                 format!("[{time},{:03}] ({name}) [{level}] {text}\n", now.millisecond())
             }
+            Style::CfnTools => {
+                let time = now.strftime("%Y-%m-%d %H:%M:%S");
+                format!("{level} [{time},{:03}] {text}\n", now.millisecond())
+            }
         };
         // Nobody can be told if the log cannot be written.
-        let _ = io::stderr().write_all(line.as_bytes());
+        if told {
+            let _ = io::stderr().write_all(line.as_bytes());
+        }
         if let Some(file) = &mut self.file {
             let _ = file.write_all(line.as_bytes());
         }
