@@ -11,6 +11,8 @@ pub mod pylog;
 pub mod refresh;
 pub mod run_parts;
 pub mod yaml;
+pub mod yaml_dump;
+pub mod yaml_load;
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;

@@ -93,6 +93,11 @@ pub fn flat_map(text: &str) -> Result<Vec<(String, Scalar)>, YamlError> {
     }
 }
 
+/// What a scalar without quotes is.
+pub(super) fn plain(text: &str) -> Scalar {
+    scalar(text, ScalarStyle::Plain, false)
+}
+
 /// Resolves a scalar. A tag says that it is what the author wrote, text for our purposes.
 fn scalar(text: &str, style: ScalarStyle, tagged: bool) -> Scalar {
     if style != ScalarStyle::Plain || tagged {
