@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use toml::de::{DeTable, DeValue};
 
-use crate::hooks::{Hooks, cgroup, script};
+use crate::hooks::{Hooks, built_in, cgroup, script};
 use crate::pipeline::RunLimits;
 
 /// Where the configuration is looked for when no file is named.
@@ -22,8 +22,10 @@ pub const STATE_DIR: &str = "/var/lib/agent-client";
 pub const ENVIRONMENT_PREFIX: &str = "AGENT_CLIENT_";
 /// Where hooks of others are, after the ones in `HEAT_CONFIG_HOOKS` and those built in.
 const HOOK_DIRS: [&str; 2] = ["/usr/libexec/heat-config/hooks", "/var/lib/heat-config/hooks"];
-const SCRIPT_WORKING: &str = "/var/lib/heat-config/heat-config-script";
-const SCRIPT_OUTPUTS: &str = "/var/run/heat-config/heat-config-script";
+/// Where scripts are written and run.
+pub const SCRIPT_WORKING: &str = "/var/lib/heat-config/heat-config-script";
+/// Where scripts write their outputs.
+pub const SCRIPT_OUTPUTS: &str = "/var/run/heat-config/heat-config-script";
 
 /// Most lanes that may be at work at a time.
 pub const LANES_MAX: usize = 64;
@@ -197,6 +199,9 @@ impl Settings {
         let own = (!of_system).then(|| self.state("hooks"));
         let directories = own.into_iter().chain(HOOK_DIRS.map(PathBuf::from)).collect();
         let preferred = environment("HEAT_CONFIG_HOOKS").filter(|path| !path.is_empty());
+        let is_set = |name: &str| environment(name).is_some_and(|path| !path.is_empty());
+        let places = (!of_system).then(|| built_in::places(&self.state_dir, is_set));
+        let places = places.into_iter().flatten().collect();
         // Two agents on one machine have two state directories.
         let instance =
             std::fs::canonicalize(&self.state_dir).unwrap_or_else(|_| self.state_dir.clone());
@@ -206,6 +211,7 @@ impl Settings {
             script::Directories::new(working, outputs),
             instance.to_string_lossy().into_owned(),
         )
+        .with_environment(places)
     }
 }
 

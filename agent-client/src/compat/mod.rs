@@ -5,6 +5,7 @@
 
 pub mod arguments;
 pub mod cfn;
+pub mod hook;
 pub mod links;
 pub mod oac;
 pub mod pylog;
@@ -35,22 +36,33 @@ const PROGRAMS: [(&str, Program); 10] = [
     ("os-refresh-config", refresh::main),
 ];
 
-/// The names, in order.
+/// Where hooks are looked for has this name: a link in it is called as the group it serves.
+const HOOK_DIRECTORY: &str = "hooks";
+
+/// The names.
 pub fn names() -> impl Iterator<Item = &'static str> {
-    PROGRAMS.iter().map(|(name, _)| *name)
+    programs().map(|(name, _)| *name)
+}
+
+fn programs() -> impl Iterator<Item = &'static (&'static str, Program)> {
+    PROGRAMS.iter().chain(&hook::PROGRAMS)
 }
 
 /// Runs the program that is asked for by the name of the command or by its first argument; `None` if
 /// that is none of these.
 #[must_use]
 pub fn dispatch(arguments: &[OsString]) -> Option<ExitCode> {
-    let (name, rest) = arguments.split_first()?;
-    if let Some(program) = find(Path::new(name).file_name()?) {
+    let (path, rest) = arguments.split_first()?;
+    let path = Path::new(path);
+    let name = path.file_name()?;
+    let is_hook = path.parent().and_then(Path::file_name) == Some(OsStr::new(HOOK_DIRECTORY));
+    let of_group = || is_hook.then(|| hook::of_group(name)).flatten();
+    if let Some(program) = find(name).or_else(of_group) {
         return Some(program(arguments));
     }
     Some(find(rest.first()?)?(rest))
 }
 
 fn find(name: &OsStr) -> Option<Program> {
-    PROGRAMS.iter().find(|(known, _)| name == *known).map(|(_, program)| *program)
+    programs().find(|(known, _)| name == *known).map(|(_, program)| *program)
 }

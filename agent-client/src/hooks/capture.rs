@@ -35,6 +35,11 @@ impl Capture {
         self.tail.push(rest);
     }
 
+    /// Whether something was left out.
+    pub fn is_cut(&self) -> bool {
+        self.total > self.head.len() as u64 + self.tail.0.len() as u64
+    }
+
     /// What was kept, as valid UTF-8, with a line in place of what was not.
     pub fn into_text(self) -> String {
         let left_out = self.total - self.head.len() as u64 - self.tail.0.len() as u64;

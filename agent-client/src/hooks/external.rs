@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use super::process::{Exit, Launch};
+use super::capture::{HEAD_BYTES_MAX, RESPONSE_BYTES_MAX, shorten};
+use super::process::{Exit, Launch, Printing};
 use super::{NotRun, Response};
 use crate::document::{Config, plain_text};
 use crate::json_text::json_text;
@@ -33,7 +34,7 @@ pub fn prepare(program: &Path, config: &Config) -> Launch {
         directory: None,
         environment: Vec::new(),
         input: Some(input),
-        stdout_is_log: false,
+        printing: Printing::Response,
     }
 }
 
@@ -50,6 +51,15 @@ pub fn not_started(program: &Path, error: &io::Error) -> NotRun {
 
 /// The response in what it printed.
 pub fn respond(exit: Exit) -> Response {
+    if exit.stdout_is_cut {
+        // Whether it is a failure cannot be told any more, so it is one.
+        let reason = format!("the hook's response is longer than {RESPONSE_BYTES_MAX} bytes");
+        let stdout = shorten(&exit.stdout, HEAD_BYTES_MAX);
+        let code = if exit.code == 0 { 1 } else { exit.code };
+        let outputs = Map::new();
+        let (stderr, reason) = (exit.stderr, Some(reason));
+        return Response { stdout, stderr, status_code: code, outputs, reason };
+    }
     match serde_json::from_str::<Value>(&exit.stdout) {
         Ok(Value::Object(response)) => of_object(response),
         _ => Response {
@@ -93,7 +103,7 @@ mod tests {
     use crate::document::{Document, Work};
 
     fn exit(code: i64, stdout: &str) -> Exit {
-        Exit { code, stdout: stdout.into(), stderr: "log".into() }
+        Exit { code, stdout: stdout.into(), stdout_is_cut: false, stderr: "log".into() }
     }
 
     #[test]
@@ -123,6 +133,15 @@ mod tests {
             );
         }
         assert_eq!(respond(exit(-15, "")).status_code, -15);
+    }
+
+    #[test]
+    fn a_response_that_is_too_long_to_be_read_is_a_failure() {
+        let cut =
+            Exit { stdout_is_cut: true, ..exit(0, "{\"deploy_status_code\": 3, \"r\": \"xx") };
+        let response = respond(cut);
+        assert_eq!(response.status_code, 1);
+        assert!(response.reason.unwrap().contains("longer than"));
     }
 
     #[test]

@@ -1,14 +1,17 @@
 //! Hooks: what runs a config, by the name of its group.
 
+pub mod built_in;
 pub mod capture;
 pub mod cgroup;
 pub mod external;
 pub mod kept;
+pub mod outputs;
 pub mod proc;
 pub mod process;
 pub mod script;
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use rustix::process::Signal;
@@ -80,6 +83,8 @@ impl From<NotRun> for Response {
 pub enum Hook {
     /// The built-in one for scripts.
     Script,
+    /// A program of our own binary, by the name of its group.
+    BuiltIn(&'static str),
     /// A program in a hook directory.
     External(PathBuf),
 }
@@ -93,6 +98,7 @@ pub struct Hooks {
     instance: String,
     cgroups: Option<cgroup::Parent>,
     output: Option<OutputStore>,
+    environment: Vec<(String, OsString)>,
 }
 
 /// A config whose hook runs.
@@ -114,7 +120,15 @@ impl Hooks {
         script: script::Directories,
         instance: String,
     ) -> Self {
-        Self { directories, preferred, script, instance, cgroups: None, output: None }
+        Self {
+            directories,
+            preferred,
+            script,
+            instance,
+            cgroups: None,
+            output: None,
+            environment: Vec::new(),
+        }
     }
 
     /// Gives each run a control group in this one.
@@ -128,6 +142,13 @@ impl Hooks {
     #[must_use]
     pub fn with_output(mut self, store: OutputStore) -> Self {
         self.output = Some(store);
+        self
+    }
+
+    /// Gives the built-in hooks that are processes of their own these variables.
+    #[must_use]
+    pub fn with_environment(mut self, environment: Vec<(String, OsString)>) -> Self {
+        self.environment = environment;
         self
     }
 
@@ -148,6 +169,9 @@ impl Hooks {
         }
         if name == SCRIPT {
             return Some(Hook::Script);
+        }
+        if let Some(name) = built_in::find(name) {
+            return Some(Hook::BuiltIn(name));
         }
         external::find(&self.directories, name).map(Hook::External)
     }
@@ -173,7 +197,8 @@ impl Hooks {
     /// It cannot be started.
     pub async fn start(&self, hook: &Hook, id: &ConfigId, config: &Config) -> Result<Run, NotRun> {
         let mut launch = match hook {
-            Hook::Script => script::prepare(&self.script, id, config)?,
+            Hook::Script => script::prepare(&self.script, id, config.into())?,
+            Hook::BuiltIn(name) => built_in::prepare(name, &self.environment, config),
             Hook::External(program) => external::prepare(program, config),
         };
         let name = self.run_name(id);
@@ -190,7 +215,7 @@ impl Hooks {
             }
             Err(error) => Err(match hook {
                 Hook::Script => script::not_started(&program, &error),
-                Hook::External(_) => external::not_started(&program, &error),
+                Hook::BuiltIn(_) | Hook::External(_) => external::not_started(&program, &error),
             }),
         }
     }
@@ -253,8 +278,8 @@ impl Hooks {
         exit: process::Exit,
     ) -> Response {
         match hook {
-            Hook::Script => script::respond(&self.script, id, config, exit),
-            Hook::External(_) => external::respond(exit),
+            Hook::Script => script::respond(&self.script, id, config.into(), exit),
+            Hook::BuiltIn(_) | Hook::External(_) => external::respond(exit),
         }
     }
 

@@ -1,7 +1,7 @@
 //! One hook as a process: its own process group, bounded output, and no waiting for what it leaves behind.
 
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
@@ -30,7 +30,7 @@ const BUSY_RETRY_MS: u64 = 2;
 pub struct Launch {
     /// The program.
     pub program: PathBuf,
-    /// Its arguments.
+    /// Its arguments, without its name.
     pub arguments: Vec<OsString>,
     /// Its working directory; `None`: the agent's.
     pub directory: Option<PathBuf>,
@@ -38,9 +38,22 @@ pub struct Launch {
     pub environment: Vec<(String, OsString)>,
     /// What it reads; `None`: nothing.
     pub input: Option<Vec<u8>>,
-    /// Whether its standard output is part of the live view, or a response to be parsed: that is kept
-    /// whole up to [`RESPONSE_BYTES_MAX`], since a part of it is worth nothing.
-    pub stdout_is_log: bool,
+    /// What it prints, and for whom.
+    pub printing: Printing,
+}
+
+/// What a process prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Printing {
+    /// A hook that prints what people read: both streams are in the live view.
+    Log,
+    /// A hook that answers with JSON on standard output and logs on standard error.
+    Response,
+    /// A hook's own tool: as [`Log`](Self::Log), and copied to our standard error as it comes. The tool
+    /// stays in our process group, so that it ends with the hook.
+    Copied,
+    /// A hook's own tool whose output is data, in our process group.
+    Data,
 }
 
 /// A running hook.
@@ -61,7 +74,7 @@ struct Printed {
     stdout: Capture,
     stderr: Capture,
     live: Tail,
-    stdout_is_log: bool,
+    printing: Printing,
     /// Files of both streams.
     kept: Option<(Kept, Kept)>,
 }
@@ -73,10 +86,11 @@ impl Printed {
         if let Some((stdout, _)) = &mut self.kept {
             stdout.push(bytes);
         }
-        if self.stdout_is_log {
-            self.live.push(bytes);
+        let is_log = matches!(self.printing, Printing::Log | Printing::Copied);
+        if is_log {
+            self.show(bytes);
         }
-        self.stdout_is_log
+        is_log
     }
 
     fn stderr(&mut self, bytes: &[u8]) {
@@ -84,7 +98,15 @@ impl Printed {
         if let Some((_, stderr)) = &mut self.kept {
             stderr.push(bytes);
         }
+        self.show(bytes);
+    }
+
+    fn show(&mut self, bytes: &[u8]) {
         self.live.push(bytes);
+        if self.printing == Printing::Copied {
+            // Nobody reading is no reason to end the tool.
+            let _ = io::stderr().write_all(bytes);
+        }
     }
 }
 
@@ -104,12 +126,14 @@ pub struct Exit {
     pub code: i64,
     /// What it printed on standard output, bounded.
     pub stdout: String,
+    /// Whether that is not all of it.
+    pub stdout_is_cut: bool,
     /// What it printed on standard error, bounded.
     pub stderr: String,
 }
 
 impl Process {
-    /// Starts it, as leader of its own process group.
+    /// Starts it: a hook as leader of its own process group, a tool within ours.
     ///
     /// # Errors
     /// Those of fork and exec: no such file (or interpreter), not executable, arguments too large …
@@ -121,9 +145,11 @@ impl Process {
             .stdin(if launch.input.is_some() { Stdio::piped() } else { Stdio::null() })
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            .process_group(0)
             // A hook may have been told to go on; the journal knows of it and recovery ends it.
             .kill_on_drop(false);
+        if matches!(launch.printing, Printing::Log | Printing::Response) {
+            command.process_group(0);
+        }
         if let Some(directory) = launch.directory {
             command.current_dir(directory);
         }
@@ -140,7 +166,6 @@ impl Process {
                 other => break other?,
             }
         };
-        let stdout_head = if launch.stdout_is_log { HEAD_BYTES_MAX } else { RESPONSE_BYTES_MAX };
         let pid = child.id().ok_or_else(|| io::Error::other("a child without process id"))?;
         if let (Some(input), Some(mut stdin)) = (launch.input, child.stdin.take()) {
             // Beside the reading: a hook that answers before it has read everything must not block us,
@@ -156,10 +181,14 @@ impl Process {
             stderr: child.stderr.take(),
             child,
             printed: Printed {
-                stdout: Capture::new(stdout_head, TAIL_BYTES_MAX),
+                stdout: match launch.printing {
+                    // Half a response is none.
+                    Printing::Response => Capture::new(RESPONSE_BYTES_MAX, 0),
+                    _ => Capture::new(HEAD_BYTES_MAX, TAIL_BYTES_MAX),
+                },
                 stderr: Capture::new(HEAD_BYTES_MAX, TAIL_BYTES_MAX),
                 live: Tail::new(LIVE_BYTES_MAX),
-                stdout_is_log: launch.stdout_is_log,
+                printing: launch.printing,
                 kept: None,
             },
             exit: None,
@@ -261,6 +290,7 @@ impl Process {
             |capture: &mut Capture| std::mem::replace(capture, Capture::new(0, 0)).into_text();
         Activity::Exited(Exit {
             code: code(status),
+            stdout_is_cut: self.printed.stdout.is_cut(),
             stdout: take(&mut self.printed.stdout),
             stderr: take(&mut self.printed.stderr),
         })
@@ -284,7 +314,8 @@ fn discard<R: AsyncRead + Unpin + Send + 'static>(stream: Option<R>) {
     }
 }
 
-fn code(status: ExitStatus) -> i64 {
+/// Exit status, or the negative number of the signal.
+pub(crate) fn code(status: ExitStatus) -> i64 {
     match (status.code(), status.signal()) {
         (Some(code), _) => code.into(),
         (None, Some(signal)) => -i64::from(signal),
@@ -303,7 +334,7 @@ mod tests {
             directory: None,
             environment: vec![("SCRIPT".into(), script.into())],
             input: Some(b"eval \"$SCRIPT\"\n".to_vec()),
-            stdout_is_log: true,
+            printing: Printing::Log,
         }
     }
 
@@ -347,10 +378,10 @@ mod tests {
     #[tokio::test]
     async fn a_response_is_kept_whole_where_a_log_is_cut() {
         let script = "head -c 900000 /dev/zero | tr '\\0' x";
-        let exit = run(Launch { stdout_is_log: false, ..shell(script) }).await;
+        let exit = run(Launch { printing: Printing::Response, ..shell(script) }).await;
         assert_eq!(exit.stdout.len(), 900_000);
         let script = "head -c 6000000 /dev/zero | tr '\\0' x";
-        let exit = run(Launch { stdout_is_log: false, ..shell(script) }).await;
+        let exit = run(Launch { printing: Printing::Response, ..shell(script) }).await;
         assert!(exit.stdout.len() < RESPONSE_BYTES_MAX + TAIL_BYTES_MAX + 100);
     }
 

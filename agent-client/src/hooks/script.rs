@@ -12,27 +12,42 @@
 
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions, Permissions};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use certs::file::{FileError, ensure_private_directory};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use super::capture::Capture;
+use super::outputs;
 use super::proc::RUN_VARIABLE;
-use super::process::{Exit, Launch};
+use super::process::{Exit, Launch, Printing};
 use super::{NotRun, Response};
-use crate::document::{Config, ConfigId, plain_text};
+use crate::document::{Config, ConfigId, Input, Output, plain_text};
 
-/// Bytes kept of an output file, half from either end.
-pub const OUTPUT_BYTES_MAX: usize = 256 << 10;
 const SCRIPT_MODE: u32 = 0o700;
 const OUTPUTS_VARIABLE: &str = "heat_outputs_path";
 /// What a shell reports for a program that is not executable, and for one that is not there.
 const CANNOT_EXECUTE: i64 = 126;
 const NOT_FOUND: i64 = 127;
+
+/// What is run.
+#[derive(Debug, Clone, Copy)]
+pub struct Job<'a> {
+    /// The script.
+    pub config: &'a Value,
+    /// What it gets.
+    pub inputs: &'a [Input],
+    /// What it may give.
+    pub outputs: &'a [Output],
+}
+
+impl<'a> From<&'a Config> for Job<'a> {
+    fn from(config: &'a Config) -> Self {
+        Self { config: &config.config, inputs: &config.inputs, outputs: &config.outputs }
+    }
+}
 
 /// Where scripts and their outputs are written.
 #[derive(Debug)]
@@ -86,12 +101,8 @@ pub fn is_refused_variable(name: &str) -> bool {
 ///
 /// # Errors
 /// It cannot run.
-pub fn prepare(
-    directories: &Directories,
-    id: &ConfigId,
-    config: &Config,
-) -> Result<Launch, NotRun> {
-    let text = match &config.config {
+pub fn prepare(directories: &Directories, id: &ConfigId, job: Job<'_>) -> Result<Launch, NotRun> {
+    let text = match job.config {
         Value::String(text) if !text.is_empty() => text,
         Value::String(_) | Value::Null => {
             return Err(NotRun::new(
@@ -107,8 +118,8 @@ pub fn prepare(
         }
     };
     check_first_line(text)?;
-    let mut environment = Vec::with_capacity(config.inputs.len() + 1);
-    for input in config.inputs.iter().filter(|input| !is_refused_variable(&input.name)) {
+    let mut environment = Vec::with_capacity(job.inputs.len() + 1);
+    for input in job.inputs.iter().filter(|input| !is_refused_variable(&input.name)) {
         let value = plain_text(&input.value);
         if input.name.is_empty() || input.name.contains(['=', '\0']) || value.contains('\0') {
             let reason = format!(
@@ -119,19 +130,16 @@ pub fn prepare(
         }
         environment.push((input.name.clone(), OsString::from(value)));
     }
-    let outputs_path = directories.outputs.join(&*id.file_name());
-    environment.push((OUTPUTS_VARIABLE.into(), outputs_path.into()));
+    let prefix = outputs::prefix(&directories.outputs, id);
+    environment.push((OUTPUTS_VARIABLE.into(), prefix.into()));
 
     let program = directories.working.join(&*id.file_name());
     let failed = |what: &str, path: &Path, error: &dyn std::fmt::Display| {
         NotRun::new(CANNOT_EXECUTE, format!("{what} {}: {error}", path.display()))
     };
     directories.make_ready().map_err(|e| NotRun::new(CANNOT_EXECUTE, with_source(&e)))?;
-    for output in &config.outputs {
-        if let Some(path) = output_path(directories, id, &output.name) {
-            remove(&path).map_err(|e| failed("removing old output", &path, &e))?;
-        }
-    }
+    outputs::remove_old(&directories.outputs, id, job.outputs)
+        .map_err(|(path, e)| failed("removing old output", &path, &e))?;
     write_script(&program, text).map_err(|e| failed("writing script", &program, &e))?;
     Ok(Launch {
         program,
@@ -139,7 +147,7 @@ pub fn prepare(
         directory: Some(directories.working.clone()),
         environment,
         input: None,
-        stdout_is_log: true,
+        printing: Printing::Log,
     })
 }
 
@@ -167,30 +175,16 @@ pub fn not_started(launch_program: &Path, error: &io::Error) -> NotRun {
 }
 
 /// The response of a script that ran.
-pub fn respond(directories: &Directories, id: &ConfigId, config: &Config, exit: Exit) -> Response {
-    let mut outputs = Map::new();
+pub fn respond(directories: &Directories, id: &ConfigId, job: Job<'_>, exit: Exit) -> Response {
     let mut stderr = String::new();
-    for input in config.inputs.iter().filter(|input| is_refused_variable(&input.name)) {
-        stderr.push_str(&format!(
-            "agent-client: input {} was not put into the environment (it would change how programs are loaded)\n",
+    let mut complain = |what: String| stderr.push_str(&format!("agent-client: {what}\n"));
+    for input in job.inputs.iter().filter(|input| is_refused_variable(&input.name)) {
+        complain(format!(
+            "input {} was not put into the environment (it would change how programs are loaded)",
             input.name
         ));
     }
-    for output in &config.outputs {
-        let Some(path) = output_path(directories, id, &output.name) else { continue };
-        match read_output(&path) {
-            Ok(Some(text)) => {
-                outputs.insert(output.name.clone(), Value::String(text));
-            }
-            Ok(None) => {}
-            Err(error) => {
-                stderr.push_str(&format!(
-                    "agent-client: output {} is unreadable: {error}\n",
-                    output.name
-                ));
-            }
-        }
-    }
+    let outputs = outputs::collect(&directories.outputs, id, job.outputs, complain);
     stderr.push_str(&exit.stderr);
     Response { stdout: exit.stdout, stderr, status_code: exit.code, outputs, reason: None }
 }
@@ -224,45 +218,11 @@ fn check_first_line(text: &str) -> Result<(), NotRun> {
 
 fn write_script(path: &Path, text: &str) -> io::Result<()> {
     // A fresh file: nothing is left of a longer one, and a running copy is not written into.
-    remove(path)?;
+    outputs::remove(path)?;
     let mut file = OpenOptions::new().write(true).create_new(true).mode(SCRIPT_MODE).open(path)?;
     // The process's umask may have taken bits away.
     fs::set_permissions(path, Permissions::from_mode(SCRIPT_MODE))?;
     file.write_all(text.as_bytes())
-}
-
-fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
-
-/// `<outputs>/<id>.<name>`; none for a name that would leave the directory.
-fn output_path(directories: &Directories, id: &ConfigId, name: &str) -> Option<PathBuf> {
-    let fits = !name.contains(['/', '\0']);
-    fits.then(|| directories.outputs.join(format!("{}.{name}", id.file_name())))
-}
-
-fn read_output(path: &Path) -> io::Result<Option<String>> {
-    let metadata = match fs::metadata(path) {
-        Ok(metadata) => metadata,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    // Reading a pipe would wait for a writer.
-    if !metadata.is_file() {
-        return Err(io::Error::other("it is not a regular file"));
-    }
-    let mut file = fs::File::open(path)?;
-    let mut capture = Capture::new(OUTPUT_BYTES_MAX / 2, OUTPUT_BYTES_MAX / 2);
-    let mut buffer = vec![0; 64 << 10];
-    loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok(Some(capture.into_text())),
-            n => capture.push(&buffer[..n]),
-        }
-    }
 }
 
 fn with_source(error: &dyn std::error::Error) -> String {
@@ -276,6 +236,7 @@ fn with_source(error: &dyn std::error::Error) -> String {
 mod tests {
     use serde_json::json;
 
+    use super::super::outputs::OUTPUT_BYTES_MAX;
     use super::super::{Hook, Hooks};
     use super::*;
     use crate::document::{Document, Work};
