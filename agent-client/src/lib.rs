@@ -29,6 +29,7 @@
 //! | [`pipeline`] | the thread that owns all of the above | – |
 //! | [`link`] | connection: decisions in `core` (pure), words in `failure` (pure), sockets in `mod` | – |
 //! | [`enrolment`] | who we are, whom we trust | – |
+//! | [`machine`] | files, tools and metadata service of this machine, or of a test's | – |
 //! | [`status`] | the status file, its rendering and verdict | – |
 //! | [`daemon`] | link and pipeline put together: `run`, `once`, `enroll --now` | – |
 //! | [`compat`] | the programs of the old names, such as `os-apply-config` | – |
@@ -53,6 +54,7 @@ pub mod journal;
 mod json_text;
 pub mod link;
 pub mod lock;
+pub mod machine;
 pub mod openstack;
 pub mod outcome;
 pub mod pipeline;

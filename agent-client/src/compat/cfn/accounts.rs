@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use super::run::Call;
 use super::work::{Work, text_of, words_of};
+use crate::machine::run::Call;
 
 /// Users are for services: nobody logs in as one.
 const SHELL: &str = "/sbin/nologin";

@@ -6,8 +6,8 @@ use anyhow::{Result, bail};
 use nix::unistd::{Uid, User};
 use serde_json::{Map, Value};
 
-use super::run::Call;
 use super::work::{Work, is_true, text_of, words_of};
+use crate::machine::run::Call;
 
 /// Runs the commands. One whose test says no is passed over.
 ///

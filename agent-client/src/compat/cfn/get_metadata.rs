@@ -10,10 +10,10 @@ use clap::Parser;
 use serde_json::Value;
 
 use super::metadata::{Keys, Wanted, retrieve};
-use super::system::System;
 use crate::compat::arguments;
 use crate::compat::pylog::{Level, Log};
 use crate::json_text::json_text;
+use crate::machine::System;
 
 /// Prints a resource's metadata as JSON.
 #[derive(Debug, Parser)]

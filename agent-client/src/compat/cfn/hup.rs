@@ -16,13 +16,13 @@ use rustix::fs::{FlockOperation, flock};
 use super::ini::{Ini, IniError};
 use super::init::SECTION;
 use super::metadata::{Keys, Wanted, retrieve};
-use super::run::Call;
 use super::services;
-use super::system::System;
 use super::work::Work;
 use crate::compat::arguments;
 use crate::compat::pylog::{Level, Log};
 use crate::http::Client;
+use crate::machine::System;
+use crate::machine::run::Call;
 
 pub(super) const CONFIG: &str = "/etc/cfn/cfn-hup.conf";
 const HOOKS: &str = "/etc/cfn/hooks.conf";

@@ -12,12 +12,12 @@ use clap::Parser;
 use serde_json::Value;
 
 use super::metadata::{Keys, Wanted, retrieve};
-use super::system::System;
 use super::work::Work;
 use super::{accounts, commands, configsets, files, packages, services, sources};
 use crate::compat::arguments;
 use crate::compat::pylog::{Level, Log};
 use crate::http::Client;
+use crate::machine::System;
 
 /// The part of a resource's metadata that is for us.
 pub(super) const SECTION: &str = "AWS::CloudFormation::Init";

@@ -13,10 +13,11 @@ use certs::file::{PRIVATE_FILE_MODE, write_atomic};
 use serde_json::Value;
 
 use super::ini::Ini;
-use super::system::{System, make_private};
+use super::system::make_private;
 use crate::compat::pylog::Log;
 use crate::http::{Client, Request, Trust};
 use crate::json_text::json_text;
+use crate::machine::System;
 use crate::openstack::cfn::{Credentials, describe_resource, resource_detail};
 use crate::store::DocumentStore;
 

@@ -13,14 +13,11 @@ pub mod init;
 mod metadata;
 mod packages;
 mod rpm_version;
-mod run;
 mod services;
 pub mod signal;
 mod sources;
 pub mod symlinks;
-pub mod system;
-#[cfg(test)]
-mod testing;
+mod system;
 mod work;
 
 use std::ffi::OsString;

@@ -7,8 +7,8 @@ use serde_json::{Map, Value};
 
 use super::files::fetch;
 use super::rpm_version::compare;
-use super::run::Call;
 use super::work::{Work, words_of};
+use crate::machine::run::Call;
 
 /// These come first, in this order; others by name.
 const ORDER: [&str; 5] = ["dpkg", "rpm", "apt", "yum", "dnf"];

@@ -4,8 +4,8 @@ use std::ffi::OsString;
 
 use serde_json::{Map, Value};
 
-use super::run::{Call, Ran};
 use super::work::{Work, is_true};
+use crate::machine::run::{Call, Ran};
 
 const SYSTEMCTL: &str = "/bin/systemctl";
 const SERVICE: [&str; 2] = ["/sbin/service", "/usr/sbin/service"];

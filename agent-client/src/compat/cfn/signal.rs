@@ -10,12 +10,13 @@ use certs::file::{PRIVATE_FILE_MODE, write_atomic};
 use clap::Parser;
 use serde_json::{Value, json};
 
-use super::run::Call;
-use super::system::{System, make_private};
+use super::system::make_private;
 use crate::compat::arguments;
 use crate::compat::pylog::{Level, Log};
 use crate::http::{Client, Method, Request, Trust, without_secrets};
 use crate::json_text::json_text;
+use crate::machine::System;
+use crate::machine::run::Call;
 
 /// A copy of what Nova says about this instance.
 const NOVA_META: &str = "/var/lib/heat-cfntools/nova_meta.json";

@@ -2,11 +2,11 @@
 
 use serde_json::{Map, Value};
 
-use super::run::{Call, Ran};
-use super::system::System;
 use crate::compat::pylog::Log;
 use crate::http::Client;
 use crate::json_text::json_text;
+use crate::machine::System;
+use crate::machine::run::{Call, Ran};
 
 /// The work on one config: what goes wrong is logged, collected, and does not stop the rest.
 pub(super) struct Work<'a> {

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::compat::cfn::testing::{recorder, root, taken};
+use crate::machine::testing::{recorder, root, taken};
 use crate::store::{DocumentStore, StoredDocument};
 
 struct Machine {

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use super::*;
-use crate::compat::cfn::testing::{recorder, root, taken};
 use crate::http_server::{Answer, HttpServer};
+use crate::machine::testing::{recorder, root, taken};
 
 struct Machine {
     root: tempfile::TempDir,

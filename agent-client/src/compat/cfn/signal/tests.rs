@@ -19,7 +19,7 @@ struct Machine {
 fn machine(nova: &str) -> Machine {
     let root = tempfile::tempdir().unwrap();
     let tools = root.path().join("bin");
-    crate::compat::cfn::testing::tool(&tools, "hostname", "echo host.example.org");
+    crate::machine::testing::tool(&tools, "hostname", "echo host.example.org");
     std::fs::create_dir_all(root.path().join("var/log")).unwrap();
     let system = System::below(root.path(), tools.as_os_str(), nova);
     Machine { _root: root, system }

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// Makes a tool that runs these lines of shell.
-pub(super) fn tool(directory: &Path, name: &str, lines: &str) {
+pub(crate) fn tool(directory: &Path, name: &str, lines: &str) {
     fs::create_dir_all(directory).unwrap();
     let path = directory.join(name);
     fs::write(&path, format!("#!/bin/sh\n{lines}\n")).unwrap();
@@ -13,20 +13,20 @@ pub(super) fn tool(directory: &Path, name: &str, lines: &str) {
 }
 
 /// Makes a tool that notes its name and arguments, one line per call, in `calls`, then runs these lines.
-pub(super) fn recorder(directory: &Path, name: &str, calls: &Path, lines: &str) {
+pub(crate) fn recorder(directory: &Path, name: &str, calls: &Path, lines: &str) {
     let note = format!("echo \"${{0##*/}} $*\" >> {}\n{lines}", calls.display());
     tool(directory, name, &note);
 }
 
 /// What recorders noted since the last time.
-pub(super) fn taken(calls: &Path) -> Vec<String> {
+pub(crate) fn taken(calls: &Path) -> Vec<String> {
     let text = fs::read_to_string(calls).unwrap_or_default();
     let _ = fs::remove_file(calls);
     text.lines().map(str::to_owned).collect()
 }
 
 /// A root with the directories of a machine, and one for tools.
-pub(super) fn root() -> (tempfile::TempDir, PathBuf) {
+pub(crate) fn root() -> (tempfile::TempDir, PathBuf) {
     let root = tempfile::tempdir().unwrap();
     let tools = root.path().join("tools");
     for directory in ["var/log", "tools"] {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use nix::unistd::User;
 
-use super::system::System;
+use super::System;
 use crate::hooks::capture::{Capture, HEAD_BYTES_MAX, TAIL_BYTES_MAX};
 
 /// How long output is read after the process itself has ended: a service that it left in the background
@@ -25,7 +25,7 @@ const STATUS_NOT_RUN: i32 = 126;
 
 /// What to run.
 #[derive(Debug)]
-pub(super) struct Call {
+pub(crate) struct Call {
     words: Vec<OsString>,
     directory: Option<PathBuf>,
     added: Vec<(&'static str, &'static str)>,
@@ -35,36 +35,36 @@ pub(super) struct Call {
 
 impl Call {
     /// A program with its arguments.
-    pub(super) fn new<W: AsRef<OsStr>>(words: impl IntoIterator<Item = W>) -> Self {
+    pub(crate) fn new<W: AsRef<OsStr>>(words: impl IntoIterator<Item = W>) -> Self {
         let words = words.into_iter().map(|word| word.as_ref().to_owned()).collect();
         Self { words, directory: None, added: Vec::new(), replaced: None, user: None }
     }
 
     /// A line for the shell.
-    pub(super) fn shell(line: &str) -> Self {
+    pub(crate) fn shell(line: &str) -> Self {
         Self::new(["/bin/sh", "-c", line])
     }
 
     /// Where it runs.
-    pub(super) fn directory(mut self, directory: Option<PathBuf>) -> Self {
+    pub(crate) fn directory(mut self, directory: Option<PathBuf>) -> Self {
         self.directory = directory;
         self
     }
 
     /// A variable beside those of this process.
-    pub(super) fn variable(mut self, name: &'static str, value: &'static str) -> Self {
+    pub(crate) fn variable(mut self, name: &'static str, value: &'static str) -> Self {
         self.added.push((name, value));
         self
     }
 
     /// Its whole environment, if it is not the one of this process.
-    pub(super) fn environment(mut self, all: Option<Vec<(String, String)>>) -> Self {
+    pub(crate) fn environment(mut self, all: Option<Vec<(String, String)>>) -> Self {
         self.replaced = all;
         self
     }
 
     /// As whom it runs, if not as whoever we are.
-    pub(super) fn user(mut self, user: Option<User>) -> Self {
+    pub(crate) fn user(mut self, user: Option<User>) -> Self {
         self.user = user;
         self
     }
@@ -73,7 +73,7 @@ impl Call {
     ///
     /// # Errors
     /// It could not be started.
-    pub(super) fn run(&self, system: &System) -> io::Result<Ran> {
+    pub(crate) fn run(&self, system: &System) -> io::Result<Ran> {
         let (program, arguments) = self
             .words
             .split_first()
@@ -126,23 +126,23 @@ impl fmt::Display for Call {
 
 /// How it ended.
 #[derive(Debug)]
-pub(super) struct Ran {
+pub(crate) struct Ran {
     /// Exit status, or the negative number of the signal that ended it.
-    pub(super) status: i32,
+    pub(crate) status: i32,
     /// What it printed, bounded.
-    pub(super) stdout: String,
+    pub(crate) stdout: String,
     /// What it said, bounded.
-    pub(super) stderr: String,
+    pub(crate) stderr: String,
 }
 
 impl Ran {
     /// Whether it says that all is well.
-    pub(super) fn is_success(&self) -> bool {
+    pub(crate) fn is_success(&self) -> bool {
         self.status == 0
     }
 
     /// Status, and the last line of what it said.
-    pub(super) fn why(&self) -> String {
+    pub(crate) fn why(&self) -> String {
         let last = |text: &str| text.trim_end().rsplit('\n').next().unwrap_or("").trim().to_owned();
         let said =
             if self.stderr.trim().is_empty() { last(&self.stdout) } else { last(&self.stderr) };
