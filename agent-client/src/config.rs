@@ -185,10 +185,16 @@ impl Settings {
         self.state_dir.join(name)
     }
 
+    /// Whether this is the agent of the whole machine: run by root, with the usual state directory. Any other
+    /// one keeps to its own directory.
+    pub fn is_of_system(&self, is_root: bool) -> bool {
+        is_root && self.state_dir == Path::new(STATE_DIR)
+    }
+
     /// The hooks of this machine. The contract's directories are used by root with the usual state
     /// directory; anybody else works within the state directory, and still finds the system's hooks.
     pub fn hooks(&self, environment: impl Fn(&str) -> Option<String>, is_root: bool) -> Hooks {
-        let of_system = is_root && self.state_dir == Path::new(STATE_DIR);
+        let of_system = self.is_of_system(is_root);
         let place = |variable: &str, of_the_system: &str, own: &str| match environment(variable) {
             Some(path) if !path.is_empty() => PathBuf::from(path),
             _ if of_system => of_the_system.into(),

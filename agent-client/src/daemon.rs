@@ -19,6 +19,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::compat::cfn::on_push::OnPush;
 use crate::config::Settings;
 use crate::document::ConfigId;
 use crate::enrolment::{Enrolment, EnrolmentError};
@@ -157,8 +158,11 @@ pub fn run(settings: &Settings, token: Option<&EnrolmentToken>, mode: Mode) -> R
     for result in &opened.results {
         link.send_result(result);
     }
+    let is_of_system = settings.is_of_system(rustix::process::geteuid().is_root());
+    let on_push = (is_of_system && mode == Mode::Run).then(OnPush::of_machine).transpose();
     let conductor = Conductor {
         settings,
+        on_push: on_push.context("preparing cfn-hup")?,
         mode,
         enrolment,
         link,
@@ -268,6 +272,7 @@ impl Worker {
 /// What goes on between the link, the pipeline and the outside.
 struct Conductor<'a> {
     settings: &'a Settings,
+    on_push: Option<OnPush>,
     mode: Mode,
     enrolment: Enrolment,
     link: Link,
@@ -477,7 +482,10 @@ impl Conductor<'_> {
                 self.settled = Some((version, true));
             }
             Report::Result(result) => self.link.send_result(&result),
-            Report::Settled { version, failed } => self.settled = Some((version, failed)),
+            Report::Settled { version, failed } => {
+                self.settled = Some((version, failed));
+                self.on_push.iter().for_each(OnPush::applied);
+            }
         }
     }
 

@@ -11,6 +11,7 @@ pub mod hup;
 mod ini;
 pub mod init;
 mod metadata;
+pub mod on_push;
 mod packages;
 mod rpm_version;
 mod services;
