@@ -14,12 +14,14 @@ use clap::{Args, Parser, Subcommand};
 use serde_json::json;
 use tracing_subscriber::EnvFilter;
 
+use crate::bootstrap;
 use crate::compat;
 use crate::config::{LogFormat, Settings, parse_duration};
 use crate::daemon::{self, Home, Mode, abort_of_enrolment, files};
-use crate::enrolment::{Enrolment, Taken};
+use crate::enrolment::{Enrolment, EnrolmentError, Taken};
 use crate::exit::{Abort, Exit};
 use crate::lock;
+use crate::machine::System;
 use crate::pipeline::unix_ms;
 use crate::status::{self, Status};
 
@@ -95,6 +97,9 @@ enum Command {
         /// The token, from a file or from standard input (-); never as an argument
         #[arg(long, value_name = "FILE|-")]
         token_file: Option<String>,
+        /// Take the token that the cloud has handed over: in Heat's or Nova's metadata, in user data
+        #[arg(long, conflicts_with = "token_file")]
+        from_metadata: bool,
         /// Become another agent, or trust another server, than before
         #[arg(long)]
         replace: bool,
@@ -193,19 +198,23 @@ fn execute(cli: Cli) -> Result<Exit, Abort> {
         Command::Run { link } => {
             let settings = settings(&place, Some(&link))?;
             log(&settings);
-            daemon::run(&settings, token(settings.token_file.as_deref())?.as_ref(), Mode::Run)
+            daemon::run(&settings, first_token(&settings)?.as_ref(), Mode::Run)
         }
         Command::Once { link, wait } => {
             let settings = settings(&place, Some(&link))?;
             log(&settings);
-            let token = token(settings.token_file.as_deref())?;
+            let token = first_token(&settings)?;
             daemon::run(&settings, token.as_ref(), Mode::Once { wait })
         }
-        Command::Enroll { token_file, replace, now } => {
+        Command::Enroll { token_file, from_metadata, replace, now } => {
             let settings = settings(&place, None)?;
             log(&settings);
             let file = token_file.map(PathBuf::from).or_else(|| settings.token_file.clone());
-            enroll(&settings, file.as_deref(), replace, now)
+            let token = match from_metadata {
+                true => Some(token_of_cloud()?),
+                false => token(file.as_deref())?,
+            };
+            enroll(&settings, token, replace, now)
         }
     }
 }
@@ -273,15 +282,52 @@ fn token(place: Option<&Path>) -> Result<Option<EnrolmentToken>, Abort> {
     })
 }
 
+/// The token to start with: the one that a setting names; else, for an agent of the whole machine that was
+/// never enrolled, the one that the cloud has handed over.
+fn first_token(settings: &Settings) -> Result<Option<EnrolmentToken>, Abort> {
+    if let Some(token) = token(settings.token_file.as_deref())? {
+        return Ok(Some(token));
+    }
+    let enrolment = Enrolment::load(&settings.state(files::ENROLMENT));
+    let is_new = matches!(enrolment, Err(EnrolmentError::Missing(_)));
+    if is_new && settings.is_of_system(rustix::process::geteuid().is_root()) {
+        token_of_cloud().map(Some)
+    } else {
+        Ok(None)
+    }
+}
+
+fn token_of_cloud() -> Result<EnrolmentToken, Abort> {
+    match bootstrap::find(&System::of_machine(), bootstrap::Patience::default()) {
+        Ok(found) => {
+            tracing::info!(
+                place = found.place,
+                agent_id = %found.token.agent_id,
+                token_id = %found.token.token_id,
+                "the cloud has handed over a token"
+            );
+            Ok(found.token)
+        }
+        Err(error) => {
+            // What may come later is worth a restart.
+            let exit = if error.may_come { Exit::Unreachable } else { Exit::Config };
+            Err(Abort::new(exit, anyhow!("this agent is not enrolled, and {error}")).hint(
+                "put the token that \"metadata-server enroll ID\" prints into the metadata or user data, or agent-client enroll --token-file FILE",
+            ))
+        }
+    }
+}
+
 fn enroll(
     settings: &Settings,
-    token_file: Option<&Path>,
+    token: Option<EnrolmentToken>,
     replace: bool,
     now: Option<Duration>,
 ) -> Result<Exit, Abort> {
-    let token = token(token_file)?.ok_or_else(|| {
-        Abort::new(Exit::Usage, anyhow!("no token given"))
-            .hint("agent-client enroll --token-file FILE (or - for standard input)")
+    let token = token.ok_or_else(|| {
+        Abort::new(Exit::Usage, anyhow!("no token given")).hint(
+            "agent-client enroll --token-file FILE (or - for standard input, or --from-metadata)",
+        )
     })?;
     let home = Home::open(settings)?;
     let path = settings.state(files::ENROLMENT);

@@ -29,6 +29,7 @@
 //! | [`pipeline`] | the thread that owns all of the above | – |
 //! | [`link`] | connection: decisions in `core` (pure), words in `failure` (pure), sockets in `mod` | – |
 //! | [`enrolment`] | who we are, whom we trust | – |
+//! | [`bootstrap`] | a token in what the cloud handed over | – |
 //! | [`machine`] | files, tools and metadata service of this machine, or of a test's | – |
 //! | [`status`] | the status file, its rendering and verdict | – |
 //! | [`daemon`] | link and pipeline put together: `run`, `once`, `enroll --now` | – |
@@ -38,6 +39,7 @@
 //! | [`openstack`] | Keystone: a token and the catalogue; `cfn`: requests for metadata | – |
 //! | [`config`], [`cli`], [`exit`], [`lock`] | settings, commands, exit codes, one agent per directory | – |
 
+pub mod bootstrap;
 pub mod cli;
 pub mod compat;
 pub mod config;
