@@ -6,6 +6,7 @@
 
 mod apply;
 mod generate;
+mod hooks;
 mod refresh;
 
 use std::collections::BTreeMap;
@@ -87,13 +88,20 @@ impl Place {
                 } else if metadata.is_symlink() {
                     fs::read_link(&path).unwrap().into_os_string().into_encoded_bytes()
                 } else {
-                    fs::read(&path).unwrap()
+                    self.without_own_name(fs::read(&path).unwrap())
                 };
                 let name = path.strip_prefix(self.directory.path()).unwrap().to_owned();
                 all.insert(name, (content, metadata.mode()));
             }
         }
         all
+    }
+
+    /// The content of a file, without the place's own name.
+    fn without_own_name(&self, content: Vec<u8>) -> Vec<u8> {
+        let own = self.directory.path().as_os_str().as_encoded_bytes();
+        let has_it = content.windows(own.len()).any(|window| window == own);
+        if has_it { self.text(&content).into_bytes() } else { content }
     }
 
     /// What was printed, without the place's own name.
