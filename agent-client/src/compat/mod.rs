@@ -8,6 +8,7 @@ pub mod cfn;
 pub mod hook;
 pub mod links;
 pub mod oac;
+pub mod occ;
 pub mod pylog;
 pub mod refresh;
 pub mod run_parts;
@@ -23,7 +24,7 @@ use std::process::ExitCode;
 type Program = fn(&[OsString]) -> ExitCode;
 
 /// Every name with its program.
-const PROGRAMS: [(&str, Program); 10] = [
+const PROGRAMS: &[(&str, Program)] = &[
     ("cfn-create-aws-symlinks", cfn::symlinks::main),
     ("cfn-get-metadata", cfn::get_metadata::main),
     ("cfn-hup", cfn::hup::main),
@@ -32,6 +33,7 @@ const PROGRAMS: [(&str, Program); 10] = [
     ("cfn-signal", cfn::signal::main),
     ("dib-run-parts", run_parts::main),
     ("os-apply-config", oac::cli::main),
+    ("os-collect-config", occ::main),
     ("os-config-applier", oac::cli::main),
     ("os-refresh-config", refresh::main),
 ];

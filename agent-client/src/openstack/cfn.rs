@@ -4,12 +4,13 @@
 //! programs make it: without a timestamp, so that a wrong clock does not lock an instance out.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 
 use data_encoding::BASE64;
 use ring::hmac;
 use serde_json::Value;
 use thiserror::Error;
+
+use super::percent_encoded;
 
 mod xml;
 
@@ -76,12 +77,14 @@ pub fn describe_resource(
         ("SignatureVersion", "2"),
         ("StackName", stack),
     ];
-    let query: Vec<String> =
-        parameters.iter().map(|(name, value)| format!("{name}={}", quoted(value))).collect();
+    let query: Vec<String> = parameters
+        .iter()
+        .map(|(name, value)| format!("{name}={}", percent_encoded(value)))
+        .collect();
     let query = query.join("&");
     let key = hmac::Key::new(hmac::HMAC_SHA256, credentials.secret_key.as_bytes());
     let signature = hmac::sign(&key, format!("GET\n{host}\n{path}\n{query}").as_bytes());
-    let signature = quoted(&BASE64.encode(signature.as_ref()));
+    let signature = percent_encoded(&BASE64.encode(signature.as_ref()));
     Ok(format!("{scheme}://{authority}{path}?{query}&Signature={signature}"))
 }
 
@@ -105,21 +108,6 @@ pub fn resource_detail(body: &[u8]) -> Result<BTreeMap<String, String>, CfnError
 /// An endpoint for people: what could be a password before an `@` is left out.
 fn shown(endpoint: &str) -> String {
     endpoint.rsplit_once('@').map_or(endpoint, |(_, rest)| rest).to_owned()
-}
-
-/// Percent-encoded but for the unreserved characters of RFC 3986.
-fn quoted(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                out.push(char::from(byte));
-            }
-            // Writing into a string has no way to fail.
-            _ => _ = write!(out, "%{byte:02X}"),
-        }
-    }
-    out
 }
 
 #[cfg(test)]

@@ -5,8 +5,11 @@
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod apply;
+mod collect;
 mod generate;
 mod hooks;
+#[path = "../support/http_server.rs"]
+mod http_server;
 mod refresh;
 
 use std::collections::BTreeMap;
