@@ -20,7 +20,7 @@ pub const CONFIG_ID_BYTES_MAX: usize = 1024;
 /// Longest config id that is used as a file name as it is; longer ones are named by their digest.
 const PLAIN_FILE_NAME_BYTES_MAX: usize = 128;
 /// Groups whose entries are data for templates and are not run.
-const DATA_GROUPS: [&str; 2] = ["os-apply-config", "Heat::Ungrouped"];
+pub(crate) const DATA_GROUPS: [&str; 2] = ["os-apply-config", "Heat::Ungrouped"];
 
 /// The id of a derived config: new for each action and each change, so the key by which work is done once.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -216,7 +216,7 @@ impl Document {
         let mut seen = BTreeSet::new();
         let mut entries = Vec::with_capacity(deployments.len());
         for (index, deployment) in deployments.into_iter().enumerate() {
-            let entry = Entry::read(deployment);
+            let entry = Entry::read_with(deployment, &DATA_GROUPS);
             if let Work::Bad(reason) = &entry.work {
                 tracing::error!(index, id = %entry.id, reason, "bad entry in the document");
             }
@@ -231,7 +231,8 @@ impl Document {
 }
 
 impl Entry {
-    fn read(entry: Value) -> Self {
+    /// Reads an entry; those of `data_groups` are [`Work::Data`].
+    pub(crate) fn read_with(entry: Value, data_groups: &[&str]) -> Self {
         let text =
             |key: &str| entry.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
         let id = match entry.get("id") {
@@ -244,7 +245,9 @@ impl Entry {
         let (id, work) = match id {
             Ok(id) => {
                 let work = match entry {
-                    Value::Object(json) => work(json, &action).unwrap_or_else(Work::Bad),
+                    Value::Object(json) => {
+                        work(json, &action, data_groups).unwrap_or_else(Work::Bad)
+                    }
                     // Only an object has an id.
                     _ => Work::Bad("it must be an object".into()),
                 };
@@ -268,13 +271,13 @@ fn action(entry: &Value) -> String {
         .to_owned()
 }
 
-fn work(mut json: Map<String, Value>, action: &str) -> Result<Work, String> {
+fn work(mut json: Map<String, Value>, action: &str, data_groups: &[&str]) -> Result<Work, String> {
     let mut group = match json.get("group") {
         Some(Value::String(group)) => group.clone(),
         Some(other) => return Err(format!("its group is {}, it must be a string", kind(other))),
         None => return Err("it has no group".into()),
     };
-    if DATA_GROUPS.contains(&group.as_str()) {
+    if data_groups.contains(&group.as_str()) {
         return Ok(Work::Data);
     }
     let inputs = inputs(&mut json)?;

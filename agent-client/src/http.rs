@@ -75,6 +75,7 @@ pub struct Request {
     timeout: Duration,
     response_bytes_max: u64,
     redirects_max: u32,
+    redirects_keep_method: bool,
 }
 
 impl Request {
@@ -88,6 +89,7 @@ impl Request {
             timeout: TIMEOUT_DEFAULT,
             response_bytes_max: RESPONSE_BYTES_MAX,
             redirects_max: REDIRECTS_MAX,
+            redirects_keep_method: false,
         }
     }
 
@@ -135,6 +137,13 @@ impl Request {
     #[must_use]
     pub fn redirects_max(mut self, redirects: u32) -> Self {
         self.redirects_max = redirects;
+        self
+    }
+
+    /// 301 and 302 lead the same request elsewhere too, with its body, as Heat's client has it.
+    #[must_use]
+    pub fn redirects_keep_method(mut self) -> Self {
+        self.redirects_keep_method = true;
         self
     }
 }

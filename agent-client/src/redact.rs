@@ -244,7 +244,8 @@ fn signatures(url: &str) -> impl Iterator<Item = String> {
         .filter(|value| value.len() >= ANYWHERE_BYTES_MIN)
 }
 
-fn percent_encoded(text: &str, safe: &str) -> String {
+/// Everything but letters, digits, `-_.~` and what is in `safe` as `%XX`, as Python's `quote` does it.
+pub(crate) fn percent_encoded(text: &str, safe: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {
         let plain = byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);

@@ -5,6 +5,7 @@
 
 pub mod arguments;
 pub mod cfn;
+pub mod heat_config;
 pub mod hook;
 pub mod links;
 pub mod oac;
@@ -12,6 +13,7 @@ pub mod occ;
 pub mod pylog;
 pub mod refresh;
 pub mod run_parts;
+pub mod tool;
 pub mod yaml;
 pub mod yaml_dump;
 pub mod yaml_load;
@@ -25,6 +27,8 @@ type Program = fn(&[OsString]) -> ExitCode;
 
 /// Every name with its program.
 const PROGRAMS: &[(&str, Program)] = &[
+    ("55-heat-config", heat_config::main),
+    ("99-refresh-completed", heat_config::completed::main),
     ("cfn-create-aws-symlinks", cfn::symlinks::main),
     ("cfn-get-metadata", cfn::get_metadata::main),
     ("cfn-hup", cfn::hup::main),
@@ -32,6 +36,9 @@ const PROGRAMS: &[(&str, Program)] = &[
     ("cfn-push-stats", cfn::push_stats),
     ("cfn-signal", cfn::signal::main),
     ("dib-run-parts", run_parts::main),
+    ("heat-config", heat_config::main),
+    ("heat-config-notify", heat_config::notify::main),
+    ("heat-config-rebuild-deployed", heat_config::rebuild::main),
     ("os-apply-config", oac::cli::main),
     ("os-collect-config", occ::main),
     ("os-config-applier", oac::cli::main),

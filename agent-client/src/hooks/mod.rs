@@ -27,7 +27,7 @@ use process::{Activity, Process};
 /// it starts processes all the time, and those are born in the group.
 const STRAGGLER_ROUNDS_MAX: u32 = 4;
 /// Name of the built-in hook.
-const SCRIPT: &str = "script";
+pub(crate) const SCRIPT: &str = "script";
 
 /// What a hook answers.
 #[derive(Debug, Clone, PartialEq)]

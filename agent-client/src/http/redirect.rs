@@ -16,7 +16,9 @@ pub(super) fn follow(request: &Request, response: &Response, location: &str) -> 
     let to: Uri = url.parse().ok()?;
     let mut next = Request { url, ..request.clone() };
     let asks_to_read = match response.status {
-        301 | 302 => request.method == Method::Post || request.method == Method::Put,
+        301 | 302 => {
+            matches!(request.method, Method::Post | Method::Put) && !request.redirects_keep_method
+        }
         303 => request.method != Method::Head,
         _ => false,
     };

@@ -1,0 +1,236 @@
+use std::sync::Mutex;
+
+use super::*;
+use crate::compat::pylog::{Level, Style};
+use crate::http_server::{Answer, Asked, HttpServer};
+
+/// No second attempt.
+fn at_once() -> Option<Instant> {
+    Some(Instant::now())
+}
+
+fn deliver_to(
+    transport: &Transport,
+    data: &Value,
+    deadline: Option<Instant>,
+) -> Result<u16, Failed> {
+    let mut log = Log::new(Style::Named("test"), Level::Critical);
+    deliver(&Client::default(), transport, data, deadline, &mut log)
+}
+
+fn presigned(server: &HttpServer, put: bool) -> Transport {
+    Transport::Presigned { url: server.url("/v1/signal/a%3Ab/x?Signature=secret%3D"), put }
+}
+
+/// Answers with these statuses, the last of them again and again.
+fn scripted(statuses: &'static [u16]) -> HttpServer {
+    let asked = Mutex::new(0);
+    HttpServer::start(move |_: &Asked| {
+        let mut asked = asked.lock().unwrap();
+        *asked += 1;
+        Answer::new(statuses[(*asked - 1).min(statuses.len() - 1)], "an answer")
+    })
+}
+
+fn signal_data() -> Value {
+    json!({"deploy_stdout": "ü", "deploy_status_code": 0})
+}
+
+const SIGNAL_TEXT: &str = r#"{"deploy_stdout": "\u00fc", "deploy_status_code": 0}"#;
+
+#[test]
+fn a_presigned_url_gets_the_data_as_python_writes_it() {
+    for (put, method) in [(false, "POST"), (true, "PUT")] {
+        let server = scripted(&[200]);
+        assert_eq!(deliver_to(&presigned(&server, put), &signal_data(), at_once()), Ok(200));
+        let [asked] = &server.asked()[..] else { panic!() };
+        assert_eq!(asked.method, method);
+        assert_eq!(asked.target, "/v1/signal/a%3Ab/x?Signature=secret%3D");
+        assert_eq!(asked.header("content-type"), Some("application/json"));
+        assert_eq!(asked.text(), SIGNAL_TEXT);
+    }
+}
+
+#[test]
+fn only_success_is_success_and_what_is_wrong_for_good_is_not_tried_again() {
+    let far = || Some(Instant::now() + Duration::from_secs(600));
+    for status in [201, 204] {
+        let server = HttpServer::start(move |_: &Asked| Answer::new(status, ""));
+        assert_eq!(deliver_to(&presigned(&server, false), &signal_data(), far()), Ok(status));
+    }
+    for status in [300, 400, 401, 403, 404, 409, 413] {
+        let server = HttpServer::start(move |_: &Asked| Answer::new(status, "the  reason\n"));
+        let failed = deliver_to(&presigned(&server, false), &signal_data(), far()).unwrap_err();
+        let Failed::Refused(why) = failed else { panic!("{status}: {failed:?}") };
+        assert!(why.contains(&format!("answered with {status}: the reason")), "{why}");
+        assert!(!why.contains("secret"), "{why}");
+        assert_eq!(server.asked().len(), 1);
+    }
+}
+
+#[test]
+fn what_may_be_better_later_is_tried_again_posts_too() {
+    let far = Some(Instant::now() + Duration::from_secs(600));
+    let server = scripted(&[503, 200]);
+    assert_eq!(deliver_to(&presigned(&server, false), &signal_data(), far), Ok(200));
+    let bodies: Vec<_> = server.asked().iter().map(Asked::text).collect();
+    assert_eq!(bodies, [SIGNAL_TEXT, SIGNAL_TEXT]);
+    for status in [408, 429, 500, 502, 504] {
+        let server = HttpServer::start(move |_: &Asked| Answer::new(status, ""));
+        let failed = deliver_to(&presigned(&server, false), &signal_data(), at_once());
+        assert!(matches!(failed, Err(Failed::Later(_))), "{status}");
+    }
+}
+
+#[test]
+fn nobody_listening_is_a_matter_of_time_unless_the_url_has_ended() {
+    let gone = scripted(&[200]).url("/x?Signature=secret");
+    let to = |url: &str| {
+        let transport = Transport::Presigned { url: url.into(), put: true };
+        deliver_to(&transport, &json!({}), at_once()).unwrap_err()
+    };
+    let Failed::Later(why) = to(&gone) else { panic!() };
+    assert!(!why.contains("secret"), "{why}");
+    let Failed::Refused(why) = to(&format!("{gone}&temp_url_expires=1000")) else { panic!() };
+    assert!(why.contains("the URL was good until"), "{why}");
+    assert!(matches!(to(&format!("{gone}&temp_url_expires=9999999999")), Failed::Later(_)));
+    for url in ["", "mock://x", "not a url"] {
+        assert!(matches!(to(url), Failed::Refused(_)), "{url}");
+    }
+}
+
+#[test]
+fn a_refused_url_that_is_old_says_so() {
+    let server = scripted(&[403]);
+    let url = server.url("/x?Timestamp=2020-01-01T00%3A00%3A00Z");
+    let transport = Transport::Presigned { url, put: false };
+    let failed = deliver_to(&transport, &json!({}), at_once()).unwrap_err();
+    let Failed::Refused(why) = failed else { panic!("{failed:?}") };
+    assert!(why.contains("auth_ttl"), "{why}");
+}
+
+#[test]
+fn a_redirect_takes_the_data_along() {
+    for status in [301, 302, 307, 308] {
+        let server = HttpServer::start(move |asked: &Asked| match asked.target.as_str() {
+            "/there" => Answer::new(200, ""),
+            _ => Answer::new(status, "").header("Location", "/there"),
+        });
+        assert_eq!(deliver_to(&presigned(&server, false), &signal_data(), at_once()), Ok(200));
+        let asked = server.asked().pop().unwrap();
+        assert_eq!((asked.method.as_str(), asked.text()), ("POST", SIGNAL_TEXT.into()), "{status}");
+    }
+    let server = HttpServer::start(|_: &Asked| Answer::new(302, "").header("Location", "/again"));
+    let failed = deliver_to(&presigned(&server, false), &signal_data(), at_once());
+    assert!(matches!(failed, Err(Failed::Refused(_))));
+}
+
+#[test]
+fn a_body_is_never_longer_than_heat_takes() {
+    let server = scripted(&[200]);
+    let data = json!({"deploy_stdout": "x".repeat(3_000_000), "deploy_stderr": "short"});
+    deliver_to(&presigned(&server, false), &data, at_once()).unwrap();
+    let body = server.asked().pop().unwrap().text();
+    assert!(body.len() <= HEAT_BYTES_MAX && body.contains("bytes left out"));
+    let sent: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(sent["deploy_stderr"], "short");
+}
+
+/// Keystone, Heat and Zaqar in one.
+fn cloud(signal_status: u16) -> HttpServer {
+    HttpServer::start(move |asked: &Asked| {
+        let here = format!("http://{}", asked.header("host").unwrap());
+        let endpoint = |region: &str, path: &str| json!({"interface": "public", "region_id": region, "url": format!("{here}{path}")});
+        match (asked.method.as_str(), asked.target.as_str()) {
+            ("POST", "/v3/auth/tokens") => {
+                let catalog = json!([
+                    {"type": "orchestration", "endpoints": [endpoint("one", "/heat/v1/p/"), endpoint("two", "/other/v1/p")]},
+                    {"type": "messaging", "endpoints": [endpoint("one", "/zaqar"), endpoint("two", "/zaqar/v1.1/")]},
+                ]);
+                Answer::new(201, json!({"token": {"catalog": catalog}}).to_string())
+                    .header("X-Subject-Token", "the-token")
+            }
+            ("GET", "/heat/v1/p/stacks/by%20name") => Answer::new(302, "")
+                .header("Location", format!("{here}/heat/v1/p/stacks/by%20name/uuid?x")),
+            ("GET", "/heat/v1/p/stacks/none") => Answer::new(404, "no such stack"),
+            ("GET", "/heat/v1/p/stacks/odd") => Answer::new(200, "{}"),
+            ("POST", _) => Answer::new(signal_status, "null"),
+            _ => Answer::new(404, ""),
+        }
+    })
+}
+
+fn account(server: &HttpServer, region: Option<&str>) -> Account {
+    Account {
+        auth_url: server.url("/v3"),
+        user_id: "user".into(),
+        password: "secret".into(),
+        project_id: "project".into(),
+        region: region.map(Into::into),
+    }
+}
+
+fn to_heat(server: &HttpServer, region: Option<&str>, stack: &str) -> Result<u16, Failed> {
+    let account = account(server, region);
+    let transport = Transport::Heat { account, stack: stack.into(), resource: "a resource".into() };
+    deliver_to(&transport, &signal_data(), at_once())
+}
+
+#[test]
+fn heat_gets_the_signal_at_the_deployments_resource() {
+    for (region, stack, path) in [
+        (None, "s/1", "/heat/v1/p/stacks/s/1/resources/a%20resource/signal"),
+        (Some("two"), "s/1", "/other/v1/p/stacks/s/1/resources/a%20resource/signal"),
+        (None, "by name", "/heat/v1/p/stacks/by%20name/uuid/resources/a%20resource/signal"),
+    ] {
+        let server = cloud(200);
+        assert_eq!(to_heat(&server, region, stack), Ok(200));
+        let asked = server.asked().pop().unwrap();
+        assert_eq!((asked.method.as_str(), asked.target.as_str()), ("POST", path));
+        assert_eq!(asked.header("x-auth-token"), Some("the-token"));
+        assert_eq!(asked.header("content-type"), Some("application/json"));
+        assert_eq!(asked.text(), SIGNAL_TEXT);
+    }
+}
+
+#[test]
+fn what_heat_or_keystone_refuse_is_told_from_what_they_cannot_do_now() {
+    let refused = |result: Result<u16, Failed>| matches!(result, Err(Failed::Refused(_)));
+    let later = |result: Result<u16, Failed>| matches!(result, Err(Failed::Later(_)));
+    assert!(refused(to_heat(&cloud(404), None, "s/1")));
+    assert!(later(to_heat(&cloud(503), None, "s/1")));
+    assert!(refused(to_heat(&cloud(200), Some("nowhere"), "s/1")));
+    assert!(refused(to_heat(&cloud(200), None, "none")));
+    assert!(refused(to_heat(&cloud(200), None, "odd")));
+    assert!(refused(to_heat(&scripted(&[401]), None, "s/1")));
+    assert!(later(to_heat(&scripted(&[500]), None, "s/1")));
+}
+
+#[test]
+fn zaqar_gets_one_message_by_version_2_of_its_api() {
+    for (region, path) in [
+        (None, "/zaqar/v2/queues/a%20queue/messages"),
+        (Some("two"), "/zaqar/v2/queues/a%20queue/messages"),
+    ] {
+        let server = cloud(201);
+        let transport =
+            Transport::Zaqar { account: account(&server, region), queue: "a queue".into() };
+        assert_eq!(deliver_to(&transport, &signal_data(), at_once()), Ok(201));
+        let asked = server.asked().pop().unwrap();
+        assert_eq!((asked.method.as_str(), asked.target.as_str()), ("POST", path));
+        assert_eq!(asked.header("x-auth-token"), Some("the-token"));
+        assert_eq!(asked.header("x-project-id"), Some("project"));
+        let client = asked.header("client-id").unwrap();
+        let lengths: Vec<_> = client.split('-').map(str::len).collect();
+        assert_eq!(lengths, [8, 4, 4, 4, 12], "{client}");
+        assert_eq!(
+            asked.text(),
+            format!("{{\"messages\": [{{\"body\": {SIGNAL_TEXT}, \"ttl\": 600}}]}}")
+        );
+    }
+    let server = cloud(201);
+    let transport = Transport::Zaqar { account: account(&server, None), queue: "q".into() };
+    let data = json!({"deploy_stdout": "x".repeat(900_000)});
+    deliver_to(&transport, &data, at_once()).unwrap();
+    assert!(server.asked().pop().unwrap().body.len() < 256 << 10);
+}
