@@ -13,6 +13,7 @@ use toml::de::{DeTable, DeValue};
 
 use crate::hooks::{Hooks, built_in, cgroup, script};
 use crate::pipeline::RunLimits;
+use crate::sweep;
 
 /// Where the configuration is looked for when no file is named.
 pub const CONFIG_FILE: &str = "/etc/agent-client/config.toml";
@@ -218,6 +219,7 @@ impl Settings {
             instance.to_string_lossy().into_owned(),
         )
         .with_environment(places)
+        .with_leftovers(sweep::directories(&self.state_dir, of_system, &environment))
     }
 }
 

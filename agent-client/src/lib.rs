@@ -25,6 +25,7 @@
 //! | [`journal`] | state machine (pure) and append-only file | – |
 //! | [`store`] | the newest document on disk | – |
 //! | [`hooks`] | script and external hooks, processes, leftovers of a crash | – |
+//! | [`sweep`] | removes files of configs that are over | – |
 //! | [`outcome`] | from a hook's response to a result | yes |
 //! | [`pipeline`] | the thread that owns all of the above | – |
 //! | [`link`] | connection: decisions in `core` (pure), words in `failure` (pure), sockets in `mod` | – |
@@ -65,6 +66,7 @@ pub mod redact;
 pub mod run_options;
 pub mod status;
 pub mod store;
+pub mod sweep;
 
 /// Name and version of this program.
 pub const SOFTWARE: &str = concat!("agent-client ", env!("CARGO_PKG_VERSION"));

@@ -366,6 +366,51 @@ fn output_beyond_what_the_server_gets_is_kept_whole_on_this_machine() {
     }
 }
 
+#[test]
+fn files_of_configs_that_left_the_list_go_once_their_results_are_stored() {
+    let (server, home) = (MiniServer::start(), Home::new());
+    home.enroll(&server);
+    let _agent = home.run(&[]);
+    let text = "echo printed; echo out > $heat_outputs_path.result";
+    let [gone, stays] = ["gone", "stays"].map(|id| {
+        let mut deployment = script(id, text);
+        deployment["outputs"] = json!([{"name": "result"}]);
+        deployment
+    });
+    server.push(1, &document(&[gone.clone(), stays.clone()]));
+    server.wait("both results", |seen| seen.results.len() == 2);
+    let files = |id: &str| {
+        let scripts = home.path("state/heat-config-script");
+        [
+            scripts.join(format!("work/{id}")),
+            scripts.join(format!("outputs/{id}.result")),
+            home.path(&format!("state/output/{id}.stdout")),
+        ]
+    };
+    let foreign = home.path("state/heat-config-script/work/notes.gone");
+    std::fs::write(&foreign, "mine").unwrap();
+    // A result that is not stored yet is not over.
+    server.take_results(false);
+    server.push(2, &document(&[gone, stays.clone(), script("unsent", text)]));
+    server.wait("the end of the unsent one", |seen| {
+        let deployments = seen.progress.iter().flat_map(|progress| &progress.deployments);
+        deployments.into_iter().any(|d| d.id == "unsent" && d.state == DeploymentState::Complete)
+    });
+    server.push(3, &document(&[stays]));
+    wait_until("the files of what is gone", || {
+        files("gone").iter().all(|path| !path.exists()).then_some(())
+    });
+    let [unsent, ..] = files("unsent");
+    for path in files("stays").iter().chain([&foreign, &unsent]) {
+        assert!(path.exists(), "{}", path.display());
+    }
+    // Only once they are stored do they go.
+    server.take_results(true);
+    server.hang_up();
+    server.wait_for_result("unsent");
+    wait_until("its files to go too", || (!unsent.exists()).then_some(()));
+}
+
 /// A control group that may be divided, removed when dropped.
 struct Playground(PathBuf);
 

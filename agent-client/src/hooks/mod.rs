@@ -12,7 +12,7 @@ pub mod script;
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustix::process::Signal;
 use serde_json::{Map, Value};
@@ -99,6 +99,7 @@ pub struct Hooks {
     cgroups: Option<cgroup::Parent>,
     output: Option<OutputStore>,
     environment: Vec<(String, OsString)>,
+    leftovers: Vec<PathBuf>,
 }
 
 /// A config whose hook runs.
@@ -128,6 +129,7 @@ impl Hooks {
             cgroups: None,
             output: None,
             environment: Vec::new(),
+            leftovers: Vec::new(),
         }
     }
 
@@ -136,6 +138,20 @@ impl Hooks {
     pub fn with_cgroups(mut self, parent: Option<cgroup::Parent>) -> Self {
         self.cgroups = parent;
         self
+    }
+
+    /// Names directories, besides those of scripts and of kept output, in which hooks leave files of configs.
+    #[must_use]
+    pub fn with_leftovers(mut self, directories: Vec<PathBuf>) -> Self {
+        self.leftovers = directories;
+        self
+    }
+
+    /// Where files of configs are that are over.
+    pub fn leftovers(&self) -> Vec<PathBuf> {
+        let script = self.script.both().map(Path::to_owned);
+        let kept = self.output.iter().map(|store| store.directory().to_owned());
+        script.into_iter().chain(kept).chain(self.leftovers.iter().cloned()).collect()
     }
 
     /// Keeps what hooks print in this store.

@@ -65,6 +65,11 @@ impl Directories {
         Self { working, outputs, are_ready: AtomicBool::new(false) }
     }
 
+    /// Both of them.
+    pub fn both(&self) -> [&Path; 2] {
+        [&self.working, &self.outputs]
+    }
+
     /// Makes them if they are not there, private to us.
     ///
     /// # Errors

@@ -50,6 +50,7 @@ impl Pipeline {
         self.steps = plan.steps;
         self.document = Some(Arc::new(document));
         self.settled = None;
+        self.sweep_soon();
         Ok(())
     }
 

@@ -1,4 +1,4 @@
-//! The disk that is full, and the journal that is mostly history.
+//! The disk that is full, the journal that is mostly history, and files of configs that are over.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -6,11 +6,14 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{Pipeline, PipelineError};
-use crate::document::ConfigId;
-use crate::journal::LogError;
+use crate::document::{ConfigId, Document};
+use crate::journal::{LogError, State};
+use crate::sweep::{self, Known};
 
 /// How long to wait before writing to a disk that was full or refused.
 const DISK_RETRY_MS: u64 = 5_000;
+/// How long after the last change files of configs that are over are looked for.
+const SWEEP_DELAY_MS: u64 = 1_000;
 
 impl Pipeline {
     pub(super) fn compact(&mut self) -> Result<(), PipelineError> {
@@ -45,5 +48,37 @@ impl Pipeline {
         self.retry_at = Some(Instant::now() + Duration::from_millis(DISK_RETRY_MS));
         self.snapshot_due = true;
         Ok(())
+    }
+
+    /// Looks for files to be removed in a moment: not while results come in, and once for many.
+    pub(super) fn sweep_soon(&mut self) {
+        self.sweep_at = Some(Instant::now() + Duration::from_millis(SWEEP_DELAY_MS));
+    }
+
+    /// Only an idle agent sweeps: a run does not wait for it.
+    pub(super) fn sweep_timer(&self) -> Option<Instant> {
+        let idle = self.running.is_empty() && self.steps.is_empty() && !self.unsaved;
+        self.sweep_at.filter(|_| idle && self.stop_at.is_none())
+    }
+
+    pub(super) fn sweep(&mut self, now: Instant) {
+        if self.sweep_timer().is_none_or(|at| at > now) {
+            return;
+        }
+        self.sweep_at = None;
+        let Some(document) = &self.document else { return };
+        let newest = self.stored.as_ref().filter(|stored| stored.version != document.version);
+        let newest = newest.and_then(|n| Document::parse(n.version, &n.body).ok());
+        let documents = newest.iter().chain([&**document]);
+        let current: BTreeSet<&ConfigId> =
+            documents.flat_map(|document| document.entries.iter().map(|entry| &entry.id)).collect();
+        let mut known = Known::default();
+        for (id, state) in self.journal.states().iter() {
+            let is_over = matches!(state, State::Signalled(_)) && !current.contains(id);
+            known.add(id.file_name().into_owned(), is_over);
+        }
+        if known.is_any_over() && sweep::sweep(&self.setup.hooks.leftovers(), &known) {
+            self.sweep_soon();
+        }
     }
 }

@@ -66,6 +66,8 @@ pub struct Pipeline {
     link: LinkStatus,
     /// Set when the agent is to stop: when what runs is asked to end.
     stop_at: Option<Instant>,
+    /// When files of configs that are over are looked for.
+    sweep_at: Option<Instant>,
     snapshot_due: bool,
     snapshot_at: Option<Instant>,
     reports: mpsc::UnboundedSender<Report>,
@@ -119,6 +121,7 @@ impl Pipeline {
             retry_at: None,
             link: LinkStatus::new(unix_ms()),
             stop_at: None,
+            sweep_at: None,
             snapshot_due: true,
             snapshot_at: None,
             reports,
@@ -148,7 +151,8 @@ impl Pipeline {
             if self.stop_at.is_some() && self.running.is_empty() {
                 break;
             }
-            let timer = [self.retry_at, self.snapshot_timer(), self.run_timer()];
+            let timer =
+                [self.retry_at, self.snapshot_timer(), self.run_timer(), self.sweep_timer()];
             let timer = timer.into_iter().flatten().min();
             tokio::select! {
                 command = commands.recv(), if somebody_tells => {
@@ -179,6 +183,7 @@ impl Pipeline {
                 // What it has stored may be of an earlier run than the one that ended last.
                 if state.is_some_and(|s| matches!(s, State::Finished { .. }) && s.run() == run) {
                     self.journal.stage(Record::Signalled { id, at_unix_ms: unix_ms() })?;
+                    self.sweep_soon();
                 }
             }
             Command::Link(link) => self.link = link,
@@ -244,6 +249,7 @@ impl Pipeline {
             self.snapshot_due = true;
         }
         self.end_runs(now);
+        self.sweep(now);
     }
 
     fn report(&self, report: Report) {
