@@ -32,6 +32,7 @@
 //! | [`enrolment`] | who we are, whom we trust | – |
 //! | [`bootstrap`] | a token in what the cloud handed over | – |
 //! | [`machine`] | files, tools and metadata service of this machine, or of a test's | – |
+//! | [`history`] | the documents before the newest | – |
 //! | [`status`] | the status file, its rendering and verdict | – |
 //! | [`daemon`] | link and pipeline put together: `run`, `once`, `enroll --now` | – |
 //! | [`compat`] | the programs of the old names, such as `os-apply-config` | – |
@@ -48,6 +49,7 @@ pub mod daemon;
 pub mod document;
 pub mod enrolment;
 pub mod exit;
+pub mod history;
 pub mod hooks;
 pub mod http;
 #[cfg(test)]

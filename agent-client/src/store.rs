@@ -4,6 +4,8 @@
 //! for byte. A file that does not hold what its first line promises is set aside, and the server sends
 //! the document again.
 
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -12,7 +14,8 @@ use metadata_delivery::message::{Hex32, Holds};
 use serde::{Deserialize, Serialize};
 
 /// Largest file read back: the largest document that is delivered, and its first line.
-const FILE_BYTES_MAX: u64 = metadata_delivery::DOCUMENT_BYTES_MAX as u64 + 4096;
+const FILE_BYTES_MAX: u64 = metadata_delivery::DOCUMENT_BYTES_MAX as u64 + FIRST_LINE_BYTES_MAX;
+const FIRST_LINE_BYTES_MAX: u64 = 4096;
 
 /// A document as it was delivered.
 #[derive(Clone, PartialEq, Eq)]
@@ -74,13 +77,8 @@ impl DocumentStore {
     /// # Errors
     /// The file cannot be read, or others have access to it.
     pub fn load(&self) -> Result<Option<StoredDocument>, FileError> {
-        let bytes = match read_private(&self.path, FILE_BYTES_MAX) {
-            Ok(bytes) => bytes,
-            Err(error) if error.is_not_found() => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let document = read(&bytes);
-        if document.is_none() {
+        let document = read_stored(&self.path)?;
+        if document.is_none() && self.path.exists() {
             let aside = aside(&self.path);
             tracing::error!(
                 file = %self.path.display(),
@@ -131,6 +129,33 @@ impl DocumentStore {
         bytes.extend_from_slice(&document.body);
         write_atomic(&self.path, &bytes, PRIVATE_FILE_MODE)
     }
+}
+
+/// The document in a file; `None` if there is none, or it is damaged.
+///
+/// # Errors
+/// The file cannot be read, or others have access to it.
+pub fn read_stored(path: &Path) -> Result<Option<StoredDocument>, FileError> {
+    match read_private(path, FILE_BYTES_MAX) {
+        Ok(bytes) => Ok(read(&bytes)),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// As [`read_stored`], without the body, which is not checked.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn read_outline(path: &Path) -> io::Result<Option<StoredDocument>> {
+    let mut line = Vec::new();
+    BufReader::new(File::open(path)?).take(FIRST_LINE_BYTES_MAX).read_until(b'\n', &mut line)?;
+    Ok(serde_json::from_slice(&line).ok().map(|first: FirstLine| StoredDocument {
+        version: first.version,
+        sha256: first.sha256,
+        received_unix_ms: first.received_unix_ms,
+        body: Bytes::new(),
+    }))
 }
 
 fn read(bytes: &[u8]) -> Option<StoredDocument> {
