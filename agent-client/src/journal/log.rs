@@ -159,6 +159,19 @@ impl Log {
         Ok((Self::over(file, path, length), records))
     }
 
+    /// The records of the journal at `path`, which is only read; none if there is no such file. A torn end
+    /// is left out: it may be a frame that is being written.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn peek(path: &Path) -> Result<Vec<Record>, LogError> {
+        match std::fs::read(path) {
+            Ok(bytes) => Ok(read(&bytes, path)?.0),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(source) => Err(LogError::Io { doing: "reading", path: path.to_owned(), source }),
+        }
+    }
+
     /// Replaces the file by one with only these records, atomically.
     ///
     /// # Errors
@@ -319,6 +332,10 @@ mod tests {
         assert!(!is_at(&log.file, &path));
     }
 
+    fn fs_len(path: &Path) -> usize {
+        std::fs::metadata(path).unwrap().len() as usize
+    }
+
     fn some_frames() -> [Vec<Record>; 3] {
         [
             vec![received("a"), received("b")],
@@ -352,7 +369,10 @@ mod tests {
         let bytes = std::fs::read(&path).unwrap();
         for cut in HEADER.len()..=bytes.len() {
             std::fs::write(&path, &bytes[..cut]).unwrap();
+            let peeked = Log::peek(&path).unwrap();
+            assert_eq!(fs_len(&path), cut, "peeking cuts nothing off");
             let (mut log, records) = Log::open(&path).unwrap();
+            assert_eq!(peeked, records);
             let whole = ends.iter().filter(|&&end| end <= cut as u64).count() - 1;
             assert_eq!(records, some_frames()[..whole].concat(), "cut at {cut}");
             assert_eq!(log.length(), ends[whole]);

@@ -39,13 +39,16 @@ impl Journal {
     /// See [`LogError`].
     pub fn open(path: &Path) -> Result<Self, LogError> {
         let (log, records) = Log::open(path)?;
-        let mut states = States::default();
-        for record in &records {
-            states
-                .apply(record)
-                .map_err(|source| LogError::Illegal { path: path.to_owned(), source })?;
-        }
+        let states = replay(&records, path)?;
         Ok(Self { states, log, staged: Vec::new(), compacted_bytes: 0 })
+    }
+
+    /// Where all configs stand by the file at `path`, which is only read: any process may do so at any time.
+    ///
+    /// # Errors
+    /// See [`LogError`].
+    pub fn peek(path: &Path) -> Result<States, LogError> {
+        replay(&Log::peek(path)?, path)
     }
 
     /// Where all configs stand, staged records included.
@@ -112,6 +115,15 @@ impl Journal {
     }
 }
 
+fn replay(records: &[Record], path: &Path) -> Result<States, LogError> {
+    let mut states = States::default();
+    for record in records {
+        let illegal = |source| LogError::Illegal { path: path.to_owned(), source };
+        states.apply(record).map_err(illegal)?;
+    }
+    Ok(states)
+}
+
 #[cfg(test)]
 mod tests {
     use super::states::tests::{finished, id, received, signalled, started};
@@ -128,6 +140,8 @@ mod tests {
         assert!(Journal::open(&path).unwrap().states().iter().next().is_none(), "nothing yet");
         journal.commit().unwrap();
         let again = Journal::open(&path).unwrap();
+        let peeked = Journal::peek(&path).unwrap();
+        assert!(matches!(peeked.get(&id("a")), Some(State::Started { .. })));
         assert!(matches!(again.states().get(&id("a")), Some(State::Started { .. })));
         assert!(matches!(again.states().get(&id("b")), Some(State::Received(_))));
     }
