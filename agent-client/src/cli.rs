@@ -22,6 +22,7 @@ use crate::enrolment::{Enrolment, EnrolmentError, Taken};
 use crate::exit::{Abort, Exit};
 use crate::lock;
 use crate::machine::System;
+use crate::operator;
 use crate::pipeline::unix_ms;
 use crate::status::{self, Status};
 
@@ -30,7 +31,7 @@ Exit codes:
   0   all is well
   1   a deployment or the agent failed
   2   degraded: not running, still applying, or results not stored yet
-  64  wrong usage
+  64  wrong usage, or an ID that nobody knows
   69  the server cannot be reached
   77  the server or this agent refused the other
   78  wrong configuration, no enrolment, unusable key";
@@ -79,6 +80,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    #[command(flatten)]
+    Operator(operator::cli::Command),
     /// Run in the foreground until told to stop
     Run {
         #[command(flatten)]
@@ -193,6 +196,7 @@ fn execute(cli: Cli) -> Result<Exit, Abort> {
     let Cli { place, command } = cli;
     match command.unwrap_or(Command::Status { wait: None, json: false }) {
         Command::Version { json } => show_version(json),
+        Command::Operator(command) => operator::cli::execute(&settings(&place, None)?, command),
         Command::InstallLinks { directory, force } => install_links(&directory, force),
         Command::Status { wait, json } => show_status(&settings(&place, None)?, wait, json),
         Command::Run { link } => {
@@ -442,7 +446,8 @@ mod tests {
     #[test]
     fn help_is_as_reviewed() {
         let mut text = Cli::command().term_width(100).render_long_help().to_string();
-        for command in ["run", "once", "status", "enroll"] {
+        let operators = ["why", "logs", "rerun", "diff", "rollback"];
+        for command in ["run", "once", "status", "enroll"].into_iter().chain(operators) {
             let mut cli = Cli::command().term_width(100);
             let command = cli.find_subcommand_mut(command).unwrap();
             let help = command.render_help();

@@ -21,6 +21,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::compat::cfn::on_push::OnPush;
 use crate::config::Settings;
+use crate::control::Control;
 use crate::document::ConfigId;
 use crate::enrolment::{Enrolment, EnrolmentError};
 use crate::exit::{Abort, Exit};
@@ -65,6 +66,12 @@ pub mod files {
     pub const DOCUMENT: &str = "document";
     /// What hooks printed: a directory, see [`OutputStore`](crate::hooks::kept::OutputStore).
     pub const OUTPUT: &str = "output";
+    /// Documents before the newest.
+    pub const DOCUMENTS: &str = "documents";
+    /// That an operator has put one of them in force.
+    pub const ROLLBACK: &str = "rollback.json";
+    /// Where the agent answers its operator.
+    pub const CONTROL: &str = "control.sock";
     /// The view of it all.
     pub const STATUS: &str = "status.json";
 }
@@ -132,6 +139,8 @@ pub fn run(settings: &Settings, token: Option<&EnrolmentToken>, mode: Mode) -> R
             let setup = pipeline::Setup {
                 journal: settings.state(files::JOURNAL),
                 document: settings.state(files::DOCUMENT),
+                documents: settings.state(files::DOCUMENTS),
+                rollback: settings.state(files::ROLLBACK),
                 status: settings.state(files::STATUS),
                 hooks: settings
                     .hooks(|name| std::env::var(name).ok(), rustix::process::geteuid().is_root())
@@ -147,7 +156,12 @@ pub fn run(settings: &Settings, token: Option<&EnrolmentToken>, mode: Mode) -> R
             };
             let (pipeline, opened) = Pipeline::open(setup, reports_in, progress_in)
                 .context("opening the state directory's files")?;
-            Some((Worker::start(pipeline, commands_out)?, opened))
+            let control = Control::start(&settings.state(files::CONTROL), commands.clone());
+            let control = control.inspect_err(|error| {
+                let place = settings.state(files::CONTROL);
+                tracing::warn!(%error, socket = %place.display(), "no control socket: why, rerun and rollback will not reach this agent; a shorter state_dir may help");
+            });
+            Some((Worker::start(pipeline, commands_out, control.ok())?, opened))
         }
     };
     let (worker, opened) = worker.map_or((None, None), |(w, o)| (Some(w), Some(o)));
@@ -247,12 +261,15 @@ fn link_setup(
 /// The pipeline's thread.
 struct Worker {
     ended: oneshot::Receiver<Result<(), PipelineError>>,
+    /// Whatever an operator asks goes to the pipeline, and ends with it.
+    _control: Option<Control>,
 }
 
 impl Worker {
     fn start(
         pipeline: Pipeline,
         commands: mpsc::UnboundedReceiver<Command>,
+        control: Option<Control>,
     ) -> Result<Self, Abort> {
         let (ended_in, ended) = oneshot::channel();
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -265,7 +282,7 @@ impl Worker {
                 let _ = ended_in.send(runtime.block_on(pipeline.run(commands)));
             })
             .context("starting the pipeline's thread")?;
-        Ok(Self { ended })
+        Ok(Self { ended, _control: control })
     }
 }
 

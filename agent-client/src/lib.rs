@@ -32,6 +32,8 @@
 //! | [`enrolment`] | who we are, whom we trust | – |
 //! | [`bootstrap`] | a token in what the cloud handed over | – |
 //! | [`machine`] | files, tools and metadata service of this machine, or of a test's | – |
+//! | [`operator`] | what an operator asks: why, logs, rerun, diff, rollback; decisions pure | – |
+//! | [`control`] | the socket by which that reaches the running agent | – |
 //! | [`history`] | the documents before the newest | – |
 //! | [`status`] | the status file, its rendering and verdict | – |
 //! | [`daemon`] | link and pipeline put together: `run`, `once`, `enroll --now` | – |
@@ -45,6 +47,7 @@ pub mod bootstrap;
 pub mod cli;
 pub mod compat;
 pub mod config;
+pub mod control;
 pub mod daemon;
 pub mod document;
 pub mod enrolment;
@@ -61,6 +64,7 @@ pub mod link;
 pub mod lock;
 pub mod machine;
 pub mod openstack;
+pub mod operator;
 pub mod outcome;
 pub mod pipeline;
 pub mod plan;

@@ -97,6 +97,9 @@ pub struct DocumentStatus {
     pub sha256: String,
     /// When it came.
     pub received_unix_ms: u64,
+    /// The newest version, if an operator has put this earlier one in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rolled_back_from: Option<u64>,
 }
 
 /// One deployment.
@@ -247,9 +250,13 @@ pub fn render(status: &Status, running: bool, now_unix_ms: u64) -> String {
         Some(document) => {
             let applied = if status.is_applied() { "applied" } else { "being applied" };
             let came = ago(document.received_unix_ms);
+            let rolled_back = match document.rolled_back_from {
+                Some(newest) => format!(" (rolled back from {newest})"),
+                None => String::new(),
+            };
             let _ = writeln!(
                 out,
-                "document  version {}, received {came} ago, {applied}",
+                "document  version {}{rolled_back}, received {came} ago, {applied}",
                 document.version
             );
         }
@@ -346,6 +353,7 @@ pub(crate) mod tests {
                 version: 3,
                 sha256: "ab".repeat(32),
                 received_unix_ms: 900,
+                rolled_back_from: None,
             }),
             deployments: states.iter().enumerate().map(deployment).collect(),
             results_waiting: 0,

@@ -37,6 +37,8 @@ impl Machine {
         Setup {
             journal: path("journal"),
             document: path("document"),
+            documents: path("documents"),
+            rollback: path("rollback.json"),
             status: path("status.json"),
             hooks: Hooks::new(vec![], None, directories, path("").display().to_string()),
             agent_id: "vm-1".into(),

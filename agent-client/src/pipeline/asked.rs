@@ -35,12 +35,13 @@ impl Pipeline {
         self.withdraw(&document, |_| true)?;
         self.cancel(&document);
         self.stored = Some(stored);
+        self.rolled_back_to = None;
         self.unsaved = true;
-        self.adopt(document)
+        self.adopt(Arc::new(document))
     }
 
     /// Makes `document` the one in force: its new entries are recorded, its steps planned.
-    pub(super) fn adopt(&mut self, document: Document) -> Result<(), PipelineError> {
+    pub(super) fn adopt(&mut self, document: Arc<Document>) -> Result<(), PipelineError> {
         let now = unix_ms();
         let plan = plan(&document, self.journal.states());
         for index in plan.new {
@@ -48,7 +49,7 @@ impl Pipeline {
             self.journal.stage(Record::Received(received))?;
         }
         self.steps = plan.steps;
-        self.document = Some(Arc::new(document));
+        self.document = Some(document);
         self.settled = None;
         self.sweep_soon();
         Ok(())
@@ -77,6 +78,7 @@ impl Pipeline {
 
     pub(super) fn save_document(&mut self) -> Result<(), PipelineError> {
         let (true, Some(stored)) = (self.unsaved, &self.stored) else { return Ok(()) };
+        self.history.keep_replaced(&self.setup.document);
         if let Err(error) = self.store.save(stored) {
             return self.disk_fault(with_source(&error));
         }

@@ -22,6 +22,7 @@
 mod asked;
 mod disk;
 mod lanes;
+mod operator;
 mod recover;
 mod stop;
 mod talk;
@@ -39,8 +40,10 @@ use tokio::time::{Instant, sleep_until};
 pub use self::talk::{Command, Opened, PipelineError, Report, RunLimits, Setup};
 use self::work::{Effect, Running, activity, received};
 use crate::document::Document;
+use crate::history::History;
 use crate::hooks::proc;
 use crate::journal::{Journal, Record, State};
+use crate::operator::rollback;
 use crate::status::{LinkState, LinkStatus};
 use crate::store::{DocumentStore, StoredDocument};
 
@@ -50,7 +53,12 @@ pub struct Pipeline {
     journal: Journal,
     store: DocumentStore,
     boot_id: String,
+    history: History,
+    /// The newest document.
     stored: Option<StoredDocument>,
+    /// The one that an operator has put in force in its place.
+    rolled_back_to: Option<StoredDocument>,
+    /// The document in force.
     document: Option<Arc<Document>>,
     /// Whether `stored` is still to be written.
     unsaved: bool,
@@ -91,7 +99,11 @@ impl Pipeline {
         recover::recover(&mut journal, &setup.hooks, &boot_id)?;
         let store = DocumentStore::new(setup.document.clone());
         let stored = store.load()?;
-        let document = stored.as_ref().and_then(|stored| {
+        let history = History::new(setup.documents.clone());
+        let rolled_back_to = stored
+            .as_ref()
+            .and_then(|newest| rollback::in_force(&setup.rollback, &history, newest));
+        let document = rolled_back_to.as_ref().or(stored.as_ref()).and_then(|stored| {
             Document::parse(stored.version, &stored.body)
                 .inspect_err(|error| tracing::error!(%error, "the stored document is unusable"))
                 .ok()
@@ -109,7 +121,9 @@ impl Pipeline {
             journal,
             store,
             boot_id,
+            history,
             stored,
+            rolled_back_to,
             document: None,
             unsaved: false,
             steps: VecDeque::new(),
@@ -129,9 +143,13 @@ impl Pipeline {
         };
         if let Some(document) = document {
             // What was received from a newer document, which a crash kept from the disk, is still asked for.
-            let version = document.version;
+            // After a rollback, what a crash kept from being withdrawn is not.
+            let version = match pipeline.rolled_back_from() {
+                Some(newest) => newest.saturating_add(1),
+                None => document.version,
+            };
             pipeline.withdraw(&document, |config| config.document_version < version)?;
-            pipeline.adopt(document)?;
+            pipeline.adopt(Arc::new(document))?;
         }
         Ok((pipeline, opened))
     }
@@ -186,6 +204,7 @@ impl Pipeline {
                     self.sweep_soon();
                 }
             }
+            Command::Ask(ask) => self.ask(ask)?,
             Command::Link(link) => self.link = link,
             Command::Stop => {
                 let stop_at = Instant::now() + self.setup.stop_wait;
@@ -218,6 +237,7 @@ impl Pipeline {
             for effect in effects {
                 match effect {
                     Effect::Report(report) => self.report(report),
+                    Effect::Answer(asker, answer) => drop(asker.send(*answer)),
                     Effect::Start { document, index, hook, started_unix_ms } => {
                         self.start(document, index, hook, started_unix_ms).await?;
                     }
@@ -230,14 +250,15 @@ impl Pipeline {
     }
 
     fn settle(&mut self) {
-        let Some(document) = &self.document else { return };
+        let (Some(_), Some(newest)) = (&self.document, &self.stored) else { return };
+        let version = newest.version;
         let done = self.steps.is_empty() && self.running.is_empty() && !self.unsaved;
-        if done && self.settled != Some(document.version) {
-            self.settled = Some(document.version);
+        if done && self.settled != Some(version) {
+            self.settled = Some(version);
             let failed = self.deployments().iter().any(|(_, state)| {
                 matches!(state, DeploymentState::Failed | DeploymentState::Interrupted)
             });
-            self.report(Report::Settled { version: document.version, failed });
+            self.report(Report::Settled { version, failed });
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use metadata_delivery::message::{DeploymentResult, Holds};
 
+use crate::control::Ask;
 use crate::document::ConfigId;
 use crate::hooks::Hooks;
 use crate::journal::LogError;
@@ -18,6 +19,10 @@ pub struct Setup {
     pub journal: PathBuf,
     /// The document's file.
     pub document: PathBuf,
+    /// The directory of the documents before it.
+    pub documents: PathBuf,
+    /// The file that says that one of those is in force.
+    pub rollback: PathBuf,
     /// The status file.
     pub status: PathBuf,
     /// The hooks of this machine.
@@ -70,6 +75,8 @@ pub enum Command {
         /// Of which of its runs.
         run: u64,
     },
+    /// What an operator asks.
+    Ask(Ask),
     /// How the connection stands, for the status file.
     Link(LinkStatus),
     /// Start nothing more; end when what runs has ended, or after [`Setup::stop_wait`].
@@ -90,9 +97,10 @@ pub enum Report {
     },
     /// A result is durable: send it until it is stored.
     Result(Box<DeploymentResult>),
-    /// The document in force is on disk and all of its deployments have ended.
+    /// The newest document is on disk and all deployments of the one in force have ended; they are the
+    /// same, unless an operator has put an earlier one in force.
     Settled {
-        /// Its version.
+        /// Version of the newest.
         version: u64,
         /// Whether one of them did not end well.
         failed: bool,

@@ -13,6 +13,7 @@ use crate::document::{ConfigId, Entry};
 use crate::journal::State;
 use crate::outcome::field;
 use crate::status::{DeploymentStatus, DocumentStatus, SCHEMA, Status};
+use crate::store::StoredDocument;
 
 /// Snapshots are at least this far apart.
 const SNAPSHOT_INTERVAL_MS: u64 = 100;
@@ -48,10 +49,16 @@ impl Pipeline {
         match self.journal.states().get(&entry.id) {
             Some(state) => state.shown(),
             None => {
-                let since = self.stored.as_ref().map_or(0, |stored| stored.received_unix_ms);
+                let since = self.in_force().map_or(0, |stored| stored.received_unix_ms);
                 (DeploymentState::Skipped, since)
             }
         }
+    }
+
+    /// The document in force, as it was stored.
+    fn in_force(&self) -> Option<&StoredDocument> {
+        let stored = self.rolled_back_to.as_ref().or(self.stored.as_ref());
+        stored.filter(|_| self.document.is_some())
     }
 
     fn progress(&self) -> Option<Progress> {
@@ -76,7 +83,7 @@ impl Pipeline {
     }
 
     /// What waiting entries of the document in force wait for, in words.
-    fn waited_for(&self) -> BTreeMap<&ConfigId, String> {
+    pub(super) fn waited_for(&self) -> BTreeMap<&ConfigId, String> {
         let Some(document) = &self.document else { return BTreeMap::new() };
         let lanes_max = self.setup.limits.lanes_max;
         let words = |entry: &Entry, wait| {
@@ -134,12 +141,11 @@ impl Pipeline {
             updated_unix_ms: unix_ms(),
             agent_id: self.setup.agent_id.clone(),
             link: self.link.clone(),
-            document: self.stored.as_ref().filter(|_| self.document.is_some()).map(|stored| {
-                DocumentStatus {
-                    version: stored.version,
-                    sha256: stored.sha256.to_string(),
-                    received_unix_ms: stored.received_unix_ms,
-                }
+            document: self.in_force().map(|stored| DocumentStatus {
+                version: stored.version,
+                sha256: stored.sha256.to_string(),
+                received_unix_ms: stored.received_unix_ms,
+                rolled_back_from: self.rolled_back_from(),
             }),
             deployments: entries.map(deployment).collect(),
             results_waiting: self.journal.states().iter().filter(|(_, s)| unsent(s)).count(),

@@ -6,11 +6,13 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::lanes::{Lane, Wait, waits};
 use super::stop::Asked;
 use super::{Pipeline, PipelineError, Report, unix_ms};
+use crate::control::message::Answer;
 use crate::document::{Document, Entry, Output, Work};
 use crate::hooks::process::{Activity, Exit};
 use crate::hooks::{Hook, NotRun, Response, Run};
@@ -21,7 +23,14 @@ use crate::redact::Redactor;
 /// What may happen only after the staged records are durable.
 pub(super) enum Effect {
     Report(Report),
-    Start { document: Arc<Document>, index: usize, hook: Hook, started_unix_ms: u64 },
+    /// To an operator who asked for a change.
+    Answer(oneshot::Sender<Answer>, Box<Answer>),
+    Start {
+        document: Arc<Document>,
+        index: usize,
+        hook: Hook,
+        started_unix_ms: u64,
+    },
 }
 
 /// A hook at work.
@@ -58,7 +67,7 @@ impl Pipeline {
     pub(super) fn waits<'a>(&'a self, document: &'a Document) -> impl Iterator<Item = Wait> {
         let starting = self.effects.iter().filter_map(|effect| match effect {
             Effect::Start { document, index, .. } => Some(lane(&document.entries[*index])),
-            Effect::Report(_) => None,
+            Effect::Report(_) | Effect::Answer(..) => None,
         });
         let running = self.running.iter().map(|running| lane(running.entry()));
         let queue = self.steps.iter().map(|index| lane(&document.entries[*index]));
