@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod apply;
+mod cfn;
 mod collect;
 mod generate;
 mod hooks;

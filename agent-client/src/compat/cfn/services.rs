@@ -65,8 +65,9 @@ pub(super) fn restart_stopped(
     mut restarted: impl FnMut(&mut Work<'_>, &str),
 ) {
     each(work, services, |work, service, properties| {
-        let is_wanted = properties.get("ensureRunning").is_some_and(is_true);
-        if is_wanted && !call(work, Verb::Status, service).is_success() {
+        let Some(wanted) = properties.get("ensureRunning") else { return };
+        let is_running = call(work, Verb::Status, service).is_success();
+        if is_true(wanted) && !is_running {
             work.log.warning(format!("Restarting service {service}"));
             must(work, Verb::Start, service);
             restarted(work, service);

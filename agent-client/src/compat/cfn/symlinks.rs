@@ -34,6 +34,11 @@ struct Cli {
 
 /// Runs the command; `arguments` begin with its name.
 pub fn main(arguments: &[OsString]) -> ExitCode {
+    run(arguments, &mut io::stdout().lock())
+}
+
+/// Runs the command, printing to `out`.
+pub fn run(arguments: &[OsString], out: &mut dyn Write) -> ExitCode {
     let cli: Cli = match arguments::parse(arguments) {
         Ok(cli) => cli,
         Err(exit) => return exit,
@@ -45,8 +50,7 @@ pub fn main(arguments: &[OsString]) -> ExitCode {
         }
         own_directory(arguments.first().map(OsString::as_os_str)).unwrap_or(usual)
     });
-    let mut out = io::stdout().lock();
-    match link_all(&source, &cli.target, cli.force, &mut out) {
+    match link_all(&source, &cli.target, cli.force, out) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Where the original says it.

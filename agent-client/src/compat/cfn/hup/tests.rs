@@ -95,6 +95,7 @@ fn a_stopped_service_is_started_and_its_hooks_fired() {
             "systemctl status httpd.service",
             "systemctl start httpd.service",
             "restarted",
+            "systemctl status off.service",
             "systemctl status mysqld.service",
             "systemctl start mysqld.service",
             "restarted",
@@ -104,7 +105,7 @@ fn a_stopped_service_is_started_and_its_hooks_fired() {
     assert!(machine.hup());
     assert_eq!(
         machine.calls(),
-        ["systemctl status httpd.service", "systemctl status mysqld.service"]
+        ["httpd", "off", "mysqld"].map(|name| format!("systemctl status {name}.service"))
     );
 }
 
