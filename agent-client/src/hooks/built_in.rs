@@ -26,14 +26,13 @@ pub const NAMES: [&str; 9] = [
 ];
 
 /// Directories that hooks use as root, and where in a state directory they are for anybody else.
-const PLACES: [(&str, &str); 8] = [
+const PLACES: [(&str, &str); 7] = [
     ("HEAT_ANSIBLE_WORKING", "heat-config-ansible/work"),
     ("HEAT_ANSIBLE_OUTPUTS", "heat-config-ansible/outputs"),
     ("HEAT_DOCKER_COMPOSE_WORKING", "heat-config-docker-compose"),
     ("HEAT_PUPPET_WORKING", "heat-config-puppet/work"),
     ("HEAT_PUPPET_OUTPUTS", "heat-config-puppet/outputs"),
     ("HEAT_PUPPET_LOGDIR", "heat-config-puppet/log"),
-    ("HEAT_CFN_INIT_LAST_METADATA_DIR", "heat-cfntools"),
     ("HEAT_SALT_WORKING", "heat-config-salt"),
 ];
 

@@ -8,7 +8,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use serde_json::{Map, Value};
 
 use super::entry::{Entry, bad, is_true};
-use super::tool::{Call, Tool};
+use super::tool::{Call, Tool, is_asked_to_end};
 use super::{Answer, answer, serve, silence};
 use crate::compat::pylog::Log;
 use crate::compat::yaml_load;
@@ -19,6 +19,8 @@ use crate::hooks::capture::{HEAD_BYTES_MAX, shorten};
 /// Letters of which the end of a new name is made.
 const SUFFIX_LETTERS: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
 const SUFFIX_BYTES: usize = 8;
+/// Status when not all was done because somebody asked for the end.
+const INTERRUPTED: i64 = -15;
 /// How many names are tried. With 36^8 of them the second is free unless Docker answers nonsense.
 const NAMES_MAX: usize = 20;
 
@@ -70,6 +72,10 @@ fn run(entry: &Entry, log: &mut Log) -> Result<Answer, NotRun> {
         } else {
             log.error(format!("Error running {what} {name}. [{}]", exit.code));
             status = exit.code;
+        }
+        if is_asked_to_end() {
+            status = if status == 0 { INTERRUPTED } else { status };
+            break;
         }
     }
     let text = |all: Vec<String>| shorten(&all.join("\n"), 2 * HEAD_BYTES_MAX);

@@ -9,20 +9,21 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
-use std::sync::mpsc::{self, RecvTimeoutError};
-use std::thread;
+use std::process::{ExitCode, Stdio};
 use std::time::Duration;
 
 use jiff::Zoned;
 use serde_json::{Map, Value};
+use tokio::process::Command;
 
 use super::entry::{Entry, bad};
-use super::tool::{Call, Tool};
+use super::tool::{Call, Tool, runtime, until_end};
 use super::{Answer, collect, files, remove_old, serve};
 use crate::compat::pylog::Log;
 use crate::document::{Input, plain_text};
+use crate::hooks::proc::start_ticks;
 use crate::hooks::{NotRun, outputs, process};
+use crate::journal::ProcessMark;
 use crate::json_text::json_text;
 
 const MANIFEST_MODE: u32 = 0o700;
@@ -167,25 +168,26 @@ fn run_logged(
     let mut command = Command::new(tool.program());
     command.args(arguments).envs(facts).current_dir(working);
     command.stdin(Stdio::null()).stdout(stdout).stderr(stderr);
-    let mut child = command.spawn().map_err(|error| tool.not_started(&error))?;
-    let (ended, told) = mpsc::channel::<()>();
-    let follower = thread::spawn(move || {
-        let mut readers = [out_reader, err_reader];
-        loop {
-            let pause = told.recv_timeout(Duration::from_millis(FOLLOW_MS));
-            readers.iter_mut().for_each(copy_new);
-            if pause != Err(RecvTimeoutError::Timeout) {
-                return;
+    let mut readers = [out_reader, err_reader];
+    let run = async {
+        let mut child = command.spawn()?;
+        // It is not reaped before we wait for it.
+        let pid = child.id().unwrap_or_default();
+        let mark = ProcessMark { pid, start_ticks: start_ticks(pid).unwrap_or(0) };
+        let end = async {
+            let mut again = tokio::time::interval(Duration::from_millis(FOLLOW_MS));
+            loop {
+                tokio::select! {
+                    status = child.wait() => return status,
+                    _ = again.tick() => readers.iter_mut().for_each(copy_new),
+                }
             }
-        }
-    });
-    let status = child.wait();
-    drop(ended);
-    // It cannot panic, and the log is not the job.
-    let _ = follower.join();
-    let status =
-        status.map_err(|e| NotRun::because(format!("waiting for {}: {e}", tool.name())))?;
-    Ok(process::code(status))
+        };
+        until_end(mark, end).await?
+    };
+    let status = runtime().and_then(|runtime| runtime.block_on(run));
+    readers.iter_mut().for_each(copy_new);
+    status.map(process::code).map_err(|error| tool.not_started(&error))
 }
 
 /// Copies what has been added to a log; nobody reading is no reason to stop.

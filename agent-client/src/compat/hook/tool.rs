@@ -3,10 +3,16 @@
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::hooks::NotRun;
 use crate::hooks::built_in::OWN_PROGRAM;
+use crate::hooks::proc::start_ticks;
 use crate::hooks::process::{Activity, Exit, Launch, Printing, Process};
+use crate::journal::ProcessMark;
 
 /// What a shell reports for a program that is not there, and for one that cannot be run.
 const NOT_FOUND: i64 = 127;
@@ -110,17 +116,54 @@ impl Call {
     }
 }
 
+/// Whether somebody wants us to end: a timeout, or a person.
+static IS_ASKED_TO_END: AtomicBool = AtomicBool::new(false);
+
+/// Whether no other tool is to be started.
+pub(super) fn is_asked_to_end() -> bool {
+    IS_ASKED_TO_END.load(Ordering::Relaxed)
+}
+
 /// Starts a process and waits for its end.
 pub(super) fn wait(launch: Launch) -> io::Result<Exit> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
+    runtime()?.block_on(async {
         let mut process = Process::spawn(launch).await?;
-        loop {
-            if let Activity::Exited(exit) = process.next().await {
-                return Ok(exit);
+        let mark = process.mark();
+        let end = async {
+            loop {
+                if let Activity::Exited(exit) = process.next().await {
+                    return exit;
+                }
             }
-        }
+        };
+        until_end(mark, end).await
     })
+}
+
+/// What processes are waited for in.
+pub(super) fn runtime() -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
+/// Waits for the end of a tool. Should we be asked to end meanwhile, so is the tool, and what it has
+/// printed until its end still becomes a response.
+pub(super) async fn until_end<T>(mark: ProcessMark, end: impl Future<Output = T>) -> io::Result<T> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::pin!(end);
+    loop {
+        let asked = tokio::select! {
+            ended = &mut end => return Ok(ended),
+            _ = terminate.recv() => Signal::TERM,
+            _ = interrupt.recv() => Signal::INT,
+        };
+        IS_ASKED_TO_END.store(true, Ordering::Relaxed);
+        let pid = i32::try_from(mark.pid).ok().and_then(Pid::from_raw);
+        if let Some(pid) = pid.filter(|_| start_ticks(mark.pid) == Some(mark.start_ticks)) {
+            // If it has just ended there is nobody to ask.
+            let _ = kill_process(pid, asked);
+        }
+    }
 }
 
 fn on_path(program: &OsString) -> bool {
