@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::compat::tool;
 use crate::hooks::NotRun;
-use crate::hooks::built_in::OWN_PROGRAM;
 use crate::hooks::proc::start_ticks;
 use crate::hooks::process::{Activity, Exit, Launch, Printing, Process};
 use crate::journal::ProcessMark;
@@ -83,12 +83,12 @@ impl Tool {
 
     /// If it is neither named nor on PATH, our own program of that name takes its place.
     pub(super) fn or_own(self, mut call: Call) -> (Self, Call) {
-        let named = self.variable.and_then(super::variable).is_some();
-        if named || on_path(&self.program) {
+        if self.variable.and_then(super::variable).is_some() {
             return (self, call);
         }
-        call.arguments.insert(0, self.program);
-        (Self { variable: self.variable, program: OWN_PROGRAM.into() }, call)
+        let (program, arguments) = tool::find(&self.name());
+        call.arguments.splice(0..0, arguments);
+        (Self { program: program.into(), ..self }, call)
     }
 }
 
@@ -164,9 +164,4 @@ pub(super) async fn until_end<T>(mark: ProcessMark, end: impl Future<Output = T>
             let _ = kill_process(pid, asked);
         }
     }
-}
-
-fn on_path(program: &OsString) -> bool {
-    let paths = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&paths).any(|directory| directory.join(program).is_file())
 }
