@@ -447,3 +447,11 @@ fn wrong_usage_configuration_and_tokens_have_their_exit_codes_and_hints() {
     assert!(String::from_utf8_lossy(&output.stdout).contains("has not run yet"));
     assert!(!fresh.state().exists());
 }
+
+#[test]
+fn the_packaged_unit_leaves_hooks_the_umask_of_the_system() {
+    let unit = include_str!("../../packaging/systemd/agent-client.service");
+    let is_setting = |line: &&str| line.trim_start().to_lowercase().starts_with("umask");
+    assert_eq!(unit.lines().find(is_setting), None, "what hooks make for others would be 0600");
+    assert!(unit.contains("StateDirectoryMode=0700"));
+}
