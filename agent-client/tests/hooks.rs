@@ -343,6 +343,26 @@ fn json_files_keep_their_mode_and_new_ones_are_private() {
 }
 
 #[test]
+fn templates_are_applied_where_no_other_program_does_it() {
+    let place = Place::new();
+    // Templates lie as what becomes of them does below /: here.
+    let below = place.0.path().strip_prefix("/").unwrap();
+    let template = place.path("templates").join(below).join("out");
+    fs::create_dir_all(template.parent().unwrap()).unwrap();
+    fs::write(template, "{{a}}").unwrap();
+    fs::write(place.path("m.json"), "{\"a\": \"applied\"}").unwrap();
+    let mut command = place.command("hook-apply-config");
+    command.env_remove("HEAT_APPLY_CONFIG_CMD").env("PATH", place.path("none"));
+    command.env("OS_CONFIG_FILES", place.path("m.json"));
+    command.env("OS_CONFIG_APPLIER_TEMPLATES", place.path("templates"));
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    let response: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(response["deploy_status_code"], 0, "{response}");
+    assert!(stderr_of(&response).contains("writing"), "its log is the tool's: {response}");
+    assert_eq!(place.read("out"), "applied");
+}
+
+#[test]
 fn other_hiera_data_is_a_failed_response_and_nothing_is_written() {
     let place = Place::new();
     let check = place.tool("echo '[\"a\"]'");
@@ -451,7 +471,6 @@ fn salt_gets_the_inputs_beside_the_minions_configuration() {
     let place = Place::new();
     fs::create_dir(place.path("etc")).unwrap();
     fs::write(place.path("etc/minion"), "cachedir: /c\n").unwrap();
-    fs::write(place.path("etc/minion_id"), "known-as").unwrap();
     let returned = include_str!("data/salt-call.succeeded.json");
     fs::write(place.path("returned"), returned).unwrap();
     let returned = place.path("returned");
@@ -473,7 +492,6 @@ fn salt_gets_the_inputs_beside_the_minions_configuration() {
     assert_eq!(place.read("w/the-id.sls"), "s:\n  test.nop: []\n");
     assert_eq!(place.mode("w/the-id.sls"), 0o700);
     assert_eq!(place.read("w/configuration/inputs.conf"), "fooval: bar\nn:\n- 1\n- null\n");
-    assert_eq!(place.read("w/configuration/minion_id"), "known-as");
     let arguments = place.read("w/arguments");
     let lines: Vec<&str> = arguments.lines().collect();
     let of_run = Path::new(lines[2]);

@@ -7,7 +7,6 @@
 //! looked up by name.
 
 use std::ffi::OsString;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -103,10 +102,6 @@ fn configuration(working: &Path, minion: &Path, inputs: Vec<Input>) -> Result<Te
         include.iter().map(|path| path.to_string_lossy().into_owned()).collect();
     let main = json!({"default_include": "none.d/*.conf", "include": include});
     files::write(&directory.path().join("minion"), yaml_dump::dump(&main), FILE_MODE)?;
-    // The name under which the minion is known stays the same.
-    if let Ok(known_as) = fs::read(files::parent(minion).join("minion_id")) {
-        files::write(&directory.path().join("minion_id"), known_as, FILE_MODE)?;
-    }
     let inputs: Map<_, _> = inputs.into_iter().map(|input| (input.name, input.value)).collect();
     files::write(&options, yaml_dump::dump(&Value::Object(inputs)), FILE_MODE)?;
     Ok(directory)
