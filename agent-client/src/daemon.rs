@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 use certs::file::FileError;
-use certs::{EnrolmentToken, Identity};
+use certs::{EnrolmentToken, Identity, IdentityError};
 use metadata_delivery::message::Holds;
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -92,8 +92,7 @@ impl Home {
     pub fn open(settings: &Settings) -> Result<Self, Abort> {
         let directory = &settings.state_dir;
         certs::file::ensure_private_directory(directory).map_err(|e| {
-            let hint = matches!(e, FileError::Io { .. })
-                .then(|| "run as root, or name another one: --state-dir DIR".to_owned());
+            let hint = Some(remedy(&e));
             let error = anyhow::Error::from(e).context("preparing the state directory");
             Abort { exit: Exit::Config, error, hint }
         })?;
@@ -101,12 +100,29 @@ impl Home {
             Abort::new(Exit::Failed, e).hint("stop it, or name another directory: --state-dir DIR")
         })?;
         let identity = Identity::load_or_create(&settings.state(files::IDENTITY)).map_err(|e| {
-            Abort::new(
-                Exit::Config,
-                anyhow::Error::from(e).context("loading this agent's identity"),
-            )
+            let hint = match &e {
+                IdentityError::File(e) => remedy(e),
+                _ => format!(
+                    "put it back from a backup; or move {} away, and enrol again: on the server metadata-server enroll ID",
+                    settings.state(files::IDENTITY).display()
+                ),
+            };
+            let error = anyhow::Error::from(e).context("loading this agent's identity");
+            Abort::new(Exit::Config, error).hint(hint)
         })?;
         Ok(Self { _lock: lock, identity })
+    }
+}
+
+/// What to try about a file of the state directory, or about the directory itself.
+pub fn remedy(error: &FileError) -> String {
+    match error {
+        FileError::TooOpen { path, fix, .. } => format!("chmod {fix} {}", path.display()),
+        FileError::WrongOwner { path, us, .. } => format!("chown {us} {}", path.display()),
+        FileError::NotRegular(path) | FileError::NotDirectory(path) => {
+            format!("look what {} is, and move it away", path.display())
+        }
+        _ => "run as root, or name another state directory: --state-dir DIR".into(),
     }
 }
 

@@ -12,6 +12,7 @@ use metadata_delivery::message::DeploymentState;
 use serde::{Deserialize, Serialize};
 
 use crate::exit::Exit;
+use crate::operator::words::line;
 
 /// Version of the file's form; readers skip fields they do not know.
 pub const SCHEMA: u32 = 1;
@@ -26,6 +27,9 @@ pub struct Status {
     pub software: String,
     /// The daemon's process.
     pub pid: u32,
+    /// When that process began; none in files of older releases.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub running_since_unix_ms: Option<u64>,
     /// When this was written.
     pub updated_unix_ms: u64,
     /// Who the agent is.
@@ -122,6 +126,18 @@ pub struct DeploymentStatus {
     /// What it waits for before it is started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waits_for: Option<String>,
+    /// When it will have taken too long, while it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_unix_ms: Option<u64>,
+    /// Its process, while it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// Its lane, if it names one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lane: Option<String>,
+    /// Which run of the config, 2 or more; none for the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rerun: Option<u64>,
     /// Whether the server has its result (also true where there is none to send).
     pub result_stored: bool,
 }
@@ -229,7 +245,19 @@ pub fn render(status: &Status, running: bool, now_unix_ms: u64) -> String {
             let _ = writeln!(out, "  try: {hint}");
         }
     }
-    let pid = if running { format!(" (pid {})", status.pid) } else { String::new() };
+    let bad = |d: &&DeploymentStatus| {
+        matches!(d.state, DeploymentState::Failed | DeploymentState::Interrupted)
+    };
+    if let Some(first) = status.deployments.iter().find(bad) {
+        let (bad, all) = (status.deployments.iter().filter(bad).count(), status.deployments.len());
+        let _ = writeln!(out, "warning: {bad} of {all} deployments failed");
+        let _ = writeln!(out, "  try: agent-client why {}", line(&first.id));
+    }
+    let since = status.running_since_unix_ms.map(|at| format!(", for {}", ago(at)));
+    let pid = match running {
+        true => format!(" (pid {}{})", status.pid, since.unwrap_or_default()),
+        false => String::new(),
+    };
     let _ = writeln!(out, "agent     {}{pid}", status.agent_id);
     let server = link.server.as_deref().unwrap_or("-");
     let state = match link.state {
@@ -288,9 +316,9 @@ fn table(status: &Status, now_unix_ms: u64) -> String {
                 (_, false) => "no",
             }
             .into(),
-            deployment.group.clone(),
-            deployment.name.clone(),
-            deployment.id.clone(),
+            line(&deployment.group),
+            line(&deployment.name),
+            line(&deployment.id),
         ]);
     }
     let width =
@@ -302,11 +330,25 @@ fn table(status: &Status, now_unix_ms: u64) -> String {
             row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
         let _ = writeln!(out, "{}", cells.join("  ").trim_end());
         let deployment = index.checked_sub(1).map(|i| &status.deployments[i]);
-        for reason in deployment.iter().flat_map(|d| d.reason.iter().chain(&d.waits_for)) {
-            let _ = writeln!(out, "    {}", reason.replace('\n', " "));
+        for remark in deployment.iter().flat_map(|d| remarks(d, now_unix_ms)) {
+            let _ = writeln!(out, "    {}", line(&remark));
         }
     }
     out
+}
+
+/// What a row of the table has no column for.
+fn remarks(deployment: &DeploymentStatus, now_unix_ms: u64) -> Vec<String> {
+    let mut remarks: Vec<String> =
+        deployment.reason.iter().chain(&deployment.waits_for).cloned().collect();
+    if let Some(pid) = deployment.pid {
+        let left = deployment.timeout_unix_ms.map(|at| age(at.saturating_sub(now_unix_ms)));
+        let left = left.map(|left| format!(", times out in {left}")).unwrap_or_default();
+        let lane = deployment.lane.as_ref().map(|lane| format!(", lane {lane:?}"));
+        remarks.push(format!("pid {pid}{}{left}", lane.unwrap_or_default()));
+    }
+    remarks.extend(deployment.rerun.map(|run| format!("run {run}, asked for by an operator")));
+    remarks
 }
 
 /// A span of time in its largest unit.
@@ -333,12 +375,17 @@ pub(crate) mod tests {
             status_code: None,
             reason: None,
             waits_for: None,
+            timeout_unix_ms: None,
+            pid: None,
+            lane: None,
+            rerun: None,
             result_stored: is_ended(*state),
         };
         Status {
             schema: SCHEMA,
             software: "agent-client 0.1.0".into(),
             pid: 42,
+            running_since_unix_ms: Some(1_000),
             updated_unix_ms: 2_000,
             agent_id: "vm-1".into(),
             link: LinkStatus {
@@ -419,6 +466,11 @@ pub(crate) mod tests {
         status.deployments[1].status_code = Some(1);
         status.deployments[1].reason = Some("no such hook: \"chef\"".into());
         status.deployments[1].result_stored = false;
+        status.deployments[1].name = "esc\u{1b}[2J".into();
+        status.deployments[2].pid = Some(77);
+        status.deployments[2].timeout_unix_ms = Some(375_000);
+        status.deployments[2].lane = Some("db".into());
+        status.deployments[2].rerun = Some(2);
         status.results_waiting = 1;
         let mut shown = render(&status, true, 75_000);
         status.link.state = LinkState::Waiting;

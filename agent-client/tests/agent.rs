@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::os::unix::fs::PermissionsExt;
+
 use metadata_delivery::message::{DeploymentState, ResultStatus};
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -413,6 +415,18 @@ fn a_second_agent_in_one_state_directory_is_refused_and_told_which_runs() {
     let output = home.output(&["once"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains(&format!("agent-client (pid {}) is using", agent.child.id())));
+}
+
+#[test]
+fn a_key_that_others_can_read_is_refused_with_the_command_that_mends_it() {
+    let (server, home) = (MiniServer::start(), Home::new());
+    home.enroll(&server);
+    let key = home.path("state/identity/identity.pem");
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let output = home.output(&["run"]);
+    assert_eq!(output.status.code(), Some(78));
+    let hint = format!("  try: chmod 600 {}", key.display());
+    assert!(stderr(&output).contains(&hint), "{}", stderr(&output));
 }
 
 #[test]

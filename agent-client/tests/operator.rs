@@ -72,6 +72,14 @@ fn why_follows_a_deployment_from_its_start_to_the_servers_and_beyond_the_documen
     assert!(running["pid"].as_u64().unwrap() > 1);
     assert!(running["timeout_unix_ms"].as_u64() > running["started_unix_ms"].as_u64());
     assert_eq!((&running["document_version"], &running["place"]), (&json!(4), &json!([1, 3])));
+    let status = wait_until("the run in the status", || {
+        let status = json_of(&home, &["status"])["status"].take();
+        (status["deployments"][0]["pid"] == running["pid"]).then_some(status)
+    });
+    assert!(
+        status["deployments"][0]["timeout_unix_ms"].as_u64() > status["updated_unix_ms"].as_u64()
+    );
+    assert!(status["running_since_unix_ms"].as_u64().is_some());
     let waiting = json_of(&home, &["why", "12"]);
     assert_eq!(waiting["state"], "received");
     assert_eq!(waiting["next"], "waits for name-of-11-slow (11-slow)");

@@ -11,7 +11,7 @@ pub mod rerun;
 pub mod resolve;
 pub mod rollback;
 pub mod why;
-mod words;
+pub(crate) mod words;
 
 use std::collections::BTreeMap;
 

@@ -53,6 +53,8 @@ pub struct Pipeline {
     journal: Journal,
     store: DocumentStore,
     boot_id: String,
+    /// When this pipeline was opened.
+    since_unix_ms: u64,
     history: History,
     /// The newest document.
     stored: Option<StoredDocument>,
@@ -121,6 +123,7 @@ impl Pipeline {
             journal,
             store,
             boot_id,
+            since_unix_ms: unix_ms(),
             history,
             stored,
             rolled_back_to,

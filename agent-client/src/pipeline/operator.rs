@@ -45,7 +45,7 @@ impl Pipeline {
         resolve::resolve(name, &resolve::candidates(document, self.journal.states()))
     }
 
-    fn facts(&self) -> Facts<'_> {
+    pub(super) fn facts(&self) -> Facts<'_> {
         let (now, now_unix_ms) = (Instant::now(), unix_ms());
         let unix = |at: Instant| {
             let left = at.saturating_duration_since(now).as_millis();

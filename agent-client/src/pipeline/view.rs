@@ -110,7 +110,10 @@ impl Pipeline {
 
     fn status(&self) -> Status {
         let waited_for = self.waited_for();
+        let facts = self.facts();
+        let running = facts.live.map(|live| live.running).unwrap_or_default();
         let deployment = |entry: &Entry| {
+            let running = running.get(&entry.id);
             let (state, since_unix_ms) = self.shown(entry);
             let journalled = self.journal.states().get(&entry.id);
             let (status_code, reason) = match journalled {
@@ -129,6 +132,10 @@ impl Pipeline {
                 status_code,
                 reason,
                 waits_for: waited_for.get(&entry.id).cloned(),
+                timeout_unix_ms: running.and_then(|running| running.timeout_unix_ms),
+                pid: running.map(|running| running.pid),
+                lane: lane(entry).map(str::to_owned),
+                rerun: journalled.map(State::run).filter(|run| *run > 1),
                 result_stored: matches!(journalled, None | Some(State::Signalled(_))),
             }
         };
@@ -138,6 +145,7 @@ impl Pipeline {
             schema: SCHEMA,
             software: crate::SOFTWARE.into(),
             pid: std::process::id(),
+            running_since_unix_ms: Some(self.since_unix_ms),
             updated_unix_ms: unix_ms(),
             agent_id: self.setup.agent_id.clone(),
             link: self.link.clone(),
