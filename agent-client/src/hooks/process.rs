@@ -1,14 +1,16 @@
 //! One hook as a process: its own process group, bounded output, and no waiting for what it leaves behind.
 
 use std::ffi::OsString;
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, Seek, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::{Pid, Signal, kill_process_group};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 use tokio::time::{Instant, sleep_until};
 
@@ -142,7 +144,7 @@ impl Process {
         command
             .args(launch.arguments)
             .envs(launch.environment)
-            .stdin(if launch.input.is_some() { Stdio::piped() } else { Stdio::null() })
+            .stdin(launch.input.map_or_else(|| Ok(Stdio::null()), |input| whole(&input))?)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             // A hook may have been told to go on; the journal knows of it and recovery ends it.
@@ -167,13 +169,6 @@ impl Process {
             }
         };
         let pid = child.id().ok_or_else(|| io::Error::other("a child without process id"))?;
-        if let (Some(input), Some(mut stdin)) = (launch.input, child.stdin.take()) {
-            // Beside the reading: a hook that answers before it has read everything must not block us,
-            // and one that does not read at all is free to.
-            tokio::spawn(async move {
-                let _ = stdin.write_all(&input).await;
-            });
-        }
         Ok(Self {
             // The child is not reaped before we wait for it, so the number still is its own.
             mark: ProcessMark { pid, start_ticks: start_ticks(pid).unwrap_or(0) },
@@ -297,6 +292,15 @@ impl Process {
     }
 }
 
+/// A file in memory with all that a process is to read. From a pipe it would read half of it, or nothing, if
+/// we died meanwhile: to the program that sends a result, nothing is the result of a success.
+fn whole(input: &[u8]) -> io::Result<Stdio> {
+    let mut file = File::from(memfd_create("input", MemfdFlags::CLOEXEC)?);
+    file.write_all(input)?;
+    file.rewind()?;
+    Ok(file.into())
+}
+
 /// Some bytes; `None` at the end of the stream. Waits for ever if there is no stream.
 async fn read<R: AsyncRead + Unpin>(stream: &mut Option<R>, buffer: &mut [u8]) -> Option<usize> {
     match stream {
@@ -383,6 +387,22 @@ mod tests {
         let script = "head -c 6000000 /dev/zero | tr '\\0' x";
         let exit = run(Launch { printing: Printing::Response, ..shell(script) }).await;
         assert!(exit.stdout.len() < RESPONSE_BYTES_MAX + TAIL_BYTES_MAX + 100);
+    }
+
+    #[tokio::test]
+    async fn what_a_hook_reads_is_all_there_even_if_we_do_nothing_more() {
+        let place = tempfile::tempdir().unwrap();
+        let count = place.path().join("count");
+        assert!(Command::new("mkfifo").arg(&count).status().await.unwrap().success());
+        let launch = Launch {
+            arguments: vec!["-c".into(), "wc -c > \"$COUNT\"".into()],
+            environment: vec![("COUNT".into(), count.clone().into())],
+            input: Some(vec![b'x'; 1 << 20]),
+            ..shell("")
+        };
+        let _process = Process::spawn(launch).await.unwrap();
+        // Holds up this thread, and with it everything else that we do.
+        assert_eq!(std::fs::read_to_string(count).unwrap().trim(), "1048576");
     }
 
     #[tokio::test]
