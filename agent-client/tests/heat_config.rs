@@ -411,6 +411,68 @@ fn a_hook_that_takes_too_long_is_ended_with_all_that_it_started() {
     }
 }
 
+/// Tells that it was started, and what for.
+const COUNTED: &str = "#!/bin/sh\nid=$(grep -o '\"id\": \"[^\"]*\"' | head -1)\n\
+                       echo \"$id\" >> \"$PLACE/started\"\nprintf '{\"said\": 1}'\n";
+
+#[test]
+fn of_many_at_a_time_one_runs_an_entry() {
+    let place = Place::new();
+    let (server, _) = heat(200);
+    place.hook("h", COUNTED);
+    let ids: Vec<_> = (0..8).map(|n| format!("e{n}")).collect();
+    place.list(ids.iter().map(|id| signalled(id, "h", &server)).collect());
+    let mut children: Vec<_> = (0..5)
+        .map(|_| place.command("heat-config").stderr(Stdio::null()).spawn().unwrap())
+        .collect();
+    for child in &mut children {
+        assert!(child.wait().unwrap().success());
+    }
+    place.run();
+    assert_eq!(place.read("started").lines().count(), ids.len());
+    let mut paths: Vec<_> = sent(&server).into_iter().map(|(path, _)| path).collect();
+    paths.sort();
+    assert_eq!(paths, ids.iter().map(|id| format!("/{id}")).collect::<Vec<_>>());
+}
+
+#[test]
+fn killed_at_any_moment_each_entry_ends_in_a_signal_and_no_hook_runs_twice() {
+    let place = Place::new();
+    let (server, _) = heat(200);
+    place.hook("h", COUNTED);
+    let ids: Vec<_> = (0..12).map(|n| format!("e{n}")).collect();
+    place.list(ids.iter().map(|id| signalled(id, "h", &server)).collect());
+    let mut moment = 3;
+    for _ in 0..25 {
+        let mut child = place.command("heat-config").stderr(Stdio::null()).spawn().unwrap();
+        // Spread over what a run takes; whatever it hits has to be right.
+        moment = (moment * 7 + 5) % 61;
+        std::thread::sleep(std::time::Duration::from_millis(moment));
+        // It may have ended already.
+        let _ = child.kill();
+        child.wait().unwrap();
+    }
+    place.run();
+    place.run();
+    let mut started: Vec<_> = place.read("started").lines().map(str::to_owned).collect();
+    started.sort();
+    let runs = started.len();
+    started.dedup();
+    assert_eq!(started.len(), runs, "no hook ran twice");
+    let sent = sent(&server);
+    for id in &ids {
+        let of_id: Vec<_> = sent.iter().filter(|(path, _)| *path == format!("/{id}")).collect();
+        assert!(!of_id.is_empty(), "{id} ends in a signal");
+        for (_, data) in &of_id {
+            assert_eq!(data, &of_id[0].1, "{id} has one result, however often it is sent");
+            let interrupted =
+                data["deploy_stderr"].as_str().is_some_and(|e| e.contains("interrupted"));
+            assert!(interrupted || data["said"] == 1, "{data}");
+        }
+    }
+    assert!(place.deployed().iter().all(|name| name.ends_with(".json") || name.ends_with(".tmp")));
+}
+
 #[test]
 fn secrets_of_the_inputs_are_not_in_the_log() {
     let place = Place::new();

@@ -8,6 +8,7 @@ mod apply;
 mod cfn;
 mod collect;
 mod generate;
+mod heat_config;
 mod hooks;
 #[path = "../support/http_server.rs"]
 mod http_server;

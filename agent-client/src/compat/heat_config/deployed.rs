@@ -41,7 +41,10 @@ const RESULT_BYTES_MAX: u64 = 64 << 20;
 /// The directory.
 #[derive(Debug)]
 pub struct Deployed {
+    /// As it was named: others are told so.
     directory: PathBuf,
+    /// Whatever it is called.
+    canonical: PathBuf,
     boot_id: String,
     us: ProcessMark,
 }
@@ -106,11 +109,11 @@ impl Deployed {
     /// # Errors
     /// It has no name on this system.
     pub fn open(directory: &Path) -> Result<Self> {
-        let directory = fs::canonicalize(directory)
+        let canonical = fs::canonicalize(directory)
             .with_context(|| format!("could not open {}", directory.display()))?;
         let pid = std::process::id();
         let us = ProcessMark { pid, start_ticks: proc::start_ticks(pid).unwrap_or(0) };
-        Ok(Self { directory, boot_id: proc::boot_id(), us })
+        Ok(Self { directory: directory.into(), canonical, boot_id: proc::boot_id(), us })
     }
 
     /// Where the entry itself is.
@@ -135,7 +138,7 @@ impl Deployed {
 
     fn run_name_of(&self, stem: &str) -> String {
         let mut text = b"heat-config\n".to_vec();
-        text.extend_from_slice(self.directory.as_os_str().as_bytes());
+        text.extend_from_slice(self.canonical.as_os_str().as_bytes());
         text.extend_from_slice(format!("\n{stem}").as_bytes());
         hex(&sha256(&text)[..16])
     }
