@@ -205,6 +205,7 @@ pub fn run(settings: &Settings, token: Option<&EnrolmentToken>, mode: Mode) -> R
         came: None,
         settled: None,
         refused_results: BTreeSet::new(),
+        refused_for_good: false,
         failure: None,
         stopping: false,
         flush_until: None,
@@ -319,7 +320,10 @@ struct Conductor<'a> {
     /// Version of the newest document, once it came over this link or the server said that we hold it.
     came: Option<u64>,
     settled: Option<(u64, bool)>,
+    /// Results that the server has not taken, and may take another time.
     refused_results: BTreeSet<ConfigId>,
+    /// Whether there was one that it never will.
+    refused_for_good: bool,
     failure: Option<Failure>,
     stopping: bool,
     flush_until: Option<Instant>,
@@ -444,6 +448,7 @@ impl Conductor<'_> {
             Mode::Once { .. } => {
                 self.is_done()
                     && self.refused_results.is_empty()
+                    && !self.refused_for_good
                     && self.settled.is_some_and(|(_, f)| !f)
             }
         };
@@ -483,6 +488,10 @@ impl Conductor<'_> {
                 self.tell(Command::Document { version, body });
             }
             Happened::ResultStored { id, run } => self.tell(Command::ResultStored { id, run }),
+            Happened::ResultRefused { id, run, for_good: true, reason } => {
+                self.refused_for_good = true;
+                self.tell(Command::ResultRefused { id, run, reason });
+            }
             // On each connection again; it counts once.
             Happened::ResultRefused { id, .. } => {
                 self.refused_results.insert(id);

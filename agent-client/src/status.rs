@@ -140,6 +140,9 @@ pub struct DeploymentStatus {
     pub rerun: Option<u64>,
     /// Whether the server has its result (also true where there is none to send).
     pub result_stored: bool,
+    /// Why the server will never take its result.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result_refused: Option<String>,
 }
 
 impl LinkStatus {
@@ -173,10 +176,10 @@ impl Status {
         self.document.is_some() && self.deployments.iter().all(|d| is_ended(d.state))
     }
 
-    /// Whether a deployment of the document did not end well.
+    /// Whether a deployment of the document did not end well, or the server will never know how it did.
     pub fn has_failures(&self) -> bool {
         let bad = [DeploymentState::Failed, DeploymentState::Interrupted];
-        self.deployments.iter().any(|d| bad.contains(&d.state))
+        self.deployments.iter().any(|d| bad.contains(&d.state) || d.result_refused.is_some())
     }
 
     /// Replaces the file.
@@ -312,6 +315,7 @@ fn table(status: &Status, now_unix_ms: u64) -> String {
             deployment.status_code.map_or_else(|| "-".into(), |code| code.to_string()),
             match (deployment.state, deployment.result_stored) {
                 (DeploymentState::Skipped, _) => "-",
+                _ if deployment.result_refused.is_some() => "refused",
                 (_, true) => "yes",
                 (_, false) => "no",
             }
@@ -347,6 +351,8 @@ fn remarks(deployment: &DeploymentStatus, now_unix_ms: u64) -> Vec<String> {
         let lane = deployment.lane.as_ref().map(|lane| format!(", lane {lane:?}"));
         remarks.push(format!("pid {pid}{}{left}", lane.unwrap_or_default()));
     }
+    let refused = deployment.result_refused.as_ref();
+    remarks.extend(refused.map(|why| format!("the server refused its result: {why}")));
     remarks.extend(deployment.rerun.map(|run| format!("run {run}, asked for by an operator")));
     remarks
 }
@@ -380,6 +386,7 @@ pub(crate) mod tests {
             lane: None,
             rerun: None,
             result_stored: is_ended(*state),
+            result_refused: None,
         };
         Status {
             schema: SCHEMA,
@@ -471,6 +478,8 @@ pub(crate) mod tests {
         status.deployments[2].timeout_unix_ms = Some(375_000);
         status.deployments[2].lane = Some("db".into());
         status.deployments[2].rerun = Some(2);
+        status.deployments[0].result_stored = false;
+        status.deployments[0].result_refused = Some("unknown field \"x\"".into());
         status.results_waiting = 1;
         let mut shown = render(&status, true, 75_000);
         status.link.state = LinkState::Waiting;

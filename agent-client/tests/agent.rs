@@ -5,6 +5,7 @@ mod support;
 use std::os::unix::fs::PermissionsExt;
 
 use metadata_delivery::message::{DeploymentState, ResultStatus};
+use metadata_delivery::refusal;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use support::{Home, MiniServer, data, document, is_alive, script, wait_until};
@@ -254,6 +255,34 @@ fn told_to_stop_the_agent_lets_a_hook_finish_and_sends_its_result() {
     let _agent = home.run(&[]);
     server.wait_for_result("b");
     assert_eq!(home.read("ran"), "a\nb\n");
+}
+
+#[test]
+fn a_result_that_the_server_refused_for_good_is_not_offered_again() {
+    let (server, home) = (MiniServer::start(), Home::new());
+    home.enroll(&server);
+    let agent = home.run(&[]);
+    server.refuse_results(refusal::APPLICATION_FIRST);
+    server.push(1, &document(&[script("a", "true")]));
+    server.wait("the refusal", |seen| seen.results_refused == 1);
+    let status = wait_until("the refusal in the status", || {
+        let output = home.output(&["status"]);
+        let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+        shown.contains("the server refused its result: not like this").then_some((output, shown))
+    });
+    assert!(status.1.contains("refused") && status.1.contains("all stored"), "{}", status.1);
+    assert_eq!(status.0.status.code(), Some(1), "somebody should look");
+
+    // Neither over a new connection nor by a new agent; a transient refusal is another matter.
+    server.refuse_results(refusal::TOO_MANY);
+    server.push(2, &document(&[script("a", "true"), script("b", "true")]));
+    server.wait("the refusal of b", |seen| seen.results_refused == 2);
+    agent.kill_9();
+    server.take_results(true);
+    let _agent = home.run(&[]);
+    server.wait_for_result("b");
+    assert_eq!(server.seen().results.len(), 1);
+    assert_eq!(server.seen().results_refused, 2);
 }
 
 #[test]

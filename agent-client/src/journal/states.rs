@@ -5,7 +5,8 @@
 //!                        └──────── finished (not run) ───────────────▲
 //! ```
 //!
-//! `spawned` adds the process to Started; `done` (written by compaction) leads straight to Signalled.
+//! A result that the server refuses for good leads from Finished to Signalled by `refused`: nothing more is
+//! sent, and what is kept says why. `spawned` adds the process to Started; `done` (written by compaction) leads straight to Signalled.
 //! One path leads back to a run: `rerun`, from Finished or Signalled to Received, which a person asked for,
 //! and which names the number of the run that follows. Anything else is refused.
 
@@ -57,6 +58,15 @@ pub enum Record {
         /// When we heard; 0 in journals of older releases.
         #[serde(default)]
         at_unix_ms: u64,
+    },
+    /// The server will never take the result.
+    Refused {
+        /// Which config.
+        id: ConfigId,
+        /// When we heard.
+        at_unix_ms: u64,
+        /// The server's words.
+        reason: String,
     },
     /// The short form of a signalled config, after compaction.
     Done {
@@ -131,9 +141,12 @@ pub struct Done {
     /// When its hook was started.
     #[serde(default)]
     pub started_unix_ms: u64,
-    /// When we heard that the server has stored its result.
+    /// When we heard that the server has stored its result, or refused it.
     #[serde(default)]
     pub signalled_unix_ms: u64,
+    /// Why the server will never take its result.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
     /// When it ended.
     pub at_unix_ms: u64,
     /// Exit status of the hook; negative for a signal.
@@ -171,7 +184,7 @@ pub enum State {
         /// When it came.
         received_unix_ms: u64,
     },
-    /// Ended, and the server has its result.
+    /// Ended, and nothing is left to be sent: the server has its result, or has refused it for good.
     Signalled(Done),
 }
 
@@ -181,6 +194,7 @@ impl State {
             Self::Received(_) => "received",
             Self::Started { .. } => "started",
             Self::Finished { .. } => "finished",
+            Self::Signalled(Done { refused: Some(_), .. }) => "refused",
             Self::Signalled(_) => "signalled",
         }
     }
@@ -227,6 +241,7 @@ impl Record {
             | Self::Spawned { id, .. }
             | Self::Finished { id, .. }
             | Self::Signalled { id, .. }
+            | Self::Refused { id, .. }
             | Self::Done { id, .. } => id,
         }
     }
@@ -239,6 +254,7 @@ impl Record {
             Self::Spawned { .. } => "spawned",
             Self::Finished { .. } => "finished",
             Self::Signalled { .. } => "signalled",
+            Self::Refused { .. } => "refused",
             Self::Done { .. } => "done",
         }
     }
@@ -307,7 +323,7 @@ impl States {
             },
             (
                 Some(State::Finished { ending, result, received_unix_ms }),
-                Record::Signalled { at_unix_ms, .. },
+                Record::Signalled { at_unix_ms, .. } | Record::Refused { at_unix_ms, .. },
             ) => State::Signalled(Done {
                 name: result.name.clone(),
                 group: result.group.clone(),
@@ -317,6 +333,10 @@ impl States {
                 received_unix_ms: *received_unix_ms,
                 started_unix_ms: result.started_unix_ms,
                 signalled_unix_ms: *at_unix_ms,
+                refused: match record {
+                    Record::Refused { reason, .. } => Some(reason.clone()),
+                    _ => None,
+                },
                 at_unix_ms: result.finished_unix_ms,
                 status_code: result.deploy_status_code,
                 reason: result.reason.clone(),
@@ -466,6 +486,10 @@ pub(crate) mod tests {
         Record::Signalled { id: id(text), at_unix_ms: 35 }
     }
 
+    pub(crate) fn refused(text: &str) -> Record {
+        Record::Refused { id: id(text), at_unix_ms: 35, reason: "malformed".into() }
+    }
+
     fn done(text: &str) -> Record {
         let done = Done {
             name: "n".into(),
@@ -476,6 +500,7 @@ pub(crate) mod tests {
             received_unix_ms: 10,
             started_unix_ms: 20,
             signalled_unix_ms: 35,
+            refused: None,
             at_unix_ms: 30,
             status_code: 0,
             reason: None,
@@ -486,16 +511,18 @@ pub(crate) mod tests {
 
     #[test]
     fn every_transition_is_as_drawn() {
-        let paths: [&[Make]; 6] = [
+        let paths: [&[Make]; 7] = [
             &[],
             &[received],
             &[received, started],
             &[received, started, spawned],
             &[received, finished],
             &[received, finished, signalled],
+            &[received, finished, refused],
         ];
         let second: Make = |text| rerun(text, 2);
-        let records: [Make; 7] = [received, started, spawned, finished, signalled, done, second];
+        let records: [Make; 8] =
+            [received, started, spawned, finished, signalled, refused, done, second];
         let mut table = String::new();
         for path in paths {
             for record in records {
@@ -510,7 +537,7 @@ pub(crate) mod tests {
                 let record = record("a");
                 let to = match states.apply(&record) {
                     Ok(()) => states.get(&id("a")).unwrap().name(),
-                    Err(_) => "refused",
+                    Err(_) => "-",
                 };
                 table.push_str(&format!("{from:<16} {:<10} {to}\n", record.name()));
             }
@@ -571,12 +598,13 @@ pub(crate) mod tests {
     #[test]
     fn the_shortest_records_lead_to_the_same_states() {
         let mut states = States::default();
-        let paths: [(&str, &[Make]); 5] = [
+        let paths: [(&str, &[Make]); 6] = [
             ("a", &[received]),
             ("b", &[received, started]),
             ("c", &[received, started, spawned]),
             ("d", &[received, started, spawned, finished]),
             ("e", &[received, started, spawned, finished, signalled]),
+            ("f", &[received, started, spawned, finished, refused]),
         ];
         for (name, path) in paths {
             for step in path {

@@ -150,6 +150,12 @@ impl std::fmt::Display for Failure {
     }
 }
 
+/// Whether a refusal is about the document itself, so that it would be the same at any time.
+pub fn is_for_good(refusal_code: u16) -> bool {
+    use metadata_delivery::refusal::{APPLICATION_FIRST, ENCODING, NAME, TOO_LARGE};
+    refusal_code >= APPLICATION_FIRST || matches!(refusal_code, TOO_LARGE | NAME | ENCODING)
+}
+
 #[cfg(test)]
 mod tests {
     use dtls_channel::PeerRefused;
@@ -191,5 +197,16 @@ mod tests {
         assert_eq!(failure.kind, Kind::Refused);
         assert!(failure.text.contains("key sha-256 AA is not pinned; expected sha-256 BB"));
         assert!(failure.shown().refused && failure.shown().hint.is_some());
+    }
+
+    #[test]
+    fn a_refusal_is_for_good_unless_it_is_about_the_moment() {
+        use metadata_delivery::refusal;
+        for code in [refusal::TOO_LARGE, refusal::NAME, refusal::ENCODING, 0x100, 0xffff] {
+            assert!(is_for_good(code), "{code}");
+        }
+        for code in [refusal::TOO_MANY, refusal::DIGEST, refusal::SUPERSEDED, refusal::BASE] {
+            assert!(!is_for_good(code), "{code}");
+        }
     }
 }

@@ -92,10 +92,14 @@ pub enum Happened {
         /// Of which of its runs.
         run: u64,
     },
-    /// The server will not take a result.
+    /// The server does not take a result.
     ResultRefused {
         /// Of which config.
         id: ConfigId,
+        /// Of which of its runs.
+        run: u64,
+        /// It never will: the result is not sent again. Else it is, over the next connection.
+        for_good: bool,
         /// The server's words.
         reason: String,
     },
@@ -467,14 +471,8 @@ impl Link {
                     self.due(|channel| channel.results_due = true);
                 }
             }
-            SessionEvent::Refused { name, code, reason, .. } => {
-                if let Some((id, _)) = self.results.get(&name) {
-                    let id = id.clone();
-                    tracing::error!(%id, code, reason, "the server does not take a result");
-                    self.happened.push_back(Happened::ResultRefused { id, reason });
-                } else {
-                    tracing::warn!(%name, code, reason, "the server refused a document");
-                }
+            SessionEvent::Refused { name, version, code, reason } => {
+                self.refused(&name, version, code, reason);
             }
             SessionEvent::PeerClosed { code, reason } => {
                 let agent = self.setup.agent_id.clone();
@@ -482,6 +480,21 @@ impl Link {
             }
             SessionEvent::PeerLost => self.fail(Failure::lost),
         }
+    }
+
+    fn refused(&mut self, name: &Name, version: u64, code: u16, reason: String) {
+        let refused = self.results.get(name).filter(|(_, document)| document.version == version);
+        let Some(id) = refused.map(|(id, _)| id.clone()) else {
+            tracing::warn!(%name, code, reason, "the server refused a document");
+            return;
+        };
+        let for_good = failure::is_for_good(code);
+        tracing::error!(%id, code, reason, for_good, "the server does not take a result");
+        if for_good {
+            self.results.remove(name);
+            self.due(|channel| channel.results_due = true);
+        }
+        self.happened.push_back(Happened::ResultRefused { id, run: version, for_good, reason });
     }
 
     fn welcome(&mut self, now: Instant, document: &Document) {

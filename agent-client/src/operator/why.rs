@@ -60,6 +60,9 @@ pub struct Why {
     pub reason: Option<String>,
     /// Whether the server has its result; none where there is none to send.
     pub result_stored: Option<bool>,
+    /// Why the server will never take its result.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub result_refused: Option<String>,
     /// What it waits for.
     pub waits_for: Option<String>,
     /// What happens next.
@@ -94,6 +97,7 @@ struct Journalled {
     status_code: Option<i64>,
     reason: Option<String>,
     result_stored: Option<bool>,
+    result_refused: Option<String>,
 }
 
 /// Everything known of `id`, which is in the journal or in the document in force.
@@ -132,6 +136,7 @@ pub fn why(facts: &Facts<'_>, id: &ConfigId) -> Why {
         status_code: known.status_code,
         reason: known.reason,
         result_stored: known.result_stored,
+        result_refused: known.result_refused,
         waits_for,
         next: String::new(),
         hints: Vec::new(),
@@ -200,7 +205,8 @@ fn journalled(state: &State) -> Journalled {
             rerun_by: done.rerun.as_ref().map(|rerun| rerun.asked_by.clone()),
             status_code: Some(done.status_code),
             reason: done.reason.clone(),
-            result_stored: Some(true),
+            result_stored: Some(done.refused.is_none()),
+            result_refused: done.refused.clone(),
             ..Journalled::default()
         },
     }
@@ -256,6 +262,10 @@ fn delivery(live: Option<&Live<'_>>, why: &Why) -> (String, Vec<String>) {
     if why.result_stored == Some(true) {
         return (format!("nothing: the server has its result, and {never}"), Vec::new());
     }
+    if why.result_refused.is_some() {
+        let hint = "update the agent or the server to releases that understand each other";
+        return (format!("nothing: the server refused its result, and {never}"), vec![hint.into()]);
+    }
     let Some(live) = live else {
         let hint = "systemctl start agent-client (or agent-client run)";
         return (format!("its result is sent once the agent runs; {never}"), vec![hint.into()]);
@@ -301,6 +311,7 @@ impl Why {
     pub fn verdict(&self) -> Exit {
         match self.state {
             DeploymentState::Failed | DeploymentState::Interrupted => Exit::Failed,
+            _ if self.result_refused.is_some() => Exit::Failed,
             state if is_ended(state) && self.result_stored != Some(false) => Exit::Ok,
             _ => Exit::Degraded,
         }
@@ -346,8 +357,11 @@ impl Why {
             && let Some(stored) = self.result_stored
         {
             let at = self.signalled_unix_ms.map(|at| format!(", {}", clock(at)));
-            let words =
-                if stored { "stored by the server" } else { "not stored by the server yet" };
+            let words = match &self.result_refused {
+                Some(reason) => format!("refused by the server: {reason}"),
+                None if stored => "stored by the server".into(),
+                None => "not stored by the server yet".into(),
+            };
             row("result", format!("{words}{}", at.unwrap_or_default()));
         }
         row("next", self.next.clone());

@@ -39,11 +39,12 @@ use tokio::time::{Instant, sleep_until};
 
 pub use self::talk::{Command, Opened, PipelineError, Report, RunLimits, Setup};
 use self::work::{Effect, Running, activity, received};
-use crate::document::Document;
+use crate::document::{ConfigId, Document};
 use crate::history::History;
 use crate::hooks::proc;
 use crate::journal::{Journal, Record, State};
 use crate::operator::rollback;
+use crate::outcome::field;
 use crate::status::{LinkState, LinkStatus};
 use crate::store::{DocumentStore, StoredDocument};
 
@@ -200,12 +201,19 @@ impl Pipeline {
         match command {
             Command::Document { version, body } => self.document(version, body)?,
             Command::ResultStored { id, run } => {
-                let state = self.journal.states().get(&id);
-                // What it has stored may be of an earlier run than the one that ended last.
-                if state.is_some_and(|s| matches!(s, State::Finished { .. }) && s.run() == run) {
-                    self.journal.stage(Record::Signalled { id, at_unix_ms: unix_ms() })?;
-                    self.sweep_soon();
-                }
+                self.no_longer_waits(
+                    &id,
+                    run,
+                    Record::Signalled { id: id.clone(), at_unix_ms: unix_ms() },
+                )?;
+            }
+            Command::ResultRefused { id, run, reason } => {
+                let reason = field(&reason);
+                self.no_longer_waits(
+                    &id,
+                    run,
+                    Record::Refused { id: id.clone(), at_unix_ms: unix_ms(), reason },
+                )?;
             }
             Command::Ask(ask) => self.ask(ask)?,
             Command::Link(link) => self.link = link,
@@ -213,6 +221,21 @@ impl Pipeline {
                 let stop_at = Instant::now() + self.setup.stop_wait;
                 self.stop_at.get_or_insert(stop_at);
             }
+        }
+        Ok(())
+    }
+
+    /// Records what became of a result, unless that was of an earlier run than the one that ended last.
+    fn no_longer_waits(
+        &mut self,
+        id: &ConfigId,
+        run: u64,
+        record: Record,
+    ) -> Result<(), PipelineError> {
+        let state = self.journal.states().get(id);
+        if state.is_some_and(|s| matches!(s, State::Finished { .. }) && s.run() == run) {
+            self.journal.stage(record)?;
+            self.sweep_soon();
         }
         Ok(())
     }

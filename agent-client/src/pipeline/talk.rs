@@ -77,6 +77,15 @@ pub enum Command {
     },
     /// What an operator asks.
     Ask(Ask),
+    /// The server will never take the result of a config.
+    ResultRefused {
+        /// Which.
+        id: ConfigId,
+        /// Of which of its runs.
+        run: u64,
+        /// The server's words.
+        reason: String,
+    },
     /// How the connection stands, for the status file.
     Link(LinkStatus),
     /// Start nothing more; end when what runs has ended, or after [`Setup::stop_wait`].

@@ -136,7 +136,15 @@ impl Pipeline {
                 pid: running.map(|running| running.pid),
                 lane: lane(entry).map(str::to_owned),
                 rerun: journalled.map(State::run).filter(|run| *run > 1),
-                result_stored: matches!(journalled, None | Some(State::Signalled(_))),
+                result_stored: match journalled {
+                    None => true,
+                    Some(State::Signalled(done)) => done.refused.is_none(),
+                    Some(_) => false,
+                },
+                result_refused: match journalled {
+                    Some(State::Signalled(done)) => done.refused.clone(),
+                    _ => None,
+                },
             }
         };
         let entries = self.document.iter().flat_map(|document| &document.entries);

@@ -45,12 +45,15 @@ pub struct Seen {
     pub documents_stored: Vec<u64>,
     pub documents_refused: Vec<(u64, String)>,
     pub connected: usize,
+    pub results_refused: usize,
 }
 
 enum Order {
     Push(u64, Bytes),
     /// Whether results are acknowledged from now on.
     TakeResults(bool),
+    /// With this code from now on.
+    RefuseResults(u16),
     SayNewest(bool),
     /// Close all connections as a stopping server does.
     HangUp,
@@ -142,6 +145,10 @@ impl MiniServer {
         self.order(Order::TakeResults(take));
     }
 
+    pub fn refuse_results(&self, code: u16) {
+        self.order(Order::RefuseResults(code));
+    }
+
     /// Whether the welcome names the newest document; an older server's does not.
     pub fn say_newest(&self, says: bool) {
         self.order(Order::SayNewest(says));
@@ -189,6 +196,7 @@ struct Serving {
     peers: BTreeMap<AssociationId, Peer>,
     seen: Arc<(Mutex<Seen>, Condvar)>,
     take_results: bool,
+    refuse_results: Option<u16>,
     says_newest: bool,
 }
 
@@ -208,7 +216,15 @@ impl Serving {
         let config = Arc::new(Config::new(credentials, Arc::new(Anybody)));
         let config = EndpointConfig { server: Some(config), ..EndpointConfig::default() };
         let driver = Driver::from_socket(socket, config).unwrap();
-        Self { driver, memory, peers: BTreeMap::new(), seen, take_results: true, says_newest: true }
+        Self {
+            driver,
+            memory,
+            peers: BTreeMap::new(),
+            seen,
+            take_results: true,
+            refuse_results: None,
+            says_newest: true,
+        }
     }
 
     async fn run(mut self, mut orders: mpsc::UnboundedReceiver<Order>) -> Memory {
@@ -235,7 +251,11 @@ impl Serving {
                 }
                 self.memory.document = Some(document);
             }
-            Order::TakeResults(take) => self.take_results = take,
+            Order::TakeResults(take) => {
+                self.take_results = take;
+                self.refuse_results = None;
+            }
+            Order::RefuseResults(code) => self.refuse_results = Some(code),
             Order::SayNewest(says) => self.says_newest = says,
             Order::HangUp => {
                 for peer in self.peers.values_mut() {
@@ -330,6 +350,14 @@ impl Serving {
     }
 
     fn on_document(&mut self, now: Instant, id: AssociationId, document: &Document) {
+        let is_result = !matches!(document.name.as_str(), "hello" | "progress");
+        if let (true, Some(code)) = (is_result, self.refuse_results) {
+            self.see(|seen| seen.results_refused += 1);
+            if let Some(peer) = self.peers.get_mut(&id) {
+                peer.session.refuse(now, &document.name, document.version, code, "not like this");
+            }
+            return;
+        }
         let stored = match document.name.as_str() {
             "hello" => return self.on_hello(now, id, document),
             "progress" => {

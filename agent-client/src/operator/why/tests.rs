@@ -4,7 +4,9 @@ use super::super::Live;
 use super::*;
 use crate::document::Document;
 use crate::hooks::{Hooks, script};
-use crate::journal::tests_support::{finished, id, received, rerun, signalled, spawned, started};
+use crate::journal::tests_support::{
+    finished, id, received, refused, rerun, signalled, spawned, started,
+};
 use crate::journal::{Ending, Record, States};
 use crate::status::LinkStatus;
 
@@ -135,6 +137,16 @@ fn whether_the_server_has_the_result_and_why_not_is_said() {
         (why.received_unix_ms, why.started_unix_ms, why.finished_unix_ms, why.signalled_unix_ms),
         (Some(10), Some(20), Some(30), Some(35))
     );
+}
+
+#[test]
+fn a_result_that_the_server_refused_is_said_with_its_reason_and_is_a_failure() {
+    let mut bench = Bench::new().live();
+    bench.record([received("a"), started("a"), finished("a"), refused("a")]);
+    let why = bench.why("a");
+    assert!(why.next.starts_with("nothing: the server refused its result"), "{}", why.next);
+    assert!(why.render(NOW).contains("refused by the server: malformed"), "{}", why.render(NOW));
+    assert_eq!(why.verdict(), Exit::Failed);
 }
 
 #[test]
