@@ -498,3 +498,28 @@ fn the_packaged_unit_leaves_hooks_the_umask_of_the_system() {
     assert_eq!(unit.lines().find(is_setting), None, "what hooks make for others would be 0600");
     assert!(unit.contains("StateDirectoryMode=0700"));
 }
+
+#[test]
+fn the_cfn_tools_answer_by_their_links() {
+    let home = Home::new();
+    let (bin, target) = (home.path("bin"), home.path("opt/aws/bin"));
+    assert!(home.output(&["install-links", bin.to_str().unwrap()]).status.success());
+    let by_link = |name: &str, arguments: &[&str]| {
+        std::process::Command::new(bin.join(name)).args(arguments).output().unwrap()
+    };
+    let target_text = target.to_str().unwrap();
+    let source = ["--source", bin.to_str().unwrap(), "--target", target_text];
+    let made = by_link("cfn-create-aws-symlinks", &source);
+    assert!(made.status.success(), "{made:?}");
+    for name in ["cfn-init", "cfn-signal", "cfn-hup", "cfn-get-metadata", "cfn-create-aws-symlinks"]
+    {
+        let help = std::process::Command::new(target.join(name)).arg("--help").output().unwrap();
+        let text = String::from_utf8(help.stdout).unwrap();
+        assert!(help.status.success() && text.contains(&format!("Usage: {name}")), "{text}");
+        let wrong = by_link(name, &["--no-such-option"]);
+        assert_eq!(wrong.status.code(), Some(2), "{name}");
+    }
+    let gone = by_link("cfn-push-stats", &["--mem-util"]);
+    assert_eq!(gone.status.code(), Some(1));
+    assert!(stderr(&gone).contains("Heat has no CloudWatch API any more"), "{}", stderr(&gone));
+}
