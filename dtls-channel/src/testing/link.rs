@@ -116,6 +116,14 @@ impl Link {
         self.stats
     }
 
+    /// Bytes that wait for the bottleneck, or are passing it.
+    #[must_use]
+    pub fn queued_bytes(&self, now: Instant) -> usize {
+        let waits = self.bottleneck_free_at.map_or(Duration::ZERO, |free| free.duration_since(now));
+        let rate = self.config.rate_bytes_per_s.unwrap_or(0);
+        (waits.as_secs_f64() * rate as f64) as usize
+    }
+
     /// Sends one datagram into the link.
     pub fn push(&mut self, now: Instant, datagram: Vec<u8>) {
         self.stats.pushed += 1;
@@ -313,6 +321,9 @@ mod tests {
             link.push(t0, vec![0; 1_000]);
         }
         assert_eq!(link.stats().overflowed, 10);
+        assert_eq!(link.queued_bytes(t0), 10_000);
+        assert_eq!(link.queued_bytes(t0 + Duration::from_millis(4)), 6_000);
+        assert_eq!(link.queued_bytes(t0 + Duration::from_secs(1)), 0);
         let got = drain(&mut link);
         assert_eq!(got[9].0 - got[0].0, Duration::from_millis(9));
     }

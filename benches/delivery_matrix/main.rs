@@ -1,0 +1,155 @@
+//! How long documents take on links that lose datagrams: ours beside quinn with its two congestion
+//! controllers, on the same simulated links and a virtual clock; and what flows that share a
+//! bottleneck leave to each other. Prints tables in Markdown, progress on standard error.
+//!
+//! ```text
+//! cargo bench -p channel-benches --bench delivery_matrix -- [--runs N] [--large-runs N] [--only ENGINE]
+//! ```
+//!
+//! `N` documents in each cell (300 unless given), of 16 MiB 3; only engines whose name begins with
+//! `ENGINE`. Run `n` of a cell has its links seeded with 2n and 2n + 1, so every engine meets the
+//! same randomness. Without `cargo bench` a few cells are run once, to see that they still work.
+
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a measurement that cannot be made has failed"
+)]
+
+mod engine;
+mod ours;
+mod quinn_peer;
+mod share;
+mod table;
+mod world;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use dtls_channel::testing::LinkConfig;
+use engine::{Engine, Past, measure};
+use quinn_peer::Controller;
+use table::Cell;
+
+/// Bytes per second of the bottleneck: 20 Mbit/s.
+const RATE: u64 = 2_500_000;
+const ROUND_TRIP: Duration = Duration::from_millis(50);
+/// One bandwidth-delay product.
+const QUEUE_BYTES: usize = 125_000;
+const LOSSES_PERCENT: [u32; 4] = [0, 10, 20, 30];
+/// Datagrams in a burst of losses, in the mean.
+const BURST: f64 = 4.0;
+const SMALL: [(&str, usize); 2] = [("4 KiB", 4 << 10), ("64 KiB", 64 << 10)];
+const LARGE: usize = 16 << 20;
+const ENGINES: [Engine; 3] =
+    [Engine::Ours, Engine::Quinn(Controller::Cubic), Engine::Quinn(Controller::Bbr)];
+
+struct Options {
+    runs: u64,
+    large_runs: u64,
+    only: String,
+    /// Not measuring: the first cells, once.
+    smoke: bool,
+}
+
+fn options(mut arguments: impl Iterator<Item = String>) -> Option<Options> {
+    let mut options = Options { runs: 300, large_runs: 3, only: String::new(), smoke: true };
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            // What `cargo bench` says, and `cargo test` does not.
+            "--bench" => options.smoke = false,
+            "--runs" => options.runs = arguments.next()?.parse().ok()?,
+            "--large-runs" => options.large_runs = arguments.next()?.parse().ok()?,
+            "--only" => options.only = arguments.next()?,
+            _ => return None,
+        }
+    }
+    if options.smoke {
+        (options.runs, options.large_runs) = (1, 0);
+    }
+    Some(options)
+}
+
+fn link(loss_percent: u32, burst: Option<f64>) -> LinkConfig {
+    LinkConfig {
+        delay: ROUND_TRIP / 2,
+        loss: f64::from(loss_percent) / 100.0,
+        loss_burst: burst,
+        // The world's own byte.
+        mtu: 1_473,
+        rate_bytes_per_s: Some(RATE),
+        queue_bytes: QUEUE_BYTES,
+        ..LinkConfig::default()
+    }
+}
+
+fn main() -> ExitCode {
+    let Some(options) = options(std::env::args().skip(1)) else {
+        eprintln!("usage: delivery_matrix [--runs N] [--large-runs N] [--only ENGINE]");
+        return ExitCode::from(64);
+    };
+    let engines: Vec<Engine> =
+        ENGINES.into_iter().filter(|engine| engine.name().starts_with(&options.only)).collect();
+    println!("{} small and {} large documents a cell.", options.runs, options.large_runs);
+    for (burst, losses) in [(None, "each datagram on its own"), (Some(BURST), "in bursts of 4")] {
+        for (past, told) in
+            [(Past::InUse, "on a connection in use"), (Past::None, "first after the handshake")]
+        {
+            for (size, bytes) in SMALL {
+                let title = format!("{size}, {told}, lost {losses}");
+                small(&title, past, burst, bytes, &engines, &options);
+            }
+        }
+        if options.large_runs > 0 {
+            large(&format!("16 MiB, lost {losses}"), burst, &engines, &options);
+        }
+        if options.smoke {
+            break;
+        }
+    }
+    share::tables(&options.only, options.smoke);
+    ExitCode::SUCCESS
+}
+
+/// One cell of small documents.
+fn cell(engine: Engine, past: Past, link: &LinkConfig, bytes: usize, runs: u64) -> Cell {
+    let times: Vec<_> = (0..runs).map(|seed| measure(engine, past, link, seed, bytes)).collect();
+    Cell::new(&times)
+}
+
+fn small(
+    title: &str,
+    past: Past,
+    burst: Option<f64>,
+    bytes: usize,
+    engines: &[Engine],
+    options: &Options,
+) {
+    if options.runs == 0 {
+        return;
+    }
+    table::head(title);
+    let base = cell(Engine::Ours, past, &link(0, None), bytes, 1);
+    for loss in if options.smoke { &LOSSES_PERCENT[1..2] } else { &LOSSES_PERCENT[..] } {
+        for (nth, engine) in engines.iter().enumerate() {
+            eprintln!("{title}: {loss} %, {} …", engine.name());
+            // Without loss every run is the same.
+            let runs = if *loss == 0 { 1 } else { options.runs };
+            let cell = cell(*engine, past, &link(*loss, burst), bytes, runs);
+            table::row((nth == 0).then_some(*loss), engine.name(), &cell, &base);
+        }
+    }
+}
+
+fn large(title: &str, burst: Option<f64>, engines: &[Engine], options: &Options) {
+    table::goodput_head(title);
+    for loss in LOSSES_PERCENT {
+        let arriving = RATE as f64 * (1.0 - f64::from(loss) / 100.0);
+        let fastest = Duration::from_secs_f64(LARGE as f64 / arriving);
+        for (nth, engine) in engines.iter().enumerate() {
+            eprintln!("{title}: {loss} %, {} …", engine.name());
+            let cell = cell(*engine, Past::None, &link(loss, burst), LARGE, options.large_runs);
+            table::goodput_row((nth == 0).then_some(loss), engine.name(), &cell, fastest);
+        }
+    }
+}
