@@ -1,27 +1,31 @@
-//! How much may be in flight.
+//! How much may be in flight: a window that follows what the path carries, and tells random loss
+//! from congestion.
 //!
-//! Provisional, and small on purpose. A controller that takes every loss for congestion stands
-//! still at 30 % random loss, so loss alone says little here: what counts is whether it comes
-//! with a queue. Once per round trip the round is judged by its smallest round-trip time and its
-//! share of lost bytes:
+//! A controller that takes every loss for congestion stands still at 30 % random loss; one that
+//! takes none for it starves whom it meets. What tells them apart is measured on purpose: every few
+//! round trips, one is sent with less than the path holds. Nothing of ours waits then, so
 //!
-//! | round | slow start | afterwards |
+//! - what is lost of it is lost to the path, not to us: the path's **own loss**;
+//! - its round-trip time is the path's; if a queue is still there, somebody else fills it.
+//!
+//! Once per round trip the round is judged:
+//!
+//! | | slow start: doubles each round | afterwards |
 //! |---|---|---|
-//! | most bytes lost | end it, fall to what arrived | fall to what arrived |
-//! | a queue, and loss | end it, shrink to 70 % | shrink to 70 % |
-//! | a queue | end it | hold |
-//! | neither, or loss without a queue | (grows with every acknowledgement) | grow by 1/16 |
+//! | rate no longer grows, or a queue | ends, with a round of little | |
+//! | more loss than the path's own | (many more: ends) | bound shrinks to 70 %, once per loss |
+//! | neither | | bound grows: by 1/8, with a queue by one packet |
 //!
-//! Two bounds hold besides: after slow start never more than twice what recently arrived in one
-//! round trip, which limits the harm where a short queue hides, and never less than a floor of
-//! [`WINDOW_FLOOR_PACKETS`], unless several probe timeouts in a row say that the path is dead.
-//! It measures no rate, does not look for spare capacity at intervals and knows no fairness to
-//! other flows; all that belongs to the controller that takes its place.
+//! Afterwards the window is what the path holds (the best recent delivery rate, made good for the
+//! path's own loss, times the smallest round-trip time) and a few packets more that keep the
+//! bottleneck busy; or the bound, if that is lower. When others keep a queue, the bound alone
+//! counts: we then grow and shrink as they do. docs/adr/0009 has the reasons.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::limits::SENT_PACKETS_MAX;
+use crate::loss_share::LossShare;
 
 /// Window of a new session, in packets (RFC 9002 §7.2).
 const WINDOW_INITIAL_PACKETS: usize = 10;
@@ -32,17 +36,34 @@ const WINDOW_FLOOR_PACKETS: usize = 8;
 /// The window of a path that does not answer, in packets (RFC 9002 §7.6).
 const WINDOW_DEAD_PACKETS: usize = 2;
 
-/// Probe timeouts in a row after which a path counts as dead.
-const DEAD_TIMEOUTS: u32 = 3;
-
 /// How long the smallest round-trip time is believed, should the path have become longer.
 const ROUND_TRIP_MIN_LIFE: Duration = Duration::from_secs(10);
 
-/// Rounds over which the best amount delivered is remembered.
-const DELIVERED_ROUNDS: usize = 8;
+/// From one round with little in flight to the next, in rounds.
+const CYCLE_ROUNDS: u8 = 8;
+
+/// Rounds over which the best delivery rate is remembered: a cycle and some.
+const RATE_ROUNDS: usize = 10;
+
+/// What is in flight in a round with little: this much of what arrives in a round trip.
+const LITTLE: f64 = 0.9;
+
+/// Packets that may wait at the bottleneck: the same number for every flow, which makes flows that
+/// share it equal in the end (as in TCP Vegas). On a short path less.
+const QUEUED_PACKETS_MAX: usize = 24;
+const QUEUED_PACKETS_MIN: usize = 4;
+
+/// Rounds with little, in a row, after which a queue that stays is somebody else's.
+const CROWDED_CYCLES: u8 = 2;
+
+/// What is left of the bound after a loss that was no chance (as CUBIC, RFC 9438 §4.6).
+const SHRINK: f64 = 0.7;
+
+/// Rounds without a rate that grew by a quarter end slow start (as BBR).
+const STAGNANT_ROUNDS: u8 = 3;
 
 /// Packets in a round before its share of loss says something.
-const JUDGED_PACKETS_MIN: usize = 8;
+const JUDGED_PACKETS_MIN: usize = 16;
 
 /// Round-trip samples of a round before its smallest says something about a queue.
 const SAMPLES_MIN: u32 = 8;
@@ -50,25 +71,43 @@ const SAMPLES_MIN: u32 = 8;
 /// Extra round-trip time that is called a queue, at least.
 const QUEUE_DELAY_MIN: Duration = Duration::from_millis(5);
 
+/// No path is believed to lose more than this by itself.
+const OWN_LOSS_MAX: f64 = 0.5;
+
 /// The congestion window of one path.
 #[derive(Debug)]
 pub(crate) struct Congestion {
     packet_bytes: usize,
     window: usize,
-    slow_start: bool,
+    /// In slow start: rounds since the rate last grew.
+    slow_start: Option<u8>,
+    /// The window's bound after losses that were no chance.
+    bound: usize,
     round: Round,
-    /// Bytes delivered in each recent round that used the window; the latest last.
-    delivered: VecDeque<usize>,
+    /// Round of the cycle; in the first little is sent, which the second shows.
+    cycle: u8,
+    /// Rounds with little, in a row, that have found a queue.
+    crowded: u8,
+    /// The bound has just shrunk: losses of this round were on their way already.
+    shrunk: bool,
+    /// Bytes delivered per second in each recent round that used the window; the latest last.
+    rates: VecDeque<f64>,
     /// Smallest round-trip time, and when it was seen.
     round_trip_min: Option<(Duration, Instant)>,
+    own_loss: LossShare,
+    /// Loss without a queue, whatever was sent: known sooner, and less surely chance.
+    recent_loss: LossShare,
 }
 
 /// What happened since a round began. It ends when a packet sent after its begin is acknowledged.
 #[derive(Debug, Default)]
 struct Round {
+    began_at: Option<Instant>,
     ends_after: Option<u64>,
     delivered: usize,
     lost: usize,
+    packets_settled: u32,
+    packets_lost: u32,
     round_trip_min: Option<Duration>,
     samples: u32,
     /// Whether the window was what held us back at some moment.
@@ -80,10 +119,16 @@ impl Congestion {
         Self {
             packet_bytes,
             window: WINDOW_INITIAL_PACKETS * packet_bytes,
-            slow_start: true,
+            slow_start: Some(0),
+            bound: usize::MAX,
             round: Round::default(),
-            delivered: VecDeque::new(),
+            cycle: 0,
+            crowded: 0,
+            shrunk: false,
+            rates: VecDeque::new(),
             round_trip_min: None,
+            own_loss: LossShare::default(),
+            recent_loss: LossShare::default(),
         }
     }
 
@@ -99,7 +144,7 @@ impl Congestion {
     }
 
     pub(crate) fn in_slow_start(&self) -> bool {
-        self.slow_start
+        self.slow_start.is_some()
     }
 
     /// Whether another full packet may be sent.
@@ -107,98 +152,220 @@ impl Congestion {
         in_flight + self.packet_bytes <= self.window
     }
 
+    /// Whether the path loses packets by chance, or may do so.
+    pub(crate) fn is_suspect(&self) -> bool {
+        self.recent_loss.is_suspect()
+    }
+
     /// Takes in what one acknowledgement, or the loss timer, has settled.
-    pub(crate) fn on_settled(&mut self, now: Instant, settled: SettledBytes) {
+    pub(crate) fn on_settled(&mut self, now: Instant, settled: SettledSums) {
         match self.round.ends_after {
             Some(end) if settled.largest_acked <= end => {}
             Some(_) => {
                 self.end_round(now);
-                self.round.ends_after = Some(settled.largest_sent);
+                self.begin_round(now, settled.largest_sent);
             }
-            None => self.round.ends_after = Some(settled.largest_sent),
+            None => self.begin_round(now, settled.largest_sent),
         }
         self.round.delivered += settled.acked + settled.late;
         self.round.lost = (self.round.lost + settled.lost).saturating_sub(settled.late);
+        self.round.packets_settled += settled.packets_acked + settled.packets_lost;
+        self.round.packets_lost += settled.packets_lost;
         self.round.window_used |= settled.in_flight + 2 * self.packet_bytes > self.window;
         if let Some(sample) = settled.sample {
             let smallest = self.round.round_trip_min.map_or(sample, |min| min.min(sample));
             self.round.round_trip_min = Some(smallest);
             self.round.samples += 1;
             // A queue that builds up fast should not have to wait for the end of the round.
-            if self.slow_start && self.round.samples >= SAMPLES_MIN {
-                self.slow_start = !self.has_queue(now, smallest);
+            if self.in_slow_start() && self.round.samples >= SAMPLES_MIN && self.has_queue(smallest)
+            {
+                self.end_slow_start();
             }
         }
-        if self.slow_start && self.round.window_used {
-            self.set_window(self.window + settled.acked);
+        if self.in_slow_start() && self.round.window_used {
+            // What is lost by chance does not slow the search down.
+            let settled = settled.acked + settled.lost.min(settled.acked);
+            self.set_window(
+                (self.window + settled).max(WINDOW_INITIAL_PACKETS * self.packet_bytes),
+            );
         }
     }
 
-    /// Several probe timeouts in a row: stop flooding, and begin anew when the path answers.
-    pub(crate) fn on_probe_timeout(&mut self, in_a_row: u32) {
-        if in_a_row >= DEAD_TIMEOUTS {
-            self.window = WINDOW_DEAD_PACKETS * self.packet_bytes;
-            self.slow_start = true;
-            self.delivered.clear();
-            self.round_trip_min = None;
-        }
+    /// The path does not answer: stop flooding, and begin anew when it does.
+    pub(crate) fn on_dead_path(&mut self) {
+        self.window = WINDOW_DEAD_PACKETS * self.packet_bytes;
+        self.slow_start = Some(0);
+        self.bound = usize::MAX;
+        self.rates.clear();
+        self.round_trip_min = None;
+    }
+
+    fn begin_round(&mut self, now: Instant, largest_sent: u64) {
+        self.round =
+            Round { began_at: Some(now), ends_after: Some(largest_sent), ..Round::default() };
     }
 
     fn end_round(&mut self, now: Instant) {
         let round = std::mem::take(&mut self.round);
-        let queue = round.round_trip_min.is_some_and(|latest| self.has_queue(now, latest));
-        if round.window_used {
-            if self.delivered.len() == DELIVERED_ROUNDS {
-                self.delivered.pop_front();
+        let showed_little = self.slow_start.is_none() && self.cycle == 1;
+        self.note_round_trip(now, &round, showed_little);
+        let queue = round.round_trip_min.is_some_and(|latest| self.has_queue(latest));
+        self.note_loss(&round, queue, showed_little);
+        let grew = self.note_rate(now, &round);
+        match self.slow_start {
+            Some(stagnant) => {
+                if !round.window_used {
+                    return;
+                }
+                let stagnant = if grew { 0 } else { stagnant + 1 };
+                self.slow_start = Some(stagnant);
+                let judged = round.lost + round.delivered >= JUDGED_PACKETS_MIN * self.packet_bytes;
+                let flooded = judged && round.lost > 3 * round.delivered;
+                if stagnant == STAGNANT_ROUNDS || flooded {
+                    self.end_slow_start();
+                }
             }
-            self.delivered.push_back(round.delivered);
+            None => self.steer(&round, queue, showed_little),
         }
-        let judged = round.lost + round.delivered >= JUDGED_PACKETS_MIN * self.packet_bytes;
-        if judged && round.lost > round.delivered {
-            self.slow_start = false;
-            self.set_window(round.delivered);
-        } else if queue && round.lost > 0 {
-            self.slow_start = false;
-            self.set_window(self.window / 10 * 7);
-        } else if queue {
-            self.slow_start = false;
-        } else if !self.slow_start && round.window_used {
-            self.set_window(self.window + (self.window / 16).max(self.packet_bytes));
+    }
+
+    /// A round with little in flight comes first: the queue drains, and the path's own loss shows.
+    fn end_slow_start(&mut self) {
+        self.slow_start = None;
+        self.cycle = 0;
+        self.crowded = 0;
+        self.bound = self.window;
+        self.set_window(self.little());
+    }
+
+    /// The window of the next round.
+    fn steer(&mut self, round: &Round, queue: bool, showed_little: bool) {
+        if showed_little {
+            self.crowded = if queue { self.crowded.saturating_add(1) } else { 0 };
+            if self.crowded == CROWDED_CYCLES {
+                self.bound = self.window;
+            }
         }
+        let packets = |bytes: usize| bytes as f64 / self.packet_bytes as f64;
+        let lost = packets(round.lost);
+        let expected = self.own_loss.share() * packets(round.lost + round.delivered);
+        // With a queue, little more than chance explains is enough; without, it has to be plain.
+        let chance = if queue {
+            expected * 1.25 + 2.0 * expected.sqrt()
+        } else {
+            2.0 * expected
+                + 4.0 * (expected + 1.0).sqrt()
+                + packets(round.lost + round.delivered) / 8.0
+        };
+        if self.cycle > 1 && lost > chance && !self.shrunk {
+            self.bound = (self.window.min(self.bound) as f64 * SHRINK) as usize;
+            self.shrunk = true;
+        } else {
+            self.shrunk = false;
+            if round.window_used {
+                let step = if queue { self.packet_bytes } else { self.bound / 8 };
+                self.bound = self.bound.saturating_add(step);
+            }
+        }
+        self.bound = self.bound.max(WINDOW_FLOOR_PACKETS * self.packet_bytes);
+        if round.window_used || self.cycle > 0 {
+            self.cycle = (self.cycle + 1) % CYCLE_ROUNDS;
+        }
+        let window = if self.cycle == 0 {
+            self.little()
+        } else if self.crowded >= CROWDED_CYCLES {
+            self.bound
+        } else {
+            self.held_by_path() + self.queue_allowed()
+        };
+        self.set_window(window.min(self.bound));
+    }
+
+    /// Bytes that arrive in a round trip when nothing waits.
+    fn arriving(&self) -> usize {
+        let best = self.rates.iter().copied().fold(0.0, f64::max);
+        match self.round_trip_min {
+            Some((round_trip, _)) if best > 0.0 => (best * round_trip.as_secs_f64()) as usize,
+            _ => self.window,
+        }
+    }
+
+    /// Bytes that the path holds when nothing waits, those included that it will lose.
+    fn held_by_path(&self) -> usize {
+        (self.arriving() as f64 / (1.0 - self.own_loss.share().min(OWN_LOSS_MAX))) as usize
+    }
+
+    fn queue_allowed(&self) -> usize {
+        let most = QUEUED_PACKETS_MAX * self.packet_bytes;
+        let least = QUEUED_PACKETS_MIN * self.packet_bytes;
+        (self.held_by_path() / 2).clamp(least, most)
+    }
+
+    /// Less than what arrives, so that none of it waits and all that is missing is lost by chance.
+    fn little(&self) -> usize {
+        (self.arriving() as f64 * LITTLE) as usize
+    }
+
+    /// Only a round with little in flight, or with nothing to send, may show a longer path.
+    fn note_round_trip(&mut self, now: Instant, round: &Round, showed_little: bool) {
+        let Some(latest) = round.round_trip_min else { return };
+        let known = self.round_trip_min;
+        let expired = known.is_some_and(|(_, since)| now >= since + ROUND_TRIP_MIN_LIFE)
+            && (showed_little || !round.window_used);
+        if known.is_none_or(|(min, _)| latest <= min) || expired {
+            self.round_trip_min = Some((latest, now));
+        }
+    }
+
+    fn note_loss(&mut self, round: &Round, queue: bool, showed_little: bool) {
+        let (lost, settled) = (round.packets_lost as f32, round.packets_settled as f32);
+        if showed_little || !round.window_used {
+            self.own_loss.add(lost, settled);
+        }
+        if !queue {
+            self.recent_loss.add(lost, settled);
+        }
+    }
+
+    /// Whether the rate has grown by a quarter.
+    fn note_rate(&mut self, now: Instant, round: &Round) -> bool {
+        let best = self.rates.iter().copied().fold(0.0, f64::max);
+        let Some(began_at) = round.began_at.filter(|_| round.window_used) else { return false };
+        let took = now.saturating_duration_since(began_at).as_secs_f64();
+        if took <= 0.0 {
+            return false;
+        }
+        let rate = round.delivered as f64 / took;
+        if self.rates.len() == RATE_ROUNDS {
+            self.rates.pop_front();
+        }
+        self.rates.push_back(rate);
+        rate > best * 1.25
     }
 
     /// Whether even the fastest packet of a round took longer than the path alone explains.
-    fn has_queue(&mut self, now: Instant, latest: Duration) -> bool {
-        match self.round_trip_min {
-            Some((min, since)) if min < latest && now < since + ROUND_TRIP_MIN_LIFE => {
-                latest > min + (min / 4).max(QUEUE_DELAY_MIN)
-            }
-            _ => {
-                self.round_trip_min = Some((latest, now));
-                false
-            }
-        }
+    fn has_queue(&self, latest: Duration) -> bool {
+        self.round_trip_min.is_some_and(|(min, _)| latest > min + (min / 8).max(QUEUE_DELAY_MIN))
     }
 
     fn set_window(&mut self, window: usize) {
-        let delivered = self.delivered.iter().copied().max().filter(|_| !self.slow_start);
-        let arrived = delivered
-            .map_or(usize::MAX, |bytes| 2 * bytes + WINDOW_INITIAL_PACKETS * self.packet_bytes);
         let remembered = SENT_PACKETS_MAX / 2 * self.packet_bytes;
-        self.window =
-            window.min(arrived).min(remembered).max(WINDOW_FLOOR_PACKETS * self.packet_bytes);
+        self.window = window.min(remembered).max(WINDOW_FLOOR_PACKETS * self.packet_bytes);
     }
 }
 
-/// Input of [`Congestion::on_settled`].
+/// Input of [`Congestion::on_settled`]: bytes, unless said otherwise.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct SettledBytes {
+pub(crate) struct SettledSums {
     /// Bytes acknowledged.
     pub(crate) acked: usize,
     /// Bytes lost.
     pub(crate) lost: usize,
     /// Bytes called lost before that have arrived.
     pub(crate) late: usize,
+    /// Packets acknowledged, and lost.
+    pub(crate) packets_acked: u32,
+    pub(crate) packets_lost: u32,
     /// Bytes in flight before.
     pub(crate) in_flight: usize,
     /// A round-trip sample.
@@ -217,100 +384,182 @@ mod tests {
     const PACKET: usize = 1000;
     const MS: Duration = Duration::from_millis(1);
 
-    /// A sender that always has more to send, in rounds of one window each.
-    struct Rounds {
+    /// A path with a round trip of 50 ms.
+    #[derive(Clone, Copy)]
+    struct Path {
+        /// Packets that it holds in a round trip, which says how fast it is.
+        holds: u32,
+        /// Packets that may wait, and how many of others always do.
+        queue: u32,
+        others: u32,
+        /// How many of a hundred it loses by itself.
+        loses_percent: u64,
+    }
+
+    impl Path {
+        const WIDE: Self = Self { holds: 1_000_000, queue: 1_000_000, others: 0, loses_percent: 0 };
+    }
+
+    /// A sender that always has more to send than the window lets go.
+    struct Sender {
         congestion: Congestion,
         now: Instant,
         sent: u64,
+        in_flight: VecDeque<InFlight>,
+        free_at: Instant,
     }
 
-    impl Rounds {
+    struct InFlight {
+        number: u64,
+        sent_at: Instant,
+        /// When it, or the gap it left, is noticed.
+        settled_at: Instant,
+        lost: bool,
+    }
+
+    impl Sender {
         fn new() -> Self {
-            Self { congestion: Congestion::new(PACKET), now: start(), sent: 0 }
+            let (now, in_flight) = (start(), VecDeque::new());
+            Self { congestion: Congestion::new(PACKET), now, sent: 0, in_flight, free_at: now }
         }
 
-        /// One window is sent and settled after `round_trip`; `lost_percent` of it is lost.
-        fn round(&mut self, round_trip: Duration, lost_percent: usize) -> usize {
-            let packets = self.congestion.window() / PACKET;
-            let first = self.sent + 1;
-            self.sent += packets as u64;
-            self.now += round_trip;
-            for at in 0..packets {
-                let lost = (at + 1) * lost_percent / 100 > at * lost_percent / 100;
+        fn send(&mut self, path: Path) {
+            while self.congestion.has_room(self.in_flight.len() * PACKET) {
+                self.sent += 1;
+                let each = 50 * MS / path.holds;
+                let waits = self.free_at.saturating_duration_since(self.now) + each * path.others;
+                let overflows = waits > each * path.queue;
+                if !overflows {
+                    self.free_at = self.free_at.max(self.now) + each;
+                }
+                // Well mixed, and the same in every run.
+                let lost = self.sent * 37 % 100 < path.loses_percent;
+                self.in_flight.push_back(InFlight {
+                    number: self.sent,
+                    sent_at: self.now,
+                    settled_at: self.now + waits + each + 50 * MS,
+                    lost: overflows || lost,
+                });
+            }
+        }
+
+        /// Goes on until everything is settled that is in flight. Returns the window then, in packets.
+        fn round(&mut self, path: Path) -> usize {
+            self.send(path);
+            let last = self.sent;
+            while let Some(packet) = self.in_flight.pop_front_if(|packet| packet.number <= last) {
+                let in_flight = (self.in_flight.len() + 1) * PACKET;
+                self.now = self.now.max(packet.settled_at);
+                let (acked, lost) = if packet.lost { (0, PACKET) } else { (PACKET, 0) };
                 self.congestion.on_settled(
                     self.now,
-                    SettledBytes {
-                        acked: if lost { 0 } else { PACKET },
-                        lost: if lost { PACKET } else { 0 },
+                    SettledSums {
+                        acked,
+                        lost,
                         late: 0,
-                        in_flight: packets * PACKET,
-                        sample: (!lost).then_some(round_trip),
-                        largest_acked: first + at as u64,
+                        packets_acked: u32::from(!packet.lost),
+                        packets_lost: u32::from(packet.lost),
+                        in_flight,
+                        sample: (!packet.lost).then(|| self.now - packet.sent_at),
+                        largest_acked: packet.number,
                         largest_sent: self.sent,
                     },
                 );
+                self.send(path);
             }
             self.congestion.window() / PACKET
         }
+
+        fn rounds(&mut self, count: usize, path: Path) -> Vec<usize> {
+            (0..count).map(|_| self.round(path)).collect()
+        }
+    }
+
+    fn mean(windows: &[usize]) -> usize {
+        windows.iter().sum::<usize>() / windows.len()
     }
 
     #[test]
     fn without_loss_or_queue_the_window_doubles_each_round() {
-        let mut rounds = Rounds::new();
-        let windows: Vec<usize> = (0..4).map(|_| rounds.round(50 * MS, 0)).collect();
+        let windows = Sender::new().rounds(4, Path::WIDE);
         assert_eq!(windows, [20, 40, 80, 160]);
     }
 
     #[test]
-    fn a_queue_ends_slow_start_and_a_queue_with_loss_shrinks_the_window() {
-        let mut rounds = Rounds::new();
-        rounds.round(50 * MS, 0);
-        rounds.round(50 * MS, 0);
-        rounds.round(70 * MS, 0);
-        rounds.round(70 * MS, 0);
-        assert!(!rounds.congestion.in_slow_start());
-        let before = rounds.congestion.window() / PACKET;
-        assert_eq!(rounds.round(70 * MS, 0), before, "a queue alone holds it");
-        rounds.round(70 * MS, 5);
-        let after = rounds.round(50 * MS, 0);
-        assert!(after < before * 4 / 5, "{before} to {after}");
+    fn a_queue_ends_slow_start_and_the_window_comes_to_what_the_path_holds_and_a_little_more() {
+        let path = Path { holds: 100, queue: 100, ..Path::WIDE };
+        let mut sender = Sender::new();
+        let windows = sender.rounds(60, path);
+        assert!(*windows.iter().max().unwrap() <= 320, "{windows:?}");
+        assert!(!sender.congestion.in_slow_start());
+        let settled = &windows[20..];
+        assert!(settled.iter().all(|window| (85..=130).contains(window)), "{windows:?}");
+        assert!((100..=125).contains(&mean(settled)), "{windows:?}");
+        assert!(settled.iter().any(|window| *window < 100), "it drains now and then: {windows:?}");
     }
 
     #[test]
-    fn thirty_percent_random_loss_does_not_stop_growth() {
-        let mut rounds = Rounds::new();
-        for _ in 0..20 {
-            rounds.round(50 * MS, 30);
+    fn what_a_path_loses_by_itself_is_learned_and_made_good() {
+        for loses_percent in [3, 10, 20, 30, 40] {
+            let path = Path { holds: 100, queue: 100, loses_percent, ..Path::WIDE };
+            let windows = Sender::new().rounds(80, path);
+            let settled = &windows[40..];
+            assert!((95..=135).contains(&mean(settled)), "{loses_percent} %: {windows:?}");
         }
-        assert!(rounds.congestion.window() / PACKET > 200);
     }
 
     #[test]
-    fn losing_most_of_a_round_falls_to_what_arrived_but_not_below_the_floor() {
-        let mut rounds = Rounds::new();
-        for _ in 0..5 {
-            rounds.round(50 * MS, 0);
-        }
-        let before = rounds.congestion.window() / PACKET;
-        rounds.round(50 * MS, 80);
-        let after = rounds.round(50 * MS, 80);
-        assert!(after <= before / 4, "{before} to {after}");
-        for _ in 0..20 {
-            rounds.round(50 * MS, 95);
-        }
-        assert_eq!(rounds.congestion.window() / PACKET, WINDOW_FLOOR_PACKETS);
+    fn losses_that_begin_in_mid_transfer_do_not_stop_it() {
+        let path = Path { holds: 100, queue: 100, ..Path::WIDE };
+        let mut sender = Sender::new();
+        sender.rounds(30, path);
+        let windows = sender.rounds(60, Path { loses_percent: 30, ..path });
+        assert!(windows.iter().all(|window| *window >= 40), "{windows:?}");
+        assert!((95..=135).contains(&mean(&windows[30..])), "{windows:?}");
     }
 
     #[test]
-    fn a_path_that_does_not_answer_gets_two_packets() {
-        let mut rounds = Rounds::new();
-        rounds.round(50 * MS, 0);
-        rounds.congestion.on_probe_timeout(DEAD_TIMEOUTS - 1);
-        assert_eq!(rounds.congestion.window() / PACKET, 20);
-        rounds.congestion.on_probe_timeout(DEAD_TIMEOUTS);
-        assert_eq!(rounds.congestion.window() / PACKET, WINDOW_DEAD_PACKETS);
-        rounds.round(50 * MS, 0);
-        assert!(rounds.congestion.window() / PACKET >= WINDOW_FLOOR_PACKETS);
+    fn a_queue_too_short_to_be_seen_is_not_flooded() {
+        for loses_percent in [0, 10] {
+            let path = Path { holds: 100, queue: 3, loses_percent, ..Path::WIDE };
+            let windows = Sender::new().rounds(120, path);
+            let settled = &windows[40..];
+            assert!((70..=125).contains(&mean(settled)), "{loses_percent} %: {windows:?}");
+        }
+    }
+
+    #[test]
+    fn where_others_keep_a_queue_it_grows_by_a_packet_and_shrinks_at_each_loss() {
+        let alone = Path { holds: 100, queue: 100, ..Path::WIDE };
+        let crowded = Path { others: 60, ..alone };
+        let mut sender = Sender::new();
+        sender.rounds(30, alone);
+        let windows = sender.rounds(200, crowded);
+        // 140 fit.
+        let settled = &windows[60..];
+        assert!((90..=130).contains(&mean(settled)), "{windows:?}");
+        let cuts = settled.windows(2).filter(|pair| pair[1] * 4 < pair[0] * 3).count();
+        assert!((3..=20).contains(&cuts), "{cuts} times it shrank: {windows:?}");
+        let windows = sender.rounds(60, alone);
+        assert!((95..=135).contains(&mean(&windows[40..])), "alone again: {windows:?}");
+    }
+
+    #[test]
+    fn a_path_that_becomes_wider_is_found_out() {
+        let mut sender = Sender::new();
+        sender.rounds(40, Path { holds: 50, queue: 50, ..Path::WIDE });
+        let windows = sender.rounds(40, Path { holds: 400, queue: 400, ..Path::WIDE });
+        assert!(mean(&windows[30..]) >= 380, "{windows:?}");
+    }
+
+    #[test]
+    fn a_path_that_does_not_answer_gets_two_packets_and_begins_anew() {
+        let mut sender = Sender::new();
+        sender.rounds(30, Path { holds: 100, queue: 100, ..Path::WIDE });
+        sender.congestion.on_dead_path();
+        assert_eq!(sender.congestion.window() / PACKET, WINDOW_DEAD_PACKETS);
+        let windows = sender.rounds(3, Path::WIDE);
+        assert!(windows[0] >= WINDOW_INITIAL_PACKETS && windows[2] >= 4 * WINDOW_INITIAL_PACKETS);
     }
 
     #[test]
@@ -319,10 +568,12 @@ mod tests {
         for number in 1..100 {
             congestion.on_settled(
                 start(),
-                SettledBytes {
+                SettledSums {
                     acked: PACKET,
                     lost: 0,
                     late: 0,
+                    packets_acked: 1,
+                    packets_lost: 0,
                     in_flight: PACKET,
                     sample: Some(50 * MS),
                     largest_acked: number,
@@ -331,14 +582,12 @@ mod tests {
             );
         }
         assert_eq!(congestion.window(), WINDOW_INITIAL_PACKETS * PACKET);
+        assert!(!congestion.is_suspect(), "but it knows the path");
     }
 
     #[test]
     fn the_window_never_exceeds_what_can_be_remembered() {
-        let mut rounds = Rounds::new();
-        for _ in 0..12 {
-            rounds.round(50 * MS, 0);
-        }
-        assert_eq!(rounds.congestion.window() / PACKET, SENT_PACKETS_MAX / 2);
+        let windows = Sender::new().rounds(12, Path::WIDE);
+        assert_eq!(windows[11], SENT_PACKETS_MAX / 2);
     }
 }

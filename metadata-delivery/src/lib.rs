@@ -72,7 +72,7 @@
 //! | `inbound`, `assembly` | the peer's documents: transfers, pieces, verdicts, what was seen before |
 //! | `greeting` | HELLO both ways: versions and limits |
 //! | `recovery`, `rtt` | packets in flight, loss, probes (RFC 9002) |
-//! | `congestion`, `pacer` | how much may be in flight, and when |
+//! | `congestion`, `loss_share`, `pacer` | how much may be in flight, and when |
 //! | `path_mtu` | how large packets may be (RFC 8899) |
 //! | `ack` | packets received, and when to say so |
 //! | `wire`, `packet` | frames as bytes: `docs/protocol.md` |
@@ -87,6 +87,7 @@ mod error;
 mod greeting;
 mod inbound;
 mod limits;
+mod loss_share;
 pub mod message;
 mod name;
 mod outbound;

@@ -68,6 +68,8 @@ struct Transfer {
     next: u64,
     /// What has to be sent again.
     lost: RangeSet,
+    /// What the peer has, whatever becomes of other copies of it.
+    acked: RangeSet,
     /// Turn of its last DATA frame.
     last_turn: u64,
 }
@@ -224,6 +226,7 @@ impl Outbound {
             offer: Delivery::Due,
             next: 0,
             lost: RangeSet::default(),
+            acked: RangeSet::default(),
             last_turn: self.turn,
         };
         self.open.insert(self.next_transfer, transfer);
@@ -333,12 +336,16 @@ impl Outbound {
     pub(crate) fn data_acked(&mut self, transfer: u64, start: u64, end: u64) {
         if let Some(open) = self.open.get_mut(&transfer) {
             open.lost.remove(start..end);
+            open.acked.insert(start..end);
         }
     }
 
+    /// What another copy has brought need not go again.
     pub(crate) fn data_lost(&mut self, transfer: u64, start: u64, end: u64) {
         if let Some(open) = self.open.get_mut(&transfer) {
-            open.lost.insert(start..end);
+            for gap in open.acked.gaps(start..end) {
+                open.lost.insert(gap);
+            }
         }
     }
 

@@ -72,6 +72,27 @@ impl RangeSet {
         }
     }
 
+    /// The parts of `range` that are not in the set.
+    pub(crate) fn gaps(&self, range: Range<u64>) -> impl Iterator<Item = Range<u64>> + '_ {
+        let before = self.ranges.range(..range.start).next_back();
+        let mut at = before.map_or(range.start, |(_, &end)| end.max(range.start));
+        let mut inner = self.ranges.range(range.start..range.end);
+        std::iter::from_fn(move || {
+            loop {
+                let (start, end) =
+                    inner.next().map_or((range.end, range.end), |(&start, &end)| (start, end));
+                let gap = at..start;
+                at = at.max(end);
+                if !gap.is_empty() {
+                    return Some(gap);
+                }
+                if start >= range.end {
+                    return None;
+                }
+            }
+        })
+    }
+
     /// The first range.
     pub(crate) fn first(&self) -> Option<Range<u64>> {
         self.ranges.first_key_value().map(|(&start, &end)| start..end)
@@ -106,6 +127,9 @@ mod tests {
                 let apart = set.ranges.iter().zip(set.ranges.iter().skip(1));
                 assert!(apart.clone().all(|((_, end), (start, _))| end < start), "{set:?} touches");
                 assert!(set.ranges.iter().all(|(start, end)| start < end));
+                let gaps: Vec<u64> = set.gaps(start..start + length).flatten().collect();
+                let model = (start..start + length).filter(|n| !model.contains(n));
+                assert_eq!(gaps, model.collect::<Vec<_>>());
             }
         }
     }

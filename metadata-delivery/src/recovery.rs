@@ -21,6 +21,11 @@ const LOST_REMEMBERED_MAX: usize = 512;
 /// Probe timeouts do not grow beyond this: past it, patience costs more than packets.
 pub(crate) const PROBE_TIMEOUT_MAX: Duration = Duration::from_secs(3);
 
+/// Probe timeouts in a row before they double: on a path that is known to lose nothing by chance, and
+/// on any other, where silence says less.
+const PATIENCE: u32 = 2;
+const PATIENCE_SUSPECT: u32 = 8;
+
 /// Packets sent at each probe timeout (RFC 9002 §6.2.4).
 const PROBES: u8 = 2;
 
@@ -68,6 +73,10 @@ pub(crate) struct SentPacket {
     pub(crate) sent_at: Instant,
     pub(crate) bytes: usize,
     pub(crate) frames: Vec<SentFrame>,
+    /// What it carried was made due again while it was in flight: a later packet answers for it.
+    pub(crate) repeated: bool,
+    /// It has left the path by now, one way or the other, and counts as in flight no more.
+    gone: bool,
 }
 
 impl SentPacket {
@@ -97,8 +106,11 @@ pub(crate) enum TimedOut {
     Nothing,
     /// Packets that are lost by now.
     Lost(Vec<SentPacket>),
-    /// Nothing was acknowledged for a probe timeout: that many in a row.
-    Probe(u32),
+    /// Nothing was acknowledged for a probe timeout.
+    Probe {
+        /// So often in a row that the path seems dead.
+        dead: bool,
+    },
 }
 
 /// Patience with packets that arrive out of order, learned from losses that were none, as in
@@ -148,11 +160,17 @@ pub(crate) struct Recovery {
     /// Numbers of the first and last packet sent, ack-eliciting or not.
     numbers: Option<(u64, u64)>,
     largest_acked: Option<u64>,
+    /// Packets below this have been repeated, if they were worth it.
+    repeat_from: u64,
+    /// Those below this are gone.
+    gone_from: u64,
     /// When the next packet is lost unless acknowledged before.
     loss_at: Option<Instant>,
     last_sent_at: Instant,
     /// Probe timeouts since the last acknowledgement.
     timeouts: u32,
+    /// How many of them there are before they double.
+    patience: u32,
     /// Probes owed for the last timeout.
     probes: u8,
     /// Since when an acknowledgement is due that has not come.
@@ -170,12 +188,20 @@ impl Recovery {
             bytes_in_flight: 0,
             numbers: None,
             largest_acked: None,
+            repeat_from: 0,
+            gone_from: 0,
             loss_at: None,
             last_sent_at: now,
             timeouts: 0,
+            patience: PATIENCE_SUSPECT,
             probes: 0,
             unanswered_since: None,
         }
+    }
+
+    /// Whether the path may lose packets by chance: so it is taken until more is known.
+    pub(crate) fn set_suspect(&mut self, suspect: bool) {
+        self.patience = if suspect { PATIENCE_SUSPECT } else { PATIENCE };
     }
 
     /// The path is another one: what was learned of the old one says nothing of it. What is in
@@ -184,6 +210,7 @@ impl Recovery {
         self.rtt = Rtt::new(initial_rtt);
         self.reordering = Reordering::default();
         self.timeouts = 0;
+        self.patience = PATIENCE_SUSPECT;
     }
 
     pub(crate) fn rtt(&self) -> &Rtt {
@@ -235,6 +262,45 @@ impl Recovery {
         self.sent.values().map(|packet| packet.frames.as_slice())
     }
 
+    /// When the oldest packet in flight that was not repeated had been on its way for `age`.
+    pub(crate) fn repeat_at(&self, age: Duration) -> Option<Instant> {
+        self.sent.range(self.repeat_from..).next().map(|(_, packet)| packet.sent_at + age)
+    }
+
+    /// What those packets carried that were sent by then and not repeated. They stay in flight.
+    pub(crate) fn take_repeats(&mut self, sent_by: Instant) -> Vec<SentFrame> {
+        let mut frames = Vec::new();
+        for (&number, packet) in self.sent.range_mut(self.repeat_from..) {
+            if packet.sent_at > sent_by {
+                break;
+            }
+            self.repeat_from = number + 1;
+            if packet.mtu_probe().is_none() {
+                packet.repeated = true;
+                frames.extend(packet.frames.iter().cloned());
+            }
+        }
+        frames
+    }
+
+    /// When the next of the repeated packets will have been on its way for `age`.
+    pub(crate) fn gone_at(&self, age: Duration) -> Option<Instant> {
+        let (_, packet) = self.sent.range(self.gone_from..self.repeat_from).next()?;
+        Some(packet.sent_at + age)
+    }
+
+    /// Repeated packets that were sent by then are on the path no longer.
+    pub(crate) fn take_gone(&mut self, sent_by: Instant) {
+        for (&number, packet) in self.sent.range_mut(self.gone_from..self.repeat_from) {
+            if packet.sent_at > sent_by {
+                break;
+            }
+            self.gone_from = number + 1;
+            packet.gone = true;
+            self.bytes_in_flight -= packet.bytes;
+        }
+    }
+
     /// Notes a packet. One without frames asks for no acknowledgement and is not tracked.
     pub(crate) fn on_sent(
         &mut self,
@@ -259,7 +325,10 @@ impl Recovery {
         self.bytes_in_flight += bytes;
         self.last_sent_at = now;
         self.unanswered_since.get_or_insert(now);
-        self.sent.insert(number, SentPacket { sent_at: now, bytes, frames });
+        self.sent.insert(
+            number,
+            SentPacket { sent_at: now, bytes, frames, repeated: false, gone: false },
+        );
     }
 
     /// Takes back the last packet, which the channel did not send: what it carried.
@@ -332,7 +401,7 @@ impl Recovery {
             self.probes = PROBES;
             // The next timeout counts from here, whether or not a probe can be sent at once.
             self.last_sent_at = now;
-            return TimedOut::Probe(self.timeouts);
+            return TimedOut::Probe { dead: self.timeouts > self.patience };
         }
         TimedOut::Nothing
     }
@@ -347,8 +416,12 @@ impl Recovery {
             return None;
         }
         let base = self.rtt.probe_timeout() + peer_delay_max;
-        // The first one is a tail loss probe (RFC 8985 §7); doubling begins after the second.
-        let timeout = base.saturating_mul(1 << self.timeouts.saturating_sub(1).min(16));
+        // The first one is a tail loss probe, after two round trips at most (RFC 8985 §7.2);
+        // doubling begins after the second.
+        let timeout = match self.timeouts {
+            0 => base.min(self.rtt.tail_loss_timeout() + peer_delay_max),
+            before => base.saturating_mul(1 << (before + 1).saturating_sub(self.patience).min(16)),
+        };
         // A path slower than the cap keeps its own pace.
         Some(self.last_sent_at + timeout.min(PROBE_TIMEOUT_MAX.max(base)))
     }
@@ -373,7 +446,9 @@ impl Recovery {
 
     fn take(&mut self, number: u64) -> Option<SentPacket> {
         let packet = self.sent.remove(&number)?;
-        self.bytes_in_flight -= packet.bytes;
+        if !packet.gone {
+            self.bytes_in_flight -= packet.bytes;
+        }
         Some(packet)
     }
 
@@ -509,21 +584,53 @@ mod tests {
     #[test]
     fn probe_timeouts_double_from_the_third_up_to_the_cap_and_end_with_an_acknowledgement() {
         let mut recovery = sending([1]);
+        recovery.set_suspect(false);
         let mut at = start();
         let mut waits = Vec::new();
         for count in 1..=6 {
             let due = recovery.next_timeout(10 * MS).unwrap();
             waits.push(due - at);
             at = due;
-            assert!(matches!(recovery.on_timeout(at, 10 * MS), TimedOut::Probe(n) if n == count));
+            assert!(
+                matches!(recovery.on_timeout(at, 10 * MS), TimedOut::Probe { dead } if dead == (count > 2))
+            );
             assert!(recovery.probe_owed());
         }
-        assert_eq!(waits, [310 * MS, 310 * MS, 620 * MS, 1240 * MS, 2480 * MS, 3000 * MS]);
+        assert_eq!(waits, [210 * MS, 310 * MS, 620 * MS, 1240 * MS, 2480 * MS, 3000 * MS]);
         recovery.on_sent(at, 2, 100, vec![SentFrame::Ping]);
         let settled = ack(&mut recovery, at + 40 * MS, &[(2, 2)]).unwrap();
         assert_eq!(transfers(&settled.lost), [1]);
         assert!(!recovery.probe_owed());
         assert_eq!(recovery.next_timeout(10 * MS), None);
+    }
+
+    #[test]
+    fn a_repeated_packet_counts_as_in_flight_until_it_must_be_gone() {
+        let mut recovery = sending(1..=3);
+        recovery.on_sent(start() + 20 * MS, 4, 100, vec![SentFrame::Offer { transfer: 4 }]);
+        assert_eq!(recovery.repeat_at(17 * MS), Some(start() + 17 * MS));
+        let repeats = recovery.take_repeats(start() + 19 * MS);
+        assert_eq!(repeats.len(), 3);
+        assert_eq!(recovery.repeat_at(17 * MS), Some(start() + 37 * MS), "only the fourth is left");
+        assert_eq!(recovery.bytes_in_flight(), 400);
+        assert_eq!(recovery.gone_at(60 * MS), Some(start() + 60 * MS));
+        recovery.take_gone(start() + 60 * MS);
+        assert_eq!(recovery.bytes_in_flight(), 100);
+        assert_eq!(recovery.gone_at(60 * MS), None, "the fourth was not repeated");
+
+        let settled = ack(&mut recovery, start() + 70 * MS, &[(4, 4), (2, 2)]).unwrap();
+        assert_eq!(transfers(&settled.acked), [4, 2]);
+        assert_eq!(transfers(&settled.lost), [1, 3]);
+        assert!(settled.lost.iter().all(|packet| packet.repeated));
+        assert_eq!(recovery.bytes_in_flight(), 0);
+    }
+
+    #[test]
+    fn probes_of_the_path_mtu_are_not_repeated() {
+        let mut recovery = sending([]);
+        recovery.on_sent(start(), 1, 1400, vec![SentFrame::MtuProbe { bytes: 1400 }]);
+        assert!(recovery.take_repeats(start() + 50 * MS).is_empty());
+        assert_eq!(recovery.repeat_at(MS), None);
     }
 
     #[test]

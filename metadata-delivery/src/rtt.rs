@@ -62,6 +62,16 @@ impl Rtt {
         (round_trip + round_trip / 8 * eighths).max(GRANULARITY)
     }
 
+    /// The smoothed estimate, or what is assumed until there is one.
+    pub(crate) fn smoothed(&self) -> Duration {
+        self.smoothed
+    }
+
+    /// After this long a last packet may be lost (RFC 8985 §7.2), without the peer's delay.
+    pub(crate) fn tail_loss_timeout(&self) -> Duration {
+        self.smoothed * 2
+    }
+
     /// The probe timeout before back-off, without the peer's delay (RFC 9002 §6.2.1).
     pub(crate) fn probe_timeout(&self) -> Duration {
         self.smoothed + (self.variation * 4).max(GRANULARITY)

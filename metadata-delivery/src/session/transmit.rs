@@ -183,7 +183,7 @@ impl Session {
     }
 
     /// Whether there is anything but acknowledgements to send.
-    fn has_content(&self) -> bool {
+    pub(super) fn has_content(&self) -> bool {
         self.greeting.is_due()
             || self.ping_due
             || self.inbound.has_something()
@@ -195,7 +195,7 @@ impl Session {
         self.recovery.probe_owed() || (self.has_room() && self.pacer.is_ready(now))
     }
 
-    fn has_room(&self) -> bool {
+    pub(super) fn has_room(&self) -> bool {
         !self.recovery.is_full() && self.congestion.has_room(self.recovery.bytes_in_flight())
     }
 

@@ -1,0 +1,83 @@
+//! What share of the packets a path loses, in the long run.
+
+/// Past this many packets, what came before counts half.
+const PACKETS_REMEMBERED: f32 = 256.0;
+
+/// A path that loses this share is worth repeating on.
+const SUSPECT_SHARE: f32 = 1.0 / 32.0;
+
+/// What a path is imputed before anything was seen of it: so many packets lost of so many. Losses in
+/// bursts are seldom, so that it takes some fifty packets to know that there are few.
+const FEARED_LOST: f32 = 2.0;
+const FEARED_SETTLED: f32 = 16.0;
+
+/// A share of packets, the older ones of which count less and less.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct LossShare {
+    lost: f32,
+    settled: f32,
+}
+
+impl LossShare {
+    /// Takes in packets, `lost` of the `settled` ones.
+    pub(crate) fn add(&mut self, lost: f32, settled: f32) {
+        self.lost += lost;
+        self.settled += settled;
+        while self.settled > PACKETS_REMEMBERED {
+            self.lost /= 2.0;
+            self.settled /= 2.0;
+        }
+    }
+
+    /// The share, as far as that is known: without packets, 0.
+    pub(crate) fn share(&self) -> f64 {
+        if self.settled > 0.0 { f64::from(self.lost / self.settled) } else { 0.0 }
+    }
+
+    /// Whether the path may be one that loses packets: it is, as long as too few have been seen to
+    /// know better.
+    pub(crate) fn is_suspect(&self) -> bool {
+        let feared = (self.lost + FEARED_LOST) / (self.settled + FEARED_SETTLED);
+        feared >= SUSPECT_SHARE
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_suspect_until_some_fifty_packets_have_arrived_and_again_after_losses() {
+        let mut path = LossShare::default();
+        let mut arrived = 0;
+        while path.is_suspect() {
+            path.add(0.0, 1.0);
+            arrived += 1;
+        }
+        assert_eq!(arrived, 49);
+        path.add(0.0, 2_000.0);
+        assert!(!path.is_suspect());
+        for _ in 0..300 {
+            path.add(0.03, 1.0);
+        }
+        assert!(path.is_suspect(), "3 %");
+        for _ in 0..1_000 {
+            path.add(0.01, 1.0);
+        }
+        assert!(!path.is_suspect(), "1 %");
+    }
+
+    #[test]
+    fn the_share_follows_what_was_seen_last() {
+        let mut path = LossShare::default();
+        assert_eq!(path.share(), 0.0);
+        for _ in 0..100 {
+            path.add(3.0, 10.0);
+        }
+        assert!((path.share() - 0.3).abs() < 0.001, "{}", path.share());
+        for _ in 0..200 {
+            path.add(0.0, 10.0);
+        }
+        assert!(path.share() < 0.01, "{}", path.share());
+    }
+}

@@ -1,0 +1,50 @@
+//! Sending again before anything is known to be lost, on paths that are known to lose.
+
+use std::time::Instant;
+
+use super::Session;
+
+/// Round trips without an answer after which nothing is repeated any more, but probed for.
+const REPEAT_ROUND_TRIPS: u32 = 4;
+
+impl Session {
+    /// When something is to be done about what is in flight. On a path that may lose packets the
+    /// end of a transfer does not wait to hear of a loss: with nothing else to send, what was not
+    /// acknowledged within half a round trip is sent again, and again. Copies keep within the window,
+    /// in which a packet counts no longer than it can be on its way.
+    pub(super) fn repeat_at(&self) -> Option<Instant> {
+        if !self.congestion.is_suspect() {
+            return None;
+        }
+        let round_trip = self.recovery.rtt().smoothed();
+        let silent_since = self.recovery.unanswered_since()?;
+        let at = if !self.has_content() {
+            self.recovery.repeat_at(round_trip / 3)
+        } else if !self.has_room() {
+            let gone = self.recovery.gone_at(self.recovery.rtt().loss_delay(1));
+            let silence = silent_since + round_trip;
+            let repeat = self.recovery.repeat_at(round_trip * 3 / 2).map(|at| at.max(silence));
+            gone.into_iter().chain(repeat).min()
+        } else {
+            None
+        };
+        at.filter(|at| *at <= silent_since + round_trip * REPEAT_ROUND_TRIPS)
+    }
+
+    pub(super) fn repeat(&mut self, now: Instant) {
+        let round_trip = self.recovery.rtt().smoothed();
+        // What will be due in a moment goes along: timers and packets are spared.
+        let age = if self.has_content() { round_trip * 11 / 8 } else { round_trip / 4 };
+        let silent = self.recovery.unanswered_since().is_some_and(|at| at + round_trip <= now);
+        if (!self.has_content() || silent)
+            && let Some(sent_by) = now.checked_sub(age)
+        {
+            for frame in self.recovery.take_repeats(sent_by) {
+                self.frame_lost(frame);
+            }
+        }
+        if let Some(sent_by) = now.checked_sub(self.recovery.rtt().loss_delay(1)) {
+            self.recovery.take_gone(sent_by);
+        }
+    }
+}
