@@ -40,7 +40,7 @@ const SETTINGS_HELP: &str = "\
 Settings, strongest first: flag; environment variable (AGENT_CLIENT_ and the key in
 capitals, such as AGENT_CLIENT_KEEP_ALIVE); conf.d/*.toml beside the file; the file; default.
 Keys: state_dir, servers, token_file, keep_alive, peer_timeout, reconnect_max, stop_wait,
-hook_timeout, kill_grace, lanes_max, cgroup, log_filter, log_format.
+hook_timeout, kill_grace, lanes_max, cgroup, collect_config, log_filter, log_format.
 HEAT_CONFIG_HOOKS, HEAT_SCRIPT_WORKING and HEAT_SCRIPT_OUTPUTS name directories of hooks.";
 
 /// The agent in the instance: takes documents from a metadata-server, runs their hooks, sends results back.
@@ -159,6 +159,9 @@ struct LinkArgs {
     /// Control group for runs: auto (what systemd delegated), none, or a path [default: auto]
     #[arg(long, value_name = "WHICH")]
     cgroup: Option<String>,
+    /// Do as this configuration of os-collect-config says with each document, before its deployments
+    #[arg(long, value_name = "FILE")]
+    collect_config: Option<String>,
 }
 
 fn time(text: &str) -> Result<Duration, String> {
@@ -242,6 +245,7 @@ fn settings(place: &PlaceArgs, link: Option<&LinkArgs>) -> Result<Settings, Abor
         add("kill_grace", &link.kill_grace);
         add("lanes_max", &link.lanes_max);
         add("cgroup", &link.cgroup);
+        add("collect_config", &link.collect_config);
     }
     let environment = |name: &str| std::env::var(name).ok();
     Settings::load(place.config.as_deref(), environment, &flags)

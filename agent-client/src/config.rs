@@ -57,6 +57,9 @@ pub struct Settings {
     pub lanes_max: usize,
     /// Where runs get control groups of their own.
     pub cgroup: cgroup::Choice,
+    /// A configuration of os-collect-config: pushed documents land in its cache, its command is run, and
+    /// then their deployments; see [`crate::collect`].
+    pub collect_config: Option<PathBuf>,
     /// What is logged, in the syntax of tracing's `EnvFilter`.
     pub log_filter: String,
     /// Form of the log lines.
@@ -90,6 +93,7 @@ impl Default for Settings {
             kill_grace: limits.kill_grace,
             lanes_max: limits.lanes_max,
             cgroup: cgroup::Choice::default(),
+            collect_config: None,
             log_filter: "info".into(),
             log_format: LogFormat::Text,
         }
@@ -105,7 +109,7 @@ pub struct Key {
 }
 
 /// All settings.
-pub const KEYS: [Key; 13] = [
+pub const KEYS: [Key; 14] = [
     Key { name: "state_dir", set: |s, v| path(v).map(|v| s.state_dir = v) },
     Key { name: "servers", set: |s, v| servers(v).map(|v| s.servers = v) },
     Key { name: "token_file", set: |s, v| path(v).map(|v| s.token_file = Some(v)) },
@@ -123,6 +127,7 @@ pub const KEYS: [Key; 13] = [
     Key { name: "kill_grace", set: |s, v| duration(v, "0s", "1h").map(|v| s.kill_grace = v) },
     Key { name: "lanes_max", set: |s, v| number(v, 1, LANES_MAX).map(|v| s.lanes_max = v) },
     Key { name: "cgroup", set: |s, v| v.parse().map(|v| s.cgroup = v) },
+    Key { name: "collect_config", set: |s, v| path(v).map(|v| s.collect_config = Some(v)) },
     Key { name: "log_filter", set: |s, v| filter(v).map(|v| s.log_filter = v) },
     Key { name: "log_format", set: |s, v| log_format(v).map(|v| s.log_format = v) },
 ];

@@ -19,6 +19,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::collect::{Bounds, Collect};
 use crate::compat::cfn::on_push::OnPush;
 use crate::config::Settings;
 use crate::control::Control;
@@ -169,6 +170,7 @@ pub fn run(settings: &Settings, token: Option<&EnrolmentToken>, mode: Mode) -> R
                     kill_grace: settings.kill_grace,
                     lanes_max: settings.lanes_max,
                 },
+                hold_documents: settings.collect_config.is_some(),
             };
             let (pipeline, opened) = Pipeline::open(setup, reports_in, progress_in)
                 .context("opening the state directory's files")?;
@@ -190,8 +192,17 @@ pub fn run(settings: &Settings, token: Option<&EnrolmentToken>, mode: Mode) -> R
     }
     let is_of_system = settings.is_of_system(rustix::process::geteuid().is_root());
     let on_push = (is_of_system && mode == Mode::Run).then(OnPush::of_machine).transpose();
+    let collect = settings.collect_config.as_ref().filter(|_| worker.is_some()).map(|config| {
+        let bounds = Bounds {
+            timeout: settings.hook_timeout,
+            stop_wait: settings.stop_wait,
+            kill_grace: settings.kill_grace,
+        };
+        Collect::start(config.clone(), bounds, commands.clone())
+    });
     let conductor = Conductor {
         settings,
+        collect: collect.transpose().context("starting the collect thread")?,
         on_push: on_push.context("preparing cfn-hup")?,
         mode,
         enrolment,
@@ -307,6 +318,7 @@ impl Worker {
 struct Conductor<'a> {
     settings: &'a Settings,
     on_push: Option<OnPush>,
+    collect: Option<Collect>,
     mode: Mode,
     enrolment: Enrolment,
     link: Link,
@@ -522,6 +534,9 @@ impl Conductor<'_> {
             Report::DocumentRefused { version, reason } => {
                 self.link.document_refused(version, &reason);
                 self.settled = Some((version, true));
+            }
+            Report::Held { version, body } => {
+                self.collect.iter().for_each(|collect| collect.held(version, body.clone()));
             }
             Report::Result(result) => self.link.send_result(&result),
             Report::Settled { version, failed } => {

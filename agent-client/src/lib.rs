@@ -41,10 +41,12 @@
 //! | [`redact`] | keeps secrets out of logs, status and live output | yes |
 //! | [`http`] | a blocking HTTP client | – |
 //! | [`openstack`] | Keystone: a token and the catalogue; `cfn`: requests for metadata | – |
+//! | [`collect`] | a pushed document as files for a command, before its deployments | – |
 //! | [`config`], [`cli`], [`exit`], [`lock`] | settings, commands, exit codes, one agent per directory | – |
 
 pub mod bootstrap;
 pub mod cli;
+pub mod collect;
 pub mod compat;
 pub mod config;
 pub mod control;

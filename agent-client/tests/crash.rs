@@ -44,6 +44,7 @@ impl Machine {
             agent_id: "vm-1".into(),
             stop_wait: Duration::from_secs(1),
             limits: RunLimits { lanes_max: self.lanes_max, ..RunLimits::default() },
+            hold_documents: false,
         }
     }
 
@@ -75,6 +76,7 @@ impl Machine {
                 let (mut confirmed, mut settled) = (false, false);
                 while !(confirmed && settled) {
                     match reports.recv().await.unwrap() {
+                        Report::Held { .. } => {}
                         Report::DocumentStored(holds) => confirmed |= holds.version == *version,
                         Report::Settled { version: v, .. } => settled |= v == *version,
                         Report::DocumentRefused { reason, .. } => panic!("refused: {reason}"),

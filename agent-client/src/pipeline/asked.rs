@@ -52,6 +52,7 @@ impl Pipeline {
         self.document = Some(document);
         self.settled = None;
         self.sweep_soon();
+        self.hold();
         Ok(())
     }
 

@@ -21,6 +21,7 @@
 
 mod asked;
 mod disk;
+mod hold;
 mod lanes;
 mod operator;
 mod recover;
@@ -72,6 +73,8 @@ pub struct Pipeline {
     /// Whose turn it is to be listened to first.
     turn: usize,
     settled: Option<u64>,
+    /// Set while the entries of the document in force wait for its data to be effective.
+    hold: Option<hold::Hold>,
     fault: Option<String>,
     retry_at: Option<Instant>,
     link: LinkStatus,
@@ -135,6 +138,7 @@ impl Pipeline {
             running: Vec::new(),
             turn: 0,
             settled: None,
+            hold: None,
             fault: None,
             retry_at: None,
             link: LinkStatus::new(unix_ms()),
@@ -216,6 +220,7 @@ impl Pipeline {
                 )?;
             }
             Command::Ask(ask) => self.ask(ask)?,
+            Command::Release { version } => self.release(version),
             Command::Link(link) => self.link = link,
             Command::Stop => {
                 let stop_at = Instant::now() + self.setup.stop_wait;
@@ -271,6 +276,7 @@ impl Pipeline {
             }
         }
         self.save_document()?;
+        self.announce_hold();
         self.settle();
         self.compact()
     }
@@ -278,7 +284,8 @@ impl Pipeline {
     fn settle(&mut self) {
         let (Some(_), Some(newest)) = (&self.document, &self.stored) else { return };
         let version = newest.version;
-        let done = self.steps.is_empty() && self.running.is_empty() && !self.unsaved;
+        let idle = self.steps.is_empty() && self.running.is_empty();
+        let done = idle && !self.unsaved && !self.is_held();
         if done && self.settled != Some(version) {
             self.settled = Some(version);
             let failed = self.deployments().iter().any(|(_, state)| {

@@ -33,6 +33,8 @@ pub struct Setup {
     pub stop_wait: Duration,
     /// Bounds of runs.
     pub limits: RunLimits,
+    /// Whether the entries of a document wait for [`Command::Release`] after [`Report::Held`].
+    pub hold_documents: bool,
 }
 
 /// Bounds of runs.
@@ -86,6 +88,11 @@ pub enum Command {
         /// The server's words.
         reason: String,
     },
+    /// The data of this document are effective: its entries may run.
+    Release {
+        /// Its version.
+        version: u64,
+    },
     /// How the connection stands, for the status file.
     Link(LinkStatus),
     /// Start nothing more; end when what runs has ended, or after [`Setup::stop_wait`].
@@ -103,6 +110,13 @@ pub enum Report {
         version: u64,
         /// Why.
         reason: String,
+    },
+    /// This document is durable, and its entries wait until its data are effective.
+    Held {
+        /// Its version.
+        version: u64,
+        /// Its bytes.
+        body: Bytes,
     },
     /// A result is durable: send it until it is stored.
     Result(Box<DeploymentResult>),

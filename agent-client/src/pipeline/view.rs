@@ -104,6 +104,10 @@ impl Pipeline {
             }
         };
         let steps = self.steps.iter().map(|index| &document.entries[*index]);
+        if self.is_held() {
+            let why = "waits for the command of collect_config";
+            return steps.map(|entry| (&entry.id, why.to_owned())).collect();
+        }
         let waiting = steps.zip(self.waits(document));
         waiting.filter_map(|(entry, wait)| Some((&entry.id, words(entry, wait)?))).collect()
     }

@@ -77,7 +77,7 @@ impl Pipeline {
     /// Stages the start of the next entries, and the end of those before them that cannot be run.
     pub(super) fn next_steps(&mut self) -> Result<(), PipelineError> {
         let Some(document) = self.document.clone() else { return Ok(()) };
-        while self.stop_at.is_none() {
+        while self.stop_at.is_none() && !self.is_held() {
             let next = self.waits(&document).position(|wait| wait == Wait::None);
             let Some(index) = next.and_then(|place| self.steps.remove(place)) else { break };
             self.snapshot_due = true;

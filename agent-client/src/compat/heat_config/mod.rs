@@ -41,6 +41,10 @@ const EXIT_SIGNAL: i32 = 128;
 /// Runs the command; it takes no arguments.
 pub fn main(_arguments: &[OsString]) -> ExitCode {
     let mut log = Log::new(Style::Named("heat-config"), Level::Debug);
+    if env::var_os(crate::collect::RUNS_DEPLOYMENTS).is_some() {
+        log.info("the agent runs the deployments, after the command that it has started");
+        return ExitCode::SUCCESS;
+    }
     let (settings, complaints) = Settings::of_environment(|name| env::var_os(name));
     for complaint in complaints {
         log.error(complaint);

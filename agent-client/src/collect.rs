@@ -1,0 +1,317 @@
+//! What `os-collect-config` did at a change of metadata, done upon a push: the document lands in the cache
+//! of the configuration `collect_config` names, and the command there (as a rule `os-refresh-config`) is
+//! run with it. The document's deployments wait until the command has succeeded, so that templates are
+//! applied before any hook runs; a command that fails is run again, at longer and longer intervals.
+//!
+//! The document takes the place of whatever polls Heat (`cfn`, `heat`, `request`, `zaqar`), under the key
+//! `push`; `ec2`, `heat_local` and `local` are read as well, in the order of the `collectors`. The
+//! configuration is read anew each time, since the command may have written it.
+//!
+//! What runs deployments below the command on its own must leave that to the agent: it is told by
+//! [`RUNS_DEPLOYMENTS`] in its environment.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail};
+use bytes::Bytes;
+use rustix::process::{Pid, Signal, kill_process_group};
+use serde_json::Value;
+use tokio::process::Child;
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
+
+use crate::compat::occ::cache::Cache;
+use crate::compat::occ::collectors::Collectors;
+use crate::compat::occ::config::{Config, NoConfig, load};
+use crate::compat::occ::gather::{LastGood, Note, gather, store};
+use crate::compat::occ::items::explode;
+use crate::pipeline::Command;
+
+/// Set in the environment of the command: the agent runs the deployments, nobody else may.
+pub const RUNS_DEPLOYMENTS: &str = "AGENT_CLIENT_RUNS_DEPLOYMENTS";
+/// The key of a pushed document in the cache.
+const PUSH: &str = "push";
+/// Collectors that a push makes needless.
+const TRANSPORTS: [&str; 4] = ["cfn", "heat", "request", "zaqar"];
+/// How long a metadata service that did not answer is not asked again: each push would wait for it.
+const EC2_PAUSE: Duration = Duration::from_secs(600);
+
+/// How long the command may take, and what happens to one that must end.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// After which it counts as failed and is ended; zero: never.
+    pub timeout: Duration,
+    /// How long it may go on when the agent stops.
+    pub stop_wait: Duration,
+    /// How long it has between being asked to end and being killed.
+    pub kill_grace: Duration,
+}
+
+/// The thread that does it; ends with what runs when dropped.
+#[derive(Debug)]
+pub struct Collect {
+    tell: Option<mpsc::UnboundedSender<Held>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// A document whose deployments wait.
+#[derive(Debug)]
+struct Held {
+    version: u64,
+    body: Bytes,
+}
+
+impl Collect {
+    /// With this configuration of os-collect-config. The pipeline is told by `commands` when deployments
+    /// may run.
+    ///
+    /// # Errors
+    /// There can be no further thread.
+    pub fn start(
+        config: PathBuf,
+        bounds: Bounds,
+        commands: mpsc::UnboundedSender<Command>,
+    ) -> io::Result<Self> {
+        let (tell, told) = mpsc::unbounded_channel();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let worker = Worker { config, bounds, commands, told, next: None, ec2_failed: None };
+        let serve = move || runtime.block_on(worker.serve());
+        let thread = thread::Builder::new().name("collect".into()).spawn(serve)?;
+        Ok(Self { tell: Some(tell), thread: Some(thread) })
+    }
+
+    /// This document is durable, and its deployments wait.
+    pub fn held(&self, version: u64, body: Bytes) {
+        if let Some(tell) = &self.tell {
+            // The thread lives as long as this does.
+            let _ = tell.send(Held { version, body });
+        }
+    }
+}
+
+impl Drop for Collect {
+    fn drop(&mut self) {
+        self.tell = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Worker {
+    config: PathBuf,
+    bounds: Bounds,
+    commands: mpsc::UnboundedSender<Command>,
+    told: mpsc::UnboundedReceiver<Held>,
+    /// A document that came while the command ran.
+    next: Option<Held>,
+    ec2_failed: Option<Instant>,
+}
+
+/// Whether the agent goes on.
+enum Ended {
+    Done,
+    Stopping,
+}
+
+impl Worker {
+    async fn serve(mut self) {
+        let mut failures = 0_u32;
+        let mut current: Option<Held> = None;
+        loop {
+            let Some(held) = current.take() else {
+                match self.told.recv().await {
+                    Some(held) => current = Some(self.newest(held)),
+                    None => return,
+                }
+                failures = 0;
+                continue;
+            };
+            match self.attempt(&held).await {
+                Ok(Ended::Stopping) => return,
+                Ok(Ended::Done) => {
+                    let _ = self.commands.send(Command::Release { version: held.version });
+                    current = self.next.take();
+                    failures = 0;
+                    continue;
+                }
+                Err(error) => {
+                    failures = failures.saturating_add(1);
+                    let pause = pause_after(failures);
+                    tracing::error!(
+                        version = held.version,
+                        failures,
+                        retry_in_s = pause.as_secs(),
+                        "the document is not in effect, its deployments wait: {error:#}"
+                    );
+                    if let Some(next) = self.next.take() {
+                        current = Some(next);
+                        continue;
+                    }
+                    current = tokio::select! {
+                        told = self.told.recv() => match told {
+                            Some(next) => Some(self.newest(next)),
+                            None => return,
+                        },
+                        () = sleep(pause) => Some(held),
+                    };
+                }
+            }
+        }
+    }
+
+    /// The last of those that have come.
+    fn newest(&mut self, mut held: Held) -> Held {
+        while let Ok(newer) = self.told.try_recv() {
+            held = newer;
+        }
+        held
+    }
+
+    /// Puts the document into the cache and runs the command, if anything is news to it.
+    async fn attempt(&mut self, held: &Held) -> Result<Ended> {
+        let config = read(&self.config)?;
+        let cache = Cache::new(config.cachedir.clone());
+        let Value::Object(content) = serde_json::from_slice(&held.body)? else {
+            bail!("the document is no object");
+        };
+        let configured = config.known_collectors().map_err(anyhow::Error::msg)?;
+        let is_transport = |source: &&'static str| TRANSPORTS.contains(source);
+        let place = configured.iter().position(&is_transport).unwrap_or(configured.len());
+        let (before, after) = configured.split_at(place);
+        let of_machine = |sources: &[&'static str], without_ec2: bool| -> Vec<&'static str> {
+            let left_out = |s: &&'static str| is_transport(s) || (without_ec2 && *s == "ec2");
+            sources.iter().copied().filter(|source| !left_out(source)).collect()
+        };
+        let without_ec2 = self.ec2_failed.is_some_and(|at| at.elapsed() < EC2_PAUSE);
+        let mut names = configured.clone();
+        names.push(PUSH);
+        let mut last_good = LastGood::of_cache(&cache, &config, &names);
+        let mut collectors = Collectors::new(&config, &cache);
+        let mut notes = Vec::new();
+        let sources = of_machine(before, without_ec2);
+        let mut items = gather(&mut collectors, &sources, &mut last_good, &mut notes);
+        let mut passed_over = Vec::new();
+        items.extend(explode(PUSH, content, config.deployment_keys(), &mut passed_over));
+        let sources = of_machine(after, without_ec2);
+        items.extend(gather(&mut collectors, &sources, &mut last_good, &mut notes));
+        notes.extend(passed_over.into_iter().map(Note::PassedOver));
+        self.tell(notes);
+        let stored = store(&cache, &items, &names, &config.backup_cachedir, |problem| {
+            tracing::error!(problem, "collect");
+        })?;
+        if stored.changed.is_empty() {
+            return Ok(Ended::Done);
+        }
+        if let Some(command) = &config.command {
+            let paths: Vec<String> = stored
+                .keys
+                .iter()
+                .map(|key| cache.path(key).to_string_lossy().into_owned())
+                .collect();
+            tracing::info!(version = held.version, command, "running the command");
+            if let Ended::Stopping = self.run(command, &paths.join(":")).await? {
+                return Ok(Ended::Stopping);
+            }
+        }
+        for key in &stored.changed {
+            cache.commit(key)?;
+        }
+        Ok(Ended::Done)
+    }
+
+    fn tell(&mut self, notes: Vec<Note>) {
+        for note in notes {
+            match note {
+                Note::NotConfigured { .. } => {}
+                Note::Unavailable { source, why, kept } => {
+                    if source == "ec2" && !kept {
+                        self.ec2_failed = Some(Instant::now());
+                    }
+                    tracing::debug!(source, why, kept, "source unavailable");
+                }
+                Note::PassedOver(what) => tracing::warn!("{what}"),
+            }
+        }
+    }
+
+    /// Runs the command in a process group of its own.
+    async fn run(&mut self, command: &str, files: &str) -> Result<Ended> {
+        let mut child = tokio::process::Command::new("/bin/sh")
+            .args(["-c", command])
+            .env("OS_CONFIG_FILES", files)
+            .env(RUNS_DEPLOYMENTS, "1")
+            .stdin(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .context("could not run /bin/sh")?;
+        let limit = match self.bounds.timeout {
+            Duration::ZERO => None,
+            limit => Some(tokio::time::Instant::now() + limit),
+        };
+        let status = loop {
+            tokio::select! {
+                status = child.wait() => break status.context("could not wait for the command")?,
+                told = self.told.recv() => match told {
+                    Some(next) => self.next = Some(next),
+                    None => {
+                        // The agent stops.
+                        if timeout(self.bounds.stop_wait, child.wait()).await.is_err() {
+                            self.end(&mut child).await;
+                        }
+                        return Ok(Ended::Stopping);
+                    }
+                },
+                () = tokio::time::sleep_until(limit.unwrap_or_else(tokio::time::Instant::now)), if limit.is_some() => {
+                    self.end(&mut child).await;
+                    let seconds = self.bounds.timeout.as_secs();
+                    return Err(anyhow!("{command:?} was ended after {seconds} s (hook_timeout)"));
+                }
+            }
+        };
+        match status.success() {
+            true => Ok(Ended::Done),
+            false => Err(anyhow!("{command:?} failed: {status}")),
+        }
+    }
+
+    /// Asks the command and what it has started to end, then kills them.
+    async fn end(&self, child: &mut Child) {
+        let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+        let Some(group) = group else { return };
+        let _ = kill_process_group(group, Signal::TERM);
+        let _ = timeout(self.bounds.kill_grace, child.wait()).await;
+        let _ = kill_process_group(group, Signal::KILL);
+        let _ = child.wait().await;
+    }
+}
+
+fn read(path: &Path) -> Result<Config> {
+    let arguments = ["--config-file".into(), OsString::from(path)];
+    load(&arguments, |name| std::env::var(name).ok()).map_err(|error| match error {
+        NoConfig::Wrong(what) => anyhow!(what),
+        NoConfig::Instead(_) => anyhow!("{} cannot be named so", path.display()),
+    })
+}
+
+/// 1, 2, 4 … 64 seconds.
+fn pause_after(failures: u32) -> Duration {
+    Duration::from_secs(1 << failures.saturating_sub(1).min(6))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_about_a_minute() {
+        let pauses: Vec<u64> = (1..=9).map(|failures| pause_after(failures).as_secs()).collect();
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 64, 64, 64]);
+        assert_eq!(pause_after(u32::MAX).as_secs(), 64);
+    }
+}

@@ -1,0 +1,180 @@
+//! Pushed documents in the cache of os-collect-config, and its command before their deployments.
+
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use metadata_delivery::message::ResultStatus;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use support::{Agent, Home, MiniServer, document, is_alive, script, wait_until};
+
+/// An agent with a configuration of os-collect-config whose command is the script `refresh`.
+struct Place {
+    home: Home,
+    server: MiniServer,
+}
+
+impl Place {
+    fn new(refresh: &str) -> Self {
+        let place = Self { home: Home::new(), server: MiniServer::start() };
+        let here = place.home.path("").display().to_string();
+        let here = here.trim_end_matches('/');
+        place.write(
+            "conf",
+            &format!(
+                "[DEFAULT]\ncachedir={here}/cache\nbackup_cachedir={here}/backup\n\
+                 command={here}/refresh\ncollectors=local\ncollectors=cfn\ncollectors=heat_local\n\
+                 [local]\npath={here}/local\n[heat_local]\npath={here}/init\n"
+            ),
+        );
+        fs::create_dir(place.home.path("local")).unwrap();
+        fs::write(place.home.path("local/l"), "1").unwrap();
+        fs::write(place.home.path("init"), "{\"i\": 1}").unwrap();
+        place.write("refresh", &format!("#!/bin/sh\ncd {here}\n{refresh}\n"));
+        place
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        let beside = self.home.path(".new");
+        fs::write(&beside, text).unwrap();
+        fs::set_permissions(&beside, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::rename(beside, self.home.path(name)).unwrap();
+    }
+
+    fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.home.path(name)).unwrap_or_default()
+    }
+
+    fn run(&self) -> Agent {
+        if !self.home.state().join("enrolment.json").exists() {
+            self.home.enroll(&self.server);
+        }
+        let config = self.home.path("conf");
+        let agent =
+            self.home.run(&["--stop-wait", "0s", "--collect-config", config.to_str().unwrap()]);
+        self.server.wait("the agent", |seen| seen.connected >= 1);
+        agent
+    }
+
+    fn wait_for(&self, name: &str, text: &str) {
+        let what = format!("{text:?} in {name}; log: {}", self.read("log"));
+        wait_until(&what, || self.read(name).contains(text).then_some(()));
+    }
+}
+
+/// A deployment whose script says that it ran, and data with an exploded deployment beside it.
+fn pushed(place: &Place, id: &str, value: u64) -> Value {
+    let ran = place.home.path("ran").display().to_string();
+    let mut document = document(&[
+        script(id, &format!("echo deployment {id} >> {ran}")),
+        json!({"id": format!("data-{id}"), "name": "data", "group": "os-apply-config", "inputs": [],
+            "config": {"value": value}}),
+    ]);
+    document["value"] = json!(value);
+    document
+}
+
+#[test]
+fn a_document_lands_in_the_cache_and_the_command_runs_before_its_deployments() {
+    let place = Place::new(
+        "echo \"$OS_CONFIG_FILES\" > files; cat cache/push.json > seen; ls cache > names\n\
+         echo command >> ran",
+    );
+    let _agent = place.run();
+    place.server.push(1, &pushed(&place, "one", 7));
+    let result = place.server.wait_for_result("one");
+    assert_eq!(result.status, ResultStatus::Complete);
+    assert_eq!(place.read("ran"), "command\ndeployment one\n");
+    let here = place.home.path("cache").display().to_string();
+    let files: Vec<String> =
+        ["l", "push", "data", "heat_local"].map(|key| format!("{here}/{key}.json")).into();
+    assert_eq!(place.read("files").trim(), files.join(":"));
+    let list: Vec<String> =
+        serde_json::from_str(&place.read("cache/os_config_files.json")).unwrap();
+    assert_eq!(list, files);
+    let seen: Value = serde_json::from_str(&place.read("seen")).unwrap();
+    assert_eq!(seen["value"], 7);
+    assert_eq!(place.read("cache/data.json"), "{\n \"value\": 7\n}");
+    assert!(!place.read("names").contains(".last"), "committed after the command only");
+    for name in ["cache/push.json.last", "cache/push.json.orig", "backup/push.json"] {
+        assert_eq!(place.read(name), place.read("cache/push.json"), "{name}");
+    }
+}
+
+#[test]
+fn deployments_wait_while_the_command_fails_and_what_it_writes_counts_for_the_next_time() {
+    // Fails until the configuration names another command, as a template may make it do.
+    let place = Place::new("echo try >> tries; exit 3");
+    let _agent = place.run();
+    place.server.push(1, &pushed(&place, "one", 1));
+    place.wait_for("tries", "try");
+    let status = wait_until("a deployment that waits", || {
+        let status: Value = serde_json::from_str(&place.read("state/status.json")).ok()?;
+        status["deployments"][0]["waits_for"].as_str().map(str::to_owned)
+    });
+    assert_eq!(status, "waits for the command of collect_config");
+    place.wait_for("log", "its deployments wait");
+    assert_eq!(place.read("ran"), "");
+    let conf = place.read("conf").replace("/refresh", "/second");
+    let here = place.home.path("").display().to_string();
+    place.write("second", &format!("#!/bin/sh\necho second >> {here}/ran\n"));
+    place.write("conf", &conf);
+    place.server.wait_for_result("one");
+    assert_eq!(place.read("ran"), "second\ndeployment one\n");
+}
+
+#[test]
+fn a_newer_document_takes_the_place_of_one_whose_command_fails() {
+    let place =
+        Place::new("grep -q '\"value\": 2' cache/push.json || { echo no >> tries; exit 1; }");
+    let _agent = place.run();
+    place.server.push(1, &pushed(&place, "one", 1));
+    place.wait_for("tries", "no");
+    place.server.push(2, &pushed(&place, "two", 2));
+    assert_eq!(place.server.wait_for_result("two").status, ResultStatus::Complete);
+    let withdrawn = place.server.wait_for_result("one");
+    assert_eq!(withdrawn.status, ResultStatus::Failed);
+    assert_eq!(place.read("ran"), "deployment two\n");
+}
+
+#[test]
+fn a_restart_runs_the_command_again_only_if_it_had_not_succeeded() {
+    let place = Place::new("echo $$ >> pids; test -e go || sleep 30");
+    let agent = place.run();
+    place.server.push(1, &pushed(&place, "one", 1));
+    place.wait_for("pids", "\n");
+    let first: u32 = place.read("pids").trim().parse().unwrap();
+    agent.signal(Signal::TERM);
+    agent.wait();
+    assert!(!is_alive(first), "the agent ends the command when it stops");
+    fs::write(place.home.path("go"), "").unwrap();
+    let agent = place.run();
+    place.server.wait_for_result("one");
+    assert_eq!(place.read("pids").lines().count(), 2);
+    agent.signal(Signal::TERM);
+    agent.wait();
+    let _agent = place.run();
+    place.server.push(2, &pushed(&place, "two", 2));
+    place.server.wait_for_result("two");
+    assert_eq!(place.read("pids").lines().count(), 3, "once more for the new document, not before");
+    assert_eq!(place.read("ran"), "deployment one\ndeployment two\n");
+}
+
+#[test]
+fn heat_config_below_the_command_leaves_the_deployments_to_the_agent() {
+    let program = env!("CARGO_BIN_EXE_agent-client");
+    let place = Place::new(&format!(
+        "echo '[{{\"id\": \"one\", \"name\": \"n\", \"group\": \"script\", \"inputs\": [],\
+         \"config\": \"echo twice >> ran\"}}]' > list\n\
+         HEAT_SHELL_CONFIG=list HEAT_CONFIG_DEPLOYED=deployed {program} heat-config && echo left >> ran"
+    ));
+    let _agent = place.run();
+    place.server.push(1, &pushed(&place, "one", 1));
+    place.server.wait_for_result("one");
+    assert_eq!(place.read("ran"), "left\ndeployment one\n");
+    assert!(!place.home.path("deployed").exists());
+}
