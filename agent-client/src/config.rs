@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use toml::de::{DeTable, DeValue};
 
+use crate::hooks::containers::Containers;
 use crate::hooks::{Hooks, built_in, cgroup, script};
 use crate::pipeline::RunLimits;
 use crate::sweep;
@@ -224,6 +225,7 @@ impl Settings {
             instance.to_string_lossy().into_owned(),
         )
         .with_environment(places)
+        .with_containers(Containers::of_groups(&self.state_dir))
         .with_leftovers(sweep::directories(&self.state_dir, of_system, &environment))
     }
 }

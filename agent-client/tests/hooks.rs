@@ -615,3 +615,46 @@ fn the_agent_runs_built_in_hooks_in_its_own_directories_and_sees_their_live_outp
     assert_eq!((&*result.deploy_stdout, &result.outputs["r"]), ("playing\n", &json!("t")));
     assert!(home.state().join("heat-config-ansible/work/play_playbook.yaml").exists());
 }
+
+/// A docker with a file for each container, in which is the id of its config.
+const DOCKER: &str = r#"#!/bin/sh
+cd "$(dirname "$0")"; mkdir -p containers; echo "$1 $3" >>calls
+config=; for word in "$@"; do case $word in config_id=*) config=${word#*=};; *=config_id=*) config=${word##*=};; esac; done
+case "$*" in
+  inspect*) [ -e "containers/$4" ] && echo exists;;
+  run*) echo "$config" >"containers/$3";;
+  ps*-q*) cd containers; grep -lx "$config" *;;
+  ps*config_id*) cat containers/*;;
+  ps*) cd containers; for name in *; do echo "$name ${name%-*}"; done;;
+  rename*) mv "containers/$2" "containers/$3";;
+  rm*) rm "containers/$3";;
+esac 2>/dev/null
+"#;
+
+#[test]
+fn containers_of_deployments_that_have_left_go_before_others_start_and_when_none_do() {
+    let (server, home) = (MiniServer::start(), Home::new());
+    home.enroll(&server);
+    let tool = home.path("docker");
+    fs::write(&tool, DOCKER).unwrap();
+    fs::set_permissions(&tool, fs::Permissions::from_mode(0o755)).unwrap();
+    let mut command = home.command(&["run"]);
+    command.env("HEAT_DOCKER_CMD", &tool).stdin(Stdio::null()).stderr(Stdio::null());
+    let _agent = support::Agent { child: command.spawn().unwrap() };
+    let containers = |id: &str| {
+        json!({"id": id, "name": "n", "group": "docker-cmd", "inputs": [],
+            "config": {"web": {"image": "x"}}})
+    };
+    server.push(1, &document(&[containers("one"), support::script("other", "true")]));
+    assert_eq!(server.wait_for_result("one").status, ResultStatus::Complete);
+    assert_eq!(home.read("containers/web"), "one\n");
+    // The name is free when the new one is started: the old one went before.
+    server.push(2, &document(&[containers("two")]));
+    assert_eq!(server.wait_for_result("two").status, ResultStatus::Complete);
+    assert_eq!(home.read("containers/web"), "two\n");
+    assert!(home.read("calls").contains("rm web\n"), "{}", home.read("calls"));
+    server.push(3, &document(&[support::script("last", "true")]));
+    support::wait_until("the end of the last container", || {
+        (!home.path("containers/web").exists()).then_some(())
+    });
+}

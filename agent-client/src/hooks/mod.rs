@@ -3,6 +3,7 @@
 pub mod built_in;
 pub mod capture;
 pub mod cgroup;
+pub mod containers;
 pub mod external;
 pub mod kept;
 pub mod outputs;
@@ -18,8 +19,9 @@ use rustix::process::Signal;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
-use crate::document::{Config, ConfigId, hex, sha256};
+use crate::document::{Config, ConfigId, Document, hex, sha256};
 use crate::journal::ProcessMark;
+use containers::Containers;
 use kept::{OutputStore, Stream};
 use process::{Activity, Process};
 
@@ -99,6 +101,7 @@ pub struct Hooks {
     cgroups: Option<cgroup::Parent>,
     output: Option<OutputStore>,
     environment: Vec<(String, OsString)>,
+    containers: Vec<Containers>,
     leftovers: Vec<PathBuf>,
 }
 
@@ -129,6 +132,7 @@ impl Hooks {
             cgroups: None,
             output: None,
             environment: Vec::new(),
+            containers: Vec::new(),
             leftovers: Vec::new(),
         }
     }
@@ -159,6 +163,29 @@ impl Hooks {
     pub fn with_output(mut self, store: OutputStore) -> Self {
         self.output = Some(store);
         self
+    }
+
+    /// Keeps lists by which containers of deployments that have left go.
+    #[must_use]
+    pub fn with_containers(mut self, containers: Vec<Containers>) -> Self {
+        self.containers = containers;
+        self
+    }
+
+    /// A document was taken up; its hooks come now.
+    pub fn adopted(&self, document: &Document) {
+        self.containers().for_each(|containers| containers.adopted(document));
+    }
+
+    /// All of its deployments have ended.
+    pub fn settled(&self) {
+        self.containers().for_each(|containers| containers.settled(&self.environment));
+    }
+
+    /// Of groups whose hooks are ours.
+    fn containers(&self) -> impl Iterator<Item = &Containers> {
+        let ours = |group| matches!(self.find(group), Some(Hook::BuiltIn(_)));
+        self.containers.iter().filter(move |containers| ours(containers.group()))
     }
 
     /// Gives the built-in hooks that are processes of their own these variables.
@@ -218,6 +245,10 @@ impl Hooks {
             Hook::External(program) => external::prepare(program, config),
         };
         let name = self.run_name(id);
+        if let Hook::BuiltIn(name) = hook {
+            let of_group = self.containers.iter().filter(|containers| containers.group() == *name);
+            launch.environment.extend(of_group.flat_map(Containers::environment));
+        }
         launch.environment.push((proc::RUN_VARIABLE.into(), name.clone().into()));
         let program = launch.program.clone();
         match Process::spawn(launch).await {

@@ -48,6 +48,7 @@ impl Pipeline {
             let received = received(&document, &document.entries[index], now);
             self.journal.stage(Record::Received(received))?;
         }
+        self.setup.hooks.adopted(&document);
         self.steps = plan.steps;
         self.document = Some(document);
         self.settled = None;

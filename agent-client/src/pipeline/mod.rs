@@ -288,6 +288,7 @@ impl Pipeline {
         let done = idle && !self.unsaved && !self.is_held();
         if done && self.settled != Some(version) {
             self.settled = Some(version);
+            self.setup.hooks.settled();
             let failed = self.deployments().iter().any(|(_, state)| {
                 matches!(state, DeploymentState::Failed | DeploymentState::Interrupted)
             });

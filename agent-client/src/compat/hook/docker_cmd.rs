@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use ring::rand::{SecureRandom, SystemRandom};
 use serde_json::{Map, Value};
 
+use super::docker_cmd_cleanup::tidy_up;
 use super::entry::{Entry, bad, is_true};
 use super::tool::{Call, Tool, is_asked_to_end};
 use super::{Answer, answer, serve, silence};
@@ -15,6 +16,7 @@ use crate::compat::yaml_load;
 use crate::document::plain_text;
 use crate::hooks::NotRun;
 use crate::hooks::capture::{HEAD_BYTES_MAX, shorten};
+use crate::hooks::containers::TIDY_VARIABLE;
 
 /// Letters of which the end of a new name is made.
 const SUFFIX_LETTERS: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
@@ -30,6 +32,10 @@ pub fn main(_arguments: &[OsString]) -> ExitCode {
 }
 
 fn run(entry: &Entry, log: &mut Log) -> Result<Answer, NotRun> {
+    if super::variable(TIDY_VARIABLE).is_some() {
+        // What it could not do is in the log, and no reason to start nothing.
+        let _ = tidy_up(log);
+    }
     let inputs = entry.any_inputs()?;
     let input = |name: &str| inputs.iter().rfind(|i| i.name == name).map(|i| plain_text(&i.value));
     if input("deploy_action").as_deref() == Some("DELETE") {

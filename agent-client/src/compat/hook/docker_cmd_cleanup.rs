@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs;
+use std::fs::{self, File};
+use std::path::Path;
 use std::process::ExitCode;
 
 use serde_json::Value;
@@ -12,28 +13,40 @@ use super::tool::{Call, Tool};
 use super::{files, new_log};
 use crate::compat::pylog::Log;
 use crate::hooks::NotRun;
+use crate::hooks::containers::{LIST_VARIABLE, TIDY_VARIABLE};
 
 /// Where the list of deployments is.
-pub(super) const SHELL_CONFIG: (&str, &str) =
-    ("HEAT_SHELL_CONFIG", "/var/run/heat-config/heat-config");
+pub(super) const SHELL_CONFIG: (&str, &str) = (LIST_VARIABLE, "/var/run/heat-config/heat-config");
 const GROUP: &str = "docker-cmd";
 
 /// The program.
 pub fn main(_arguments: &[OsString]) -> ExitCode {
-    let mut log = new_log();
+    if tidy_up(&mut new_log()) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Brings the containers up to date with the list. Without a list nothing is done; `false` if it is there
+/// and no list of deployments.
+pub(super) fn tidy_up(log: &mut Log) -> bool {
     let path = files::place(SHELL_CONFIG.0, SHELL_CONFIG.1);
+    let _lock = match lock(&path) {
+        Ok(lock) => lock,
+        Err(not_run) => {
+            log.error(not_run.reason);
+            return false;
+        }
+    };
     let text = match fs::read(&path) {
         Ok(text) => text,
         Err(error) => {
             log.warning(format!("No config file {}: {error}", path.display()));
-            return ExitCode::SUCCESS;
+            return true;
         }
     };
     let deployments: Value = match serde_json::from_slice(&text) {
         Ok(deployments) => deployments,
         Err(error) => {
             log.warning(format!("{} is no JSON: {error}", path.display()));
-            return ExitCode::SUCCESS;
+            return true;
         }
     };
     let Some(wanted) = wanted(&deployments) else {
@@ -41,15 +54,20 @@ pub fn main(_arguments: &[OsString]) -> ExitCode {
             "{} must be a list of deployments, each with id and group; no container is touched",
             path.display()
         ));
-        return ExitCode::FAILURE;
+        return false;
     };
     let docker = Tool::new("HEAT_DOCKER_CMD", "docker");
-    for step in [remove_unwanted(&docker, &wanted, &mut log), rename(&docker, &mut log)] {
+    for step in [remove_unwanted(&docker, &wanted, log), rename(&docker, log)] {
         if let Err(not_run) = step {
             log.error(not_run.reason);
         }
     }
-    ExitCode::SUCCESS
+    true
+}
+
+/// Held while the containers are compared with a list of the agent's own.
+pub(super) fn lock(list: &Path) -> Result<Option<File>, NotRun> {
+    super::variable(TIDY_VARIABLE).map(|_| files::lock_beside(list)).transpose()
 }
 
 /// Ids of the deployments that may have containers; `None` if that cannot be told.

@@ -5,7 +5,9 @@ use std::process::ExitCode;
 
 use serde_json::{Map, Value};
 
-use super::docker_compose_projects::{FILE_MODE, PROJECT_FILE, WORKING, project_text};
+use super::docker_compose_projects::{
+    FILE_MODE, PROJECT_FILE, WORKING, bring_up_to_date, project_text,
+};
 use super::entry::{Entry, bad, is_true};
 use super::tool::{Call, Tool};
 use super::{Answer, answer, compose_env, files, log_end, serve, silence};
@@ -13,6 +15,7 @@ use crate::compat::pylog::Log;
 use crate::compat::yaml_load;
 use crate::document::plain_text;
 use crate::hooks::NotRun;
+use crate::hooks::containers::TIDY_VARIABLE;
 
 /// The program.
 pub fn main(_arguments: &[OsString]) -> ExitCode {
@@ -20,6 +23,11 @@ pub fn main(_arguments: &[OsString]) -> ExitCode {
 }
 
 fn run(entry: &Entry, log: &mut Log) -> Result<Answer, NotRun> {
+    if super::variable(TIDY_VARIABLE).is_some()
+        && let Err(not_run) = bring_up_to_date(log)
+    {
+        log.error(not_run.reason);
+    }
     let inputs = entry.inputs()?;
     let input = |name: &str| inputs.iter().rfind(|input| input.name == name).map(|i| &i.value);
     let name = files::name("its name", entry.text("name").unwrap_or_default())?;

@@ -8,8 +8,9 @@ use std::process::ExitCode;
 
 use serde_json::Value;
 
+use super::docker_cmd_cleanup::{SHELL_CONFIG, lock};
 use super::tool::{Call, Tool};
-use super::{docker_cmd_cleanup::SHELL_CONFIG, files, new_log};
+use super::{files, new_log};
 use crate::compat::pylog::Log;
 use crate::compat::yaml_dump;
 use crate::document::plain_text;
@@ -36,8 +37,10 @@ pub fn main(_arguments: &[OsString]) -> ExitCode {
     }
 }
 
-fn bring_up_to_date(log: &mut Log) -> Result<(), NotRun> {
+/// Does it.
+pub(super) fn bring_up_to_date(log: &mut Log) -> Result<(), NotRun> {
     let list = files::place(SHELL_CONFIG.0, SHELL_CONFIG.1);
+    let _lock = lock(&list)?;
     let working = files::place(WORKING.0, WORKING.1);
     files::make(&working)?;
     let text = fs::read(&list).map_err(|e| files::io_failed("read", &list, &e))?;

@@ -1,18 +1,20 @@
 //! Directories and files of hooks.
 
 use std::ffi::OsStr;
-use std::fs::DirBuilder;
+use std::fs::{DirBuilder, File};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 
 use certs::file::{ensure_private_directory, write_atomic};
+use rustix::fs::{FlockOperation, flock};
 
 use super::entry::bad;
 use crate::hooks::NotRun;
 
 /// Mode of directories that are made.
 const DIRECTORY_MODE: u32 = 0o700;
+const LOCK_MODE: u32 = 0o600;
 /// Longest name of a file that is made from a name in metadata, leaving room for what is added to it.
 const NAME_BYTES_MAX: usize = 200;
 
@@ -79,6 +81,20 @@ pub(super) fn parent(path: &Path) -> &Path {
 fn failed(error: &dyn std::error::Error) -> NotRun {
     let why = error.source().map(|source| format!(": {source}")).unwrap_or_default();
     NotRun::because(format!("{error}{why}"))
+}
+
+/// Waits until nobody else tidies up by this list: who read an older one must not remove what is started
+/// by a newer one. Let go when dropped.
+pub(super) fn lock_beside(list: &Path) -> Result<File, NotRun> {
+    let mut name = list.as_os_str().to_owned();
+    name.push(".lock");
+    let path = Path::new(&name);
+    let lock = File::options().create(true).append(true).mode(LOCK_MODE).open(path);
+    let locked = lock.and_then(|lock| {
+        flock(&lock, FlockOperation::LockExclusive)?;
+        Ok(lock)
+    });
+    locked.map_err(|e| io_failed("lock", path, &e))
 }
 
 /// What the system said about a path.
