@@ -8,6 +8,8 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use agent_client::control::Ask;
+use agent_client::control::message::{Answer, Question};
 use agent_client::document::ConfigId;
 use agent_client::hooks::{Hooks, script};
 use agent_client::journal::{Journal, Log, Record, State};
@@ -16,7 +18,7 @@ use agent_client::store::{DocumentStore, StoredDocument};
 use bytes::Bytes;
 use metadata_delivery::message::DeploymentResult;
 use serde_json::{Value, json};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -56,6 +58,15 @@ impl Machine {
     /// An agent's life: it gets these documents one after the other, each when the last has settled, and
     /// the server stores all results. Returns the results.
     fn live(&self, documents: &[(u64, Value)]) -> Vec<DeploymentResult> {
+        self.live_with_rerun(documents, None)
+    }
+
+    /// As [`live`](Self::live), and then an operator has this config run once more.
+    fn live_with_rerun(
+        &self,
+        documents: &[(u64, Value)],
+        rerun: Option<&str>,
+    ) -> Vec<DeploymentResult> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let (reports_in, mut reports) = mpsc::unbounded_channel();
         let (progress, _watched) = watch::channel(None);
@@ -86,6 +97,21 @@ impl Machine {
                         }
                     }
                 }
+            }
+            if let Some(name) = rerun {
+                let question = Question::Rerun { name: name.into() };
+                let (answer, answered) = oneshot::channel();
+                let asked_by = "an operator".into();
+                commands.send(Command::Ask(Ask { question, asked_by, answer })).unwrap();
+                let answer = answered.await.unwrap();
+                assert!(matches!(answer, Answer::Rerun(_)), "{answer:?}");
+                let result = loop {
+                    if let Report::Result(result) = reports.recv().await.unwrap() {
+                        break result;
+                    }
+                };
+                commands.send(stored(&result)).unwrap();
+                results.push(*result);
             }
             commands.send(Command::Stop).unwrap();
         };
@@ -133,6 +159,15 @@ fn started(records: &[Record]) -> Vec<String> {
     started.map(|record| record.id().to_string()).collect()
 }
 
+/// Where a journal may be cut by a crash: after each frame, and within each.
+fn cuts(journal: &[u8]) -> Vec<usize> {
+    let header = journal.iter().position(|&b| b == b'\n').unwrap() + 1;
+    let ends: Vec<usize> =
+        (header..=journal.len()).filter(|&end| journal[end - 1] == b'\n').collect();
+    let torn = ends.windows(2).map(|pair| (pair[0] + pair[1]) / 2);
+    ends.iter().copied().chain(torn).collect()
+}
+
 fn read_log(path: &Path) -> Vec<Record> {
     Log::open(path).unwrap().1
 }
@@ -159,14 +194,11 @@ fn crash_everywhere(lanes_max: usize) {
         assert_eq!(ran.iter().map(String::as_str).collect::<BTreeSet<_>>().len(), 4);
     }
     let journal = fs::read(undisturbed.dir.path().join("journal")).unwrap();
-    let header = journal.iter().position(|&b| b == b'\n').unwrap() + 1;
-    let ends: Vec<usize> =
-        (header..=journal.len()).filter(|&end| journal[end - 1] == b'\n').collect();
-    assert!(ends.len() > 10, "{} frames", ends.len() - 1);
-    let torn = ends.windows(2).map(|pair| (pair[0] + pair[1]) / 2);
+    let cuts = cuts(&journal);
+    assert!(cuts.len() > 20, "{} cuts", cuts.len());
 
     let mut interruptions = 0;
-    for cut in ends.iter().copied().chain(torn) {
+    for cut in cuts {
         for on_disk in [None, Some(0), Some(1)] {
             let case = format!("journal cut at {cut} of {}, document {on_disk:?}", journal.len());
             let machine = Machine::new(lanes_max);
@@ -219,4 +251,51 @@ fn crash_everywhere(lanes_max: usize) {
         }
     }
     assert!(interruptions >= 12, "the cuts have met {interruptions} running hooks");
+}
+
+#[test]
+fn whatever_the_crash_a_rerun_happens_once_if_it_was_promised_and_never_twice() {
+    let documents = [(1, json!({"deployments": [script("a"), script("b")]}))];
+    let undisturbed = Machine::new(1);
+    undisturbed.live(&documents);
+    let first = fs::read(undisturbed.dir.path().join("journal")).unwrap().len();
+    let results = undisturbed.live_with_rerun(&documents, Some("a"));
+    assert_eq!(undisturbed.ran(), ["a", "b", "a"]);
+    let runs: Vec<u64> = results.iter().map(DeploymentResult::run).collect();
+    assert_eq!(runs, [2]);
+    let journal = fs::read(undisturbed.dir.path().join("journal")).unwrap();
+
+    let (mut promised, mut interrupted) = (0, 0);
+    for cut in cuts(&journal).into_iter().filter(|cut| *cut >= first) {
+        let case = format!("journal cut at {cut} of {}", journal.len());
+        let machine = Machine::new(1);
+        let path = machine.dir.path().join("journal");
+        fs::write(&path, &journal[..cut]).unwrap();
+        let (version, document) = &documents[0];
+        machine.store(*version, document);
+        let before = read_log(&path);
+        let has = |what: fn(&Record) -> bool| before.iter().filter(|r| what(r)).count();
+        let asked = has(|r| matches!(r, Record::Rerun(_)));
+        let of_a = |ids: Vec<String>| ids.iter().filter(|id| *id == "a").count();
+
+        let results = machine.live(&documents);
+
+        let runs = of_a(started(&before)) + of_a(machine.ran());
+        assert_eq!(runs, 1 + asked, "{case}");
+        let ended = has(|r| matches!(r, Record::Finished { id, .. } if id.as_str() == "a"));
+        let signalled = has(|r| matches!(r, Record::Signalled { id, .. } if id.as_str() == "a"));
+        let sent: Vec<&DeploymentResult> = results.iter().filter(|r| r.config_id == "a").collect();
+        assert_eq!(sent.len(), 1 + asked - signalled, "{case}: {sent:?}");
+        for result in &sent {
+            assert_eq!(result.run(), 1 + asked as u64, "{case}");
+            let reason = result.reason.as_deref().unwrap_or_default();
+            let was_running = of_a(started(&before)) > ended;
+            assert_eq!(reason.starts_with("interrupted"), was_running, "{case}: {result:?}");
+            interrupted += usize::from(was_running);
+        }
+        promised += asked;
+        assert!(machine.live(&documents).is_empty(), "{case}: results sent again");
+        assert_eq!(of_a(started(&before)) + of_a(machine.ran()), 1 + asked, "{case}: run again");
+    }
+    assert!(promised >= 6 && interrupted >= 2, "{promised} promised, {interrupted} interrupted");
 }
