@@ -16,7 +16,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::bootstrap;
 use crate::compat;
-use crate::config::{LogFormat, Settings, parse_duration};
+use crate::config::{LogFormat, Origin, Settings, parse_duration};
 use crate::daemon::{self, Home, Mode, abort_of_enrolment, files};
 use crate::enrolment::{Enrolment, EnrolmentError, Taken};
 use crate::exit::{Abort, Exit};
@@ -82,6 +82,17 @@ enum Command {
     },
     #[command(flatten)]
     Operator(operator::cli::Command),
+    /// Look into the configuration
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+    /// Look for what keeps the agent from working: directories, key, enrolment, server, hooks, tools, disk, clock
+    Doctor {
+        /// As JSON, in a stable form ("schema": 1)
+        #[arg(long)]
+        json: bool,
+    },
     /// Run in the foreground until told to stop
     Run {
         #[command(flatten)]
@@ -122,6 +133,16 @@ enum Command {
     /// Show the version
     Version {
         /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Show each setting, its value and where that comes from; flags of a running agent are not known here
+    Show {
+        /// As JSON, in a stable form ("schema": 1)
         #[arg(long)]
         json: bool,
     },
@@ -199,6 +220,10 @@ fn execute(cli: Cli) -> Result<Exit, Abort> {
     let Cli { place, command } = cli;
     match command.unwrap_or(Command::Status { wait: None, json: false }) {
         Command::Version { json } => show_version(json),
+        Command::Config { command: ConfigCommand::Show { json } } => {
+            operator::config_show::show(&settings_and_origins(&place, None)?.1, json)
+        }
+        Command::Doctor { json } => operator::doctor::doctor(&settings(&place, None)?, json),
         Command::Operator(command) => operator::cli::execute(&settings(&place, None)?, command),
         Command::InstallLinks { directory, force } => install_links(&directory, force),
         Command::Status { wait, json } => show_status(&settings(&place, None)?, wait, json),
@@ -227,6 +252,13 @@ fn execute(cli: Cli) -> Result<Exit, Abort> {
 }
 
 fn settings(place: &PlaceArgs, link: Option<&LinkArgs>) -> Result<Settings, Abort> {
+    settings_and_origins(place, link).map(|(settings, _)| settings)
+}
+
+fn settings_and_origins(
+    place: &PlaceArgs,
+    link: Option<&LinkArgs>,
+) -> Result<(Settings, Vec<Origin>), Abort> {
     let mut flags = Vec::new();
     let mut add = |name: &'static str, value: &Option<String>| {
         flags.extend(value.clone().map(|value| (name, value)));
@@ -248,7 +280,7 @@ fn settings(place: &PlaceArgs, link: Option<&LinkArgs>) -> Result<Settings, Abor
         add("collect_config", &link.collect_config);
     }
     let environment = |name: &str| std::env::var(name).ok();
-    Settings::load(place.config.as_deref(), environment, &flags)
+    Settings::load_with_origins(place.config.as_deref(), environment, &flags)
         .map_err(|errors| Abort::new(Exit::Config, errors))
 }
 
@@ -450,7 +482,7 @@ mod tests {
     #[test]
     fn help_is_as_reviewed() {
         let mut text = Cli::command().term_width(100).render_long_help().to_string();
-        let operators = ["why", "logs", "rerun", "diff", "rollback"];
+        let operators = ["why", "logs", "rerun", "diff", "rollback", "config", "doctor"];
         for command in ["run", "once", "status", "enroll"].into_iter().chain(operators) {
             let mut cli = Cli::command().term_width(100);
             let command = cli.find_subcommand_mut(command).unwrap();

@@ -4,6 +4,7 @@
 //! `conf.d/*.toml` beside the file (sorted, later wins), the file, the default. All errors are found
 //! before any is reported.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -76,6 +77,15 @@ pub enum LogFormat {
     Json,
 }
 
+impl fmt::Display for LogFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        })
+    }
+}
+
 impl Default for Settings {
     fn default() -> Self {
         let limits = RunLimits::default();
@@ -107,30 +117,93 @@ pub struct Key {
     /// In the file; the flag has dashes, the variable capitals.
     pub name: &'static str,
     set: fn(&mut Settings, &str) -> Result<(), String>,
+    /// The value as it would be set.
+    get: fn(&Settings) -> String,
+}
+
+/// A setting's value in force, and where it comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// The key.
+    pub name: &'static str,
+    /// The value as text; empty: none.
+    pub value: String,
+    /// `default`, a file with its line, an environment variable or a flag.
+    pub from: String,
 }
 
 /// All settings.
 pub const KEYS: [Key; 14] = [
-    Key { name: "state_dir", set: |s, v| path(v).map(|v| s.state_dir = v) },
-    Key { name: "servers", set: |s, v| servers(v).map(|v| s.servers = v) },
-    Key { name: "token_file", set: |s, v| path(v).map(|v| s.token_file = Some(v)) },
-    Key { name: "keep_alive", set: |s, v| duration(v, "100ms", "1h").map(|v| s.keep_alive = v) },
+    Key {
+        name: "state_dir",
+        set: |s, v| path(v).map(|v| s.state_dir = v),
+        get: |s| s.state_dir.display().to_string(),
+    },
+    Key {
+        name: "servers",
+        set: |s, v| servers(v).map(|v| s.servers = v),
+        get: |s| s.servers.join(","),
+    },
+    Key {
+        name: "token_file",
+        set: |s, v| path(v).map(|v| s.token_file = Some(v)),
+        get: |s| shown(s.token_file.as_deref()),
+    },
+    Key {
+        name: "keep_alive",
+        set: |s, v| duration(v, "100ms", "1h").map(|v| s.keep_alive = v),
+        get: |s| time(s.keep_alive),
+    },
     Key {
         name: "peer_timeout",
         set: |s, v| duration(v, "300ms", "1d").map(|v| s.peer_timeout = v),
+        get: |s| time(s.peer_timeout),
     },
     Key {
         name: "reconnect_max",
         set: |s, v| duration(v, "100ms", "1h").map(|v| s.reconnect_max = v),
+        get: |s| time(s.reconnect_max),
     },
-    Key { name: "stop_wait", set: |s, v| duration(v, "0s", "1h").map(|v| s.stop_wait = v) },
-    Key { name: "hook_timeout", set: |s, v| time_or_never(v).map(|v| s.hook_timeout = v) },
-    Key { name: "kill_grace", set: |s, v| duration(v, "0s", "1h").map(|v| s.kill_grace = v) },
-    Key { name: "lanes_max", set: |s, v| number(v, 1, LANES_MAX).map(|v| s.lanes_max = v) },
-    Key { name: "cgroup", set: |s, v| v.parse().map(|v| s.cgroup = v) },
-    Key { name: "collect_config", set: |s, v| path(v).map(|v| s.collect_config = Some(v)) },
-    Key { name: "log_filter", set: |s, v| filter(v).map(|v| s.log_filter = v) },
-    Key { name: "log_format", set: |s, v| log_format(v).map(|v| s.log_format = v) },
+    Key {
+        name: "stop_wait",
+        set: |s, v| duration(v, "0s", "1h").map(|v| s.stop_wait = v),
+        get: |s| time(s.stop_wait),
+    },
+    Key {
+        name: "hook_timeout",
+        set: |s, v| time_or_never(v).map(|v| s.hook_timeout = v),
+        get: |s| time(s.hook_timeout),
+    },
+    Key {
+        name: "kill_grace",
+        set: |s, v| duration(v, "0s", "1h").map(|v| s.kill_grace = v),
+        get: |s| time(s.kill_grace),
+    },
+    Key {
+        name: "lanes_max",
+        set: |s, v| number(v, 1, LANES_MAX).map(|v| s.lanes_max = v),
+        get: |s| s.lanes_max.to_string(),
+    },
+    Key {
+        name: "cgroup",
+        set: |s, v| v.parse().map(|v| s.cgroup = v),
+        get: |s| s.cgroup.to_string(),
+    },
+    Key {
+        name: "collect_config",
+        set: |s, v| path(v).map(|v| s.collect_config = Some(v)),
+        get: |s| shown(s.collect_config.as_deref()),
+    },
+    Key {
+        name: "log_filter",
+        set: |s, v| filter(v).map(|v| s.log_filter = v),
+        get: |s| s.log_filter.clone(),
+    },
+    Key {
+        name: "log_format",
+        set: |s, v| log_format(v).map(|v| s.log_format = v),
+        get: |s| s.log_format.to_string(),
+    },
 ];
 
 /// Everything that is wrong, each with its place.
@@ -157,6 +230,18 @@ impl Settings {
         environment: impl Fn(&str) -> Option<String>,
         flags: &[(&'static str, String)],
     ) -> Result<Self, ConfigErrors> {
+        Self::load_with_origins(file, environment, flags).map(|(settings, _)| settings)
+    }
+
+    /// As [`load`](Self::load), and where each value comes from, in the order of [`KEYS`].
+    ///
+    /// # Errors
+    /// All that is wrong.
+    pub fn load_with_origins(
+        file: Option<&Path>,
+        environment: impl Fn(&str) -> Option<String>,
+        flags: &[(&'static str, String)],
+    ) -> Result<(Self, Vec<Origin>), ConfigErrors> {
         let mut errors = Vec::new();
         let mut given = read_files(file, &mut errors);
         for key in &KEYS {
@@ -174,6 +259,7 @@ impl Settings {
             given.push(((*name).into(), Some(value.clone()), origin));
         }
         let mut settings = Self::default();
+        let mut froms = BTreeMap::new();
         for (name, value, origin) in given {
             let set = match (KEYS.iter().find(|key| key.name == name), value) {
                 (Some(key), Some(value)) => {
@@ -183,8 +269,15 @@ impl Settings {
                 (None, _) => Err(unknown(&name)),
             };
             errors.extend(set.err().map(|problem| format!("{origin}: {problem}")));
+            froms.insert(name, origin);
         }
-        if errors.is_empty() { Ok(settings) } else { Err(ConfigErrors(errors)) }
+        let origins = KEYS.iter().map(|key| Origin {
+            name: key.name,
+            value: (key.get)(&settings),
+            from: froms.remove(key.name).unwrap_or_else(|| "default".into()),
+        });
+        let origins = origins.collect();
+        if errors.is_empty() { Ok((settings, origins)) } else { Err(ConfigErrors(errors)) }
     }
 
     /// A path in the state directory.
@@ -376,6 +469,21 @@ fn number(text: &str, min: usize, max: usize) -> Result<usize, String> {
     number.ok_or_else(|| format!("is {text:?}, must be a number from {min} to {max}"))
 }
 
+fn shown(path: Option<&Path>) -> String {
+    path.map(|path| path.display().to_string()).unwrap_or_default()
+}
+
+/// A time as [`parse_duration`] reads it, in the largest unit that says it exactly.
+fn time(time: Duration) -> String {
+    let ms = time.as_millis();
+    let units = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000)];
+    match units.into_iter().find(|(_, unit)| ms > 0 && ms.is_multiple_of(*unit)) {
+        Some((name, unit)) => format!("{}{name}", ms / unit),
+        None if ms == 0 => "0s".into(),
+        None => format!("{ms}ms"),
+    }
+}
+
 /// Reads `500ms`, `30s`, `5m`, `1h`, `1d`.
 pub fn parse_duration(text: &str) -> Option<Duration> {
     let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
@@ -429,6 +537,28 @@ mod tests {
         assert_eq!(settings.reconnect_max, Duration::from_secs(2));
         assert_eq!(settings.peer_timeout, Duration::from_secs(11));
         assert_eq!(settings.log_format, LogFormat::Text);
+    }
+
+    #[test]
+    fn each_value_in_force_is_shown_with_its_origin_and_can_be_set_again() {
+        let (_dir, path) = file("keep_alive = \"90s\"\nservers = [\"a:1\", \"b:2\"]\n");
+        let environment = |name: &str| (name == "AGENT_CLIENT_LOG_FORMAT").then(|| "json".into());
+        let flags = [("stop_wait", "1500ms".to_owned())];
+        let (settings, origins) =
+            Settings::load_with_origins(Some(&path), environment, &flags).unwrap();
+        let shown: Vec<String> = origins
+            .iter()
+            .map(|o| {
+                format!("{}={} {}", o.name, o.value, o.from.replace(path.to_str().unwrap(), "FILE"))
+            })
+            .collect();
+        insta::assert_snapshot!(shown.join("\n"));
+        let again: Vec<(&str, String)> = origins
+            .into_iter()
+            .filter(|origin| !origin.value.is_empty())
+            .map(|origin| (origin.name, origin.value))
+            .collect();
+        assert_eq!(Settings::load(None, none, &again).unwrap(), settings);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::os::unix::fs::PermissionsExt;
 use std::process::Output;
 
 use metadata_delivery::message::{DeploymentResult, ResultStatus};
@@ -388,4 +389,62 @@ fn an_agent_that_has_nothing_yet_says_so_with_what_to_try() {
         assert!([Some(1), Some(64)].contains(&output.status.code()), "{args:?}: {output:?}");
         assert!(stderr(&output).contains("  try: "), "{args:?}: {}", stderr(&output));
     }
+}
+
+#[test]
+fn a_doctor_finds_nothing_with_a_healthy_agent_and_names_what_ails_another() {
+    let (server, home) = (MiniServer::start(), Home::new());
+    let fresh = home.output(&["doctor"]);
+    assert_eq!(fresh.status.code(), Some(1));
+    assert!(stdout(&fresh).contains("was never enrolled here"), "{}", stdout(&fresh));
+    assert!(stdout(&fresh).contains("  try: agent-client enroll --token-file FILE"));
+
+    home.enroll(&server);
+    let agent = home.run(&[]);
+    server.push(1, &document(&[script("a", "true")]));
+    wait_until_stored(&home, "a");
+    let verdict = |report: &Value, name: &str| {
+        let checks = report["checks"].as_array().unwrap();
+        checks.iter().find(|check| check["name"] == name).map(|check| check["verdict"].clone())
+    };
+    let report = wait_until("a connection in the status", || {
+        let report = json_of(&home, &["doctor"]);
+        (verdict(&report, "connection") == Some(json!("ok"))).then_some(report)
+    });
+    for check in report["checks"].as_array().unwrap() {
+        // How full this machine's disk is, is not ours to say.
+        assert!(check["verdict"] == "ok" || check["name"] == "disk", "{check}");
+    }
+    assert_eq!(report["schema"], 1);
+
+    server.push(2, &document(&[json!({"id": "b", "name": "cook", "group": "chef", "inputs": []})]));
+    wait_until_stored(&home, "b");
+    agent.kill_9();
+    let key = home.path("state/identity/identity.pem");
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o640)).unwrap();
+    server.kill();
+    let sick = home.output(&["doctor"]);
+    assert_eq!(sick.status.code(), Some(1));
+    let text = stdout(&sick);
+    for words in [
+        &format!("  try: chmod 600 {}", key.display()),
+        "warning  agent            does not run",
+        "cook (b): no such hook: \"chef\"",
+        "  try: is metadata-server running there",
+    ] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+}
+
+#[test]
+fn the_settings_in_force_are_shown_with_their_origins() {
+    let home = Home::new();
+    let shown = json_of(&home, &["config", "show"]);
+    let of = |name: &str| (&shown["settings"][name]["value"], &shown["settings"][name]["from"]);
+    assert_eq!(of("keep_alive"), (&json!("8s"), &json!("default")));
+    let variable = json!("environment variable AGENT_CLIENT_RECONNECT_MAX");
+    assert_eq!(of("reconnect_max"), (&json!("200ms"), &variable));
+    assert_eq!(of("state_dir").1, "--state-dir");
+    let text = stdout(&home.output(&["config", "show"]));
+    assert!(text.lines().any(|line| line.starts_with("keep_alive") && line.ends_with("default")));
 }

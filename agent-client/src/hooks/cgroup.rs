@@ -7,6 +7,7 @@
 //! Whose group may be divided: systemd marks what it delegated (`Delegate=yes`) by an extended attribute.
 //! No controllers are enabled, so it does not matter that the agent's own process is in the same group.
 
+use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -27,6 +28,16 @@ pub enum Choice {
     Never,
     /// This one, a directory of a cgroup v2 file system.
     At(PathBuf),
+}
+
+impl fmt::Display for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Never => f.write_str("none"),
+            Self::At(path) => path.display().fmt(f),
+        }
+    }
 }
 
 impl FromStr for Choice {

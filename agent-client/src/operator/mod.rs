@@ -4,7 +4,9 @@
 //! (through [`crate::control`]), the commands call them with what is on disk when no agent runs.
 
 pub mod cli;
+pub mod config_show;
 pub mod diff;
+pub mod doctor;
 mod logs;
 mod offline;
 pub mod rerun;
