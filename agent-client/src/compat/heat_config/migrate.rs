@@ -15,6 +15,14 @@ pub(super) fn make_ready(directory: &Path, old: &Path, log: &mut Log) -> Result<
     if directory.is_dir() {
         return Ok(());
     }
+    match make(directory, old, log) {
+        // Another process was first.
+        Err(_) if directory.is_dir() => Ok(()),
+        made => made,
+    }
+}
+
+fn make(directory: &Path, old: &Path, log: &mut Log) -> Result<()> {
     let parent = directory.parent().unwrap_or(directory);
     fs::create_dir_all(parent).with_context(|| format!("could not make {}", parent.display()))?;
     if directory != old && old.is_dir() {
@@ -101,6 +109,26 @@ mod tests {
         fs::write(old.join("b.json"), "{}").unwrap();
         make_ready(&new, &old, &mut log).unwrap();
         assert!(old.join("b.json").exists() && !new.join("b.json").exists());
+    }
+
+    #[test]
+    fn a_directory_that_another_process_makes_meanwhile_is_fine() {
+        let place = tempfile::tempdir().unwrap();
+        let (old, new) = (place.path().join("old"), place.path().join("new"));
+        let racers: Vec<_> = (0..8)
+            .map(|_| {
+                let (old, new) = (old.clone(), new.clone());
+                std::thread::spawn(move || {
+                    let mut log = Log::new(Style::Named("test"), Level::Critical);
+                    make_ready(&new, &old, &mut log).unwrap();
+                })
+            })
+            .collect();
+        for racer in racers {
+            racer.join().unwrap();
+        }
+        let mut log = Log::new(Style::Named("test"), Level::Critical);
+        assert!(make(&new, &old, &mut log).is_err(), "what the slower ones met");
     }
 
     #[test]

@@ -100,11 +100,15 @@ async fn run_all(
         }
     }
     for pending in unsent {
-        if let Some(signal) = runner.send_again(pending, stop).await? {
-            return Ok(exit_of_signal(signal));
+        match runner.send_again(pending, stop).await {
+            Ok(Some(signal)) => return Ok(exit_of_signal(signal)),
+            Ok(None) => {}
+            Err(error) => runner.log().error(format!("{error:#}")),
         }
     }
-    runner.forget_all_but(&listed)?;
+    if let Err(error) = runner.forget_all_but(&listed) {
+        runner.log().error(format!("{error:#}"));
+    }
     Ok(ExitCode::SUCCESS)
 }
 
