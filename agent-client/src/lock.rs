@@ -4,9 +4,16 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 use thiserror::Error;
+
+use crate::hooks::proc::{is_zombie, start_ticks};
+
+/// How long a lock is waited for whose holder has ended.
+const GONE_MS_MAX: u64 = 5_000;
+const GONE_POLL_MS: u64 = 10;
 
 /// Why the state directory is not ours.
 #[derive(Debug, Error)]
@@ -36,7 +43,10 @@ pub struct Lock {
 }
 
 impl Lock {
-    /// Takes it, or fails at once.
+    /// Takes it, or fails at once if a live agent has it.
+    ///
+    /// The lock of an agent that was killed lives on for a moment in a child that it had begun to start, and
+    /// `status` takes it for an instant to look: neither is an agent, so that is waited for.
     ///
     /// # Errors
     /// Held by another process, or I/O.
@@ -51,16 +61,23 @@ impl Lock {
             .mode(0o600)
             .open(&path)
             .map_err(io)?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                let holder = match read_pid(&mut file) {
-                    Some(pid) => format!("(pid {pid})"),
-                    None => "(another process)".into(),
-                };
-                return Err(LockError::Held { holder, directory: directory.to_owned() });
+        let until = Instant::now() + Duration::from_millis(GONE_MS_MAX);
+        loop {
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => break,
+                Err(rustix::io::Errno::WOULDBLOCK) => {
+                    let holder = file.rewind().ok().and_then(|()| read_pid(&mut file));
+                    if holder.is_some_and(is_alive) || Instant::now() >= until {
+                        let holder = holder.map_or_else(
+                            || "(another process)".into(),
+                            |pid| format!("(pid {pid})"),
+                        );
+                        return Err(LockError::Held { holder, directory: directory.to_owned() });
+                    }
+                    std::thread::sleep(Duration::from_millis(GONE_POLL_MS));
+                }
+                Err(error) => return Err(io(error.into())),
             }
-            Err(error) => return Err(io(error.into())),
         }
         file.set_len(0).and_then(|()| file.rewind()).map_err(io)?;
         writeln!(file, "{}", std::process::id()).map_err(io)?;
@@ -78,6 +95,10 @@ pub fn holder(directory: &Path) -> Option<u32> {
     }
 }
 
+fn is_alive(pid: u32) -> bool {
+    start_ticks(pid).is_some() && !is_zombie(pid)
+}
+
 fn path(directory: &Path) -> PathBuf {
     directory.join("lock")
 }
@@ -91,6 +112,20 @@ fn read_pid(file: &mut File) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_lock_of_a_killed_agent_that_a_child_of_it_still_holds_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut gone = std::process::Command::new("/bin/true").spawn().unwrap();
+        gone.wait().unwrap();
+        std::fs::write(path(dir.path()), format!("{}\n", gone.id())).unwrap();
+        let held = File::open(path(dir.path())).unwrap();
+        flock(&held, FlockOperation::LockExclusive).unwrap();
+        let mut heir =
+            std::process::Command::new("/bin/sleep").arg("0.2").stdin(held).spawn().unwrap();
+        Lock::take(dir.path()).unwrap();
+        heir.wait().unwrap();
+    }
 
     #[test]
     fn a_second_copy_is_refused_and_told_who_has_it() {
