@@ -281,6 +281,28 @@ fn stopped_while_several_run_the_agent_ends_them_all() {
 }
 
 #[test]
+fn the_end_of_a_rerun_leaves_alone_what_an_earlier_run_has_left_running() {
+    let (server, home) = (MiniServer::start(), Home::new());
+    home.enroll(&server);
+    let _agent = home.run(&[]);
+    let at = |name: &str| home.path(name).display().to_string();
+    let text = format!(
+        "[ -e {pid} ] && sleep 600; setsid sleep 600 >/dev/null 2>&1 & echo $! > {pid}",
+        pid = at("pid")
+    );
+    server.push(1, &document(&[with_options(script("a", &text), json!({"timeout": 1}))]));
+    assert_eq!(server.wait_for_result("a").status, ResultStatus::Complete);
+    let service = pid_in(&home.read("pid"));
+    let asked = home.output(&["rerun", "a"]);
+    assert!(asked.status.success(), "{}", String::from_utf8_lossy(&asked.stderr));
+    let seen = server.wait("the rerun's result", |seen| seen.results.len() == 2);
+    assert!(seen.results[1].reason.as_ref().unwrap().starts_with("timed out after 1 s"));
+    assert!(is_alive(service), "it means to go on");
+    let service = rustix::process::Pid::from_raw(service.cast_signed()).unwrap();
+    rustix::process::kill_process(service, Signal::KILL).unwrap();
+}
+
+#[test]
 fn delete_suspend_and_resume_are_ordinary_runs() {
     let (server, home) = (MiniServer::start(), Home::new());
     home.enroll(&server);

@@ -229,22 +229,29 @@ impl Hooks {
         ))
     }
 
-    /// The value of [`proc::RUN_VARIABLE`] for a config.
-    pub fn run_name(&self, id: &ConfigId) -> String {
-        hex(&sha256(format!("{}\n{id}", self.instance).as_bytes())[..16])
+    /// The value of [`proc::RUN_VARIABLE`] for a run of a config, counted from 1. What one run leaves behind
+    /// on purpose is none of the next one's.
+    pub fn run_name(&self, id: &ConfigId, run: u64) -> String {
+        hex(&sha256(format!("{}\n{id}\n{run}", self.instance).as_bytes())[..16])
     }
 
-    /// Starts a hook.
+    /// Starts a hook, for this run of the config.
     ///
     /// # Errors
     /// It cannot be started.
-    pub async fn start(&self, hook: &Hook, id: &ConfigId, config: &Config) -> Result<Run, NotRun> {
+    pub async fn start(
+        &self,
+        hook: &Hook,
+        id: &ConfigId,
+        run: u64,
+        config: &Config,
+    ) -> Result<Run, NotRun> {
         let mut launch = match hook {
             Hook::Script => script::prepare(&self.script, id, config.into())?,
             Hook::BuiltIn(name) => built_in::prepare(name, &self.environment, config),
             Hook::External(program) => external::prepare(program, config),
         };
-        let name = self.run_name(id);
+        let name = self.run_name(id, run);
         if let Hook::BuiltIn(name) = hook {
             let of_group = self.containers.iter().filter(|containers| containers.group() == *name);
             launch.environment.extend(of_group.flat_map(Containers::environment));
@@ -298,8 +305,8 @@ impl Hooks {
     /// Kills what an earlier life of the agent has left of a run. Returns whether there was anything.
     ///
     /// Only call it during the boot in which the run was started.
-    pub fn kill_leftover(&self, id: &ConfigId, process: Option<ProcessMark>) -> bool {
-        let name = self.run_name(id);
+    pub fn kill_leftover(&self, id: &ConfigId, run: u64, process: Option<ProcessMark>) -> bool {
+        let name = self.run_name(id, run);
         let grouped = self.cgroups.as_ref().is_some_and(|parent| parent.group(&name).kill());
         let leftover = proc::kill_leftover(process, &name);
         let named = proc::kill_named(&name);
@@ -333,7 +340,7 @@ impl Hooks {
     /// Starts a hook and waits for its response.
     #[cfg(test)]
     pub async fn run(&self, hook: &Hook, id: &ConfigId, config: &Config) -> Response {
-        let mut run = match self.start(hook, id, config).await {
+        let mut run = match self.start(hook, id, 1, config).await {
             Ok(run) => run,
             Err(not_run) => return not_run.into(),
         };

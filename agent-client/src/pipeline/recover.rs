@@ -19,7 +19,7 @@ pub(super) fn recover(
     });
     for (id, config, started_unix_ms, started_in, process) in started.collect::<Vec<_>>() {
         let same_boot = started_in == boot_id;
-        let killed = same_boot && hooks.kill_leftover(&id, process);
+        let killed = same_boot && hooks.kill_leftover(&id, config.run(), process);
         let why = match (same_boot, killed) {
             (false, _) => "the machine was restarted while the hook ran",
             (true, true) => {

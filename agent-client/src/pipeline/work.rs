@@ -117,9 +117,10 @@ impl Pipeline {
     ) -> Result<(), PipelineError> {
         let entry = &document.entries[index];
         let Work::Run(config) = &entry.work else { return Ok(()) };
+        let run = self.journal.states().get(&entry.id).map_or(1, State::run);
         let started = match self.cancelled_meanwhile(entry) {
             Some(cancelled) => Err(cancelled),
-            None => self.setup.hooks.start(&hook, &entry.id, config).await,
+            None => self.setup.hooks.start(&hook, &entry.id, run, config).await,
         };
         match started {
             Ok(run) => {
