@@ -213,7 +213,8 @@ fn abort(refusal: &Refusal) -> Abort {
         RefusalCode::NotAllowed => Exit::Refused,
         _ => Exit::Failed,
     };
-    let mut text = refusal.text.clone();
+    // Names of deployments in it are text of others.
+    let mut text = line(&refusal.text);
     for candidate in &refusal.candidates {
         let in_force = if candidate.in_force { "" } else { ", no longer asked for" };
         text += &format!("\n  {} ({}{in_force})", line(&candidate.id), line(&candidate.name));
@@ -492,6 +493,8 @@ mod tests {
         assert_eq!(exit(RefusalCode::Ambiguous), Exit::Usage);
         assert_eq!(exit(RefusalCode::NotAllowed), Exit::Refused);
         assert_eq!(exit(RefusalCode::NotNow), Exit::Failed);
+        let evil = abort(&Refusal::new(RefusalCode::NotNow, "web\u{1b}[2J runs", "h"));
+        assert_eq!(evil.error.to_string(), "web\\u{1b}[2J runs");
         let refusal = Refusal {
             candidates: vec![super::super::resolve::Candidate {
                 id: "a1".into(),

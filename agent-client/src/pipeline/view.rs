@@ -113,9 +113,9 @@ impl Pipeline {
     }
 
     fn status(&self) -> Status {
-        let waited_for = self.waited_for();
-        let facts = self.facts();
-        let running = facts.live.map(|live| live.running).unwrap_or_default();
+        let live = self.facts().live;
+        let (running, waited_for) =
+            live.map(|live| (live.running, live.waits_for)).unwrap_or_default();
         let deployment = |entry: &Entry| {
             let running = running.get(&entry.id);
             let (state, since_unix_ms) = self.shown(entry);
