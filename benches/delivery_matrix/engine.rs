@@ -8,6 +8,7 @@ use metadata_delivery::testing::{body, start};
 
 use crate::ours::Ours;
 use crate::quinn_peer::{self, Controller};
+use crate::sctp_peer;
 use crate::world::{AGENT, SERVER, World};
 
 /// A measurement that is not over by then counts as longer.
@@ -23,6 +24,7 @@ const EARLIER_SPACING: Duration = Duration::from_secs(1);
 pub(crate) enum Engine {
     Ours,
     Quinn(Controller),
+    Sctp,
 }
 
 impl Engine {
@@ -31,6 +33,7 @@ impl Engine {
             Self::Ours => "metadata-delivery",
             Self::Quinn(Controller::Cubic) => "quinn, Cubic",
             Self::Quinn(Controller::Bbr) => "quinn, BBR",
+            Self::Sctp => "sctp-proto over DTLS",
         }
     }
 
@@ -43,6 +46,10 @@ impl Engine {
             }
             Self::Quinn(controller) => {
                 let [server, agent] = quinn_peer::pair(world.now, controller, seed).map(Box::new);
+                world.add(server, agent);
+            }
+            Self::Sctp => {
+                let [server, agent] = sctp_peer::pair().map(Box::new);
                 world.add(server, agent);
             }
         }

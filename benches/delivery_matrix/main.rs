@@ -1,5 +1,5 @@
 //! How long documents take on links that lose datagrams: ours beside quinn with its two congestion
-//! controllers, on the same simulated links and a virtual clock; and what flows that share a
+//! controllers and sctp-proto, on the same simulated links and a virtual clock; and what flows that share a
 //! bottleneck leave to each other. Prints tables in Markdown, progress on standard error.
 //!
 //! ```text
@@ -19,6 +19,7 @@
 mod engine;
 mod ours;
 mod quinn_peer;
+mod sctp_peer;
 mod share;
 mod table;
 mod world;
@@ -41,8 +42,8 @@ const LOSSES_PERCENT: [u32; 4] = [0, 10, 20, 30];
 const BURST: f64 = 4.0;
 const SMALL: [(&str, usize); 2] = [("4 KiB", 4 << 10), ("64 KiB", 64 << 10)];
 const LARGE: usize = 16 << 20;
-const ENGINES: [Engine; 3] =
-    [Engine::Ours, Engine::Quinn(Controller::Cubic), Engine::Quinn(Controller::Bbr)];
+const ENGINES: [Engine; 4] =
+    [Engine::Ours, Engine::Quinn(Controller::Cubic), Engine::Quinn(Controller::Bbr), Engine::Sctp];
 
 struct Options {
     runs: u64,

@@ -9,7 +9,7 @@ use crate::world::Peer;
 
 /// What DTLS puts around a packet: record header, explicit nonce, tag. The first eight bytes of it
 /// are used for the packet number.
-const RECORD_BYTES: usize = 13 + 8 + 16;
+pub(crate) const RECORD_BYTES: usize = 13 + 8 + 16;
 /// Largest UDP payload on a path of 1,500 bytes, and what handshakes get through at first.
 const DATAGRAM_BYTES_MAX: usize = 1_472;
 const DATAGRAM_BYTES: usize = 1_200;
