@@ -72,11 +72,12 @@ fn install_hook(agent: &Agent, group: &str) {
 fn a_group_without_a_hook_fails_with_the_places_that_were_searched() {
     let server = Server::start();
     let agent = Agent::start(&server, AGENT);
-    let result = push(&server, &heat("metadata.structured.json"));
+    let structured = String::from_utf8(heat("metadata.structured.json")).unwrap();
+    let result = push(&server, structured.replace("json-file", "no-such-hook").as_bytes());
     assert_eq!(result["status"], "FAILED");
     let reason = result["reason"].as_str().unwrap();
     let hooks = agent.state_dir().join("hooks");
-    for part in ["json-file", hooks.to_str().unwrap(), "/usr/libexec/heat-config/hooks"] {
+    for part in ["no-such-hook", hooks.to_str().unwrap(), "/usr/libexec/heat-config/hooks"] {
         assert!(reason.contains(part), "{reason}");
     }
 }
