@@ -40,7 +40,7 @@ const SETTINGS_HELP: &str = "\
 Settings, strongest first: flag; environment variable (AGENT_CLIENT_ and the key in
 capitals, such as AGENT_CLIENT_KEEP_ALIVE); conf.d/*.toml beside the file; the file; default.
 Keys: state_dir, servers, token_file, keep_alive, peer_timeout, reconnect_max, stop_wait,
-hook_timeout, kill_grace, lanes_max, cgroup, collect_config, log_filter, log_format.
+hook_timeout, kill_grace, lanes_max, cgroup, collect_config, poll_after, log_filter, log_format.
 HEAT_CONFIG_HOOKS, HEAT_SCRIPT_WORKING and HEAT_SCRIPT_OUTPUTS name directories of hooks.";
 
 /// The agent in the instance: takes documents from a metadata-server, runs their hooks, sends results back.
@@ -183,6 +183,9 @@ struct LinkArgs {
     /// Do as this configuration of os-collect-config says with each document, before its deployments
     #[arg(long, value_name = "FILE")]
     collect_config: Option<String>,
+    /// How long no server may be reached until the collectors there are asked; 0: never [default: 10m]
+    #[arg(long, value_name = "TIME")]
+    poll_after: Option<String>,
 }
 
 fn time(text: &str) -> Result<Duration, String> {
@@ -278,6 +281,7 @@ fn settings_and_origins(
         add("lanes_max", &link.lanes_max);
         add("cgroup", &link.cgroup);
         add("collect_config", &link.collect_config);
+        add("poll_after", &link.poll_after);
     }
     let environment = |name: &str| std::env::var(name).ok();
     Settings::load_with_origins(place.config.as_deref(), environment, &flags)

@@ -7,8 +7,14 @@
 //! `push`; `ec2`, `heat_local` and `local` are read as well, in the order of the `collectors`. The
 //! configuration is read anew each time, since the command may have written it.
 //!
+//! While no server has been reached for `poll_after`, those are asked after all. Their document comes in force
+//! as a pushed one does, in the same journal, so that nothing runs twice, until a document is pushed; its
+//! results go back by the transports in its inputs.
+//!
 //! What runs deployments below the command on its own must leave that to the agent: it is told by
 //! [`RUNS_DEPLOYMENTS`] in its environment.
+
+mod poll;
 
 use std::ffi::OsString;
 use std::io;
@@ -19,18 +25,22 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use bytes::Bytes;
+use metadata_delivery::message::DeploymentResult;
 use rustix::process::{Pid, Signal, kill_process_group};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tokio::process::Child;
 use tokio::sync::mpsc;
-use tokio::time::{sleep, timeout};
+use tokio::time::{sleep, sleep_until, timeout};
 
 use crate::compat::occ::cache::Cache;
 use crate::compat::occ::collectors::Collectors;
 use crate::compat::occ::config::{Config, NoConfig, load};
 use crate::compat::occ::gather::{LastGood, Note, gather, store};
 use crate::compat::occ::items::explode;
+use crate::document::ConfigId;
 use crate::pipeline::Command;
+
+use self::poll::Polling;
 
 /// Set in the environment of the command: the agent runs the deployments, nobody else may.
 pub const RUNS_DEPLOYMENTS: &str = "AGENT_CLIENT_RUNS_DEPLOYMENTS";
@@ -55,15 +65,28 @@ pub struct Bounds {
 /// The thread that does it; ends with what runs when dropped.
 #[derive(Debug)]
 pub struct Collect {
-    tell: Option<mpsc::UnboundedSender<Held>>,
+    tell: Option<mpsc::UnboundedSender<Told>>,
     thread: Option<JoinHandle<()>>,
 }
 
 /// A document whose deployments wait.
 #[derive(Debug)]
 struct Held {
-    version: u64,
+    /// For [`Command::Release`].
+    hold: u64,
     body: Bytes,
+}
+
+/// What the thread is told.
+#[derive(Debug)]
+enum Told {
+    Held(Held),
+    /// Whether to poll.
+    Poll(bool),
+    /// A result that the server has not stored yet.
+    Ended(Box<DeploymentResult>),
+    /// The server has stored the result of this config.
+    Stored(String),
 }
 
 impl Collect {
@@ -79,17 +102,45 @@ impl Collect {
     ) -> io::Result<Self> {
         let (tell, told) = mpsc::unbounded_channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let worker = Worker { config, bounds, commands, told, next: None, ec2_failed: None };
+        let worker = Worker {
+            config,
+            bounds,
+            commands,
+            told,
+            held: None,
+            in_force: None,
+            polling: Polling::default(),
+            ec2_failed: None,
+        };
         let serve = move || runtime.block_on(worker.serve());
         let thread = thread::Builder::new().name("collect".into()).spawn(serve)?;
         Ok(Self { tell: Some(tell), thread: Some(thread) })
     }
 
-    /// This document is durable, and its deployments wait.
-    pub fn held(&self, version: u64, body: Bytes) {
+    /// This document is durable, and its deployments wait for the release of this hold.
+    pub fn held(&self, hold: u64, body: Bytes) {
+        self.tell(Told::Held(Held { hold, body }));
+    }
+
+    /// Poll from now on, since no server is reached; or do so no longer.
+    pub fn poll(&self, is_on: bool) {
+        self.tell(Told::Poll(is_on));
+    }
+
+    /// A deployment has ended with this result.
+    pub fn ended(&self, result: &DeploymentResult) {
+        self.tell(Told::Ended(Box::new(result.clone())));
+    }
+
+    /// The server has stored the result of this config.
+    pub fn stored(&self, id: &ConfigId) {
+        self.tell(Told::Stored(id.to_string()));
+    }
+
+    fn tell(&self, told: Told) {
         if let Some(tell) = &self.tell {
             // The thread lives as long as this does.
-            let _ = tell.send(Held { version, body });
+            let _ = tell.send(told);
         }
     }
 }
@@ -107,9 +158,12 @@ struct Worker {
     config: PathBuf,
     bounds: Bounds,
     commands: mpsc::UnboundedSender<Command>,
-    told: mpsc::UnboundedReceiver<Held>,
-    /// A document that came while the command ran.
-    next: Option<Held>,
+    told: mpsc::UnboundedReceiver<Told>,
+    /// The newest document that waits and was not attempted yet.
+    held: Option<Held>,
+    /// The content of the last one.
+    in_force: Option<Map<String, Value>>,
+    polling: Polling,
     ec2_failed: Option<Instant>,
 }
 
@@ -122,55 +176,67 @@ enum Ended {
 impl Worker {
     async fn serve(mut self) {
         let mut failures = 0_u32;
-        let mut current: Option<Held> = None;
         loop {
-            let Some(held) = current.take() else {
-                match self.told.recv().await {
-                    Some(held) => current = Some(self.newest(held)),
-                    None => return,
-                }
+            let Some(held) = self.held.take() else {
                 failures = 0;
+                tokio::select! {
+                    told = self.told.recv() => match told {
+                        Some(told) => self.take_in(told),
+                        None => return,
+                    },
+                    () = sleep(self.polling.pause), if self.polling.is_on => self.poll(),
+                }
                 continue;
             };
-            match self.attempt(&held).await {
+            let error = match self.attempt(&held).await {
                 Ok(Ended::Stopping) => return,
                 Ok(Ended::Done) => {
-                    let _ = self.commands.send(Command::Release { version: held.version });
-                    current = self.next.take();
-                    failures = 0;
+                    let _ = self.commands.send(Command::Release { hold: held.hold });
                     continue;
                 }
-                Err(error) => {
-                    failures = failures.saturating_add(1);
-                    let pause = pause_after(failures);
-                    tracing::error!(
-                        version = held.version,
-                        failures,
-                        retry_in_s = pause.as_secs(),
-                        "the document is not in effect, its deployments wait: {error:#}"
-                    );
-                    if let Some(next) = self.next.take() {
-                        current = Some(next);
-                        continue;
-                    }
-                    current = tokio::select! {
-                        told = self.told.recv() => match told {
-                            Some(next) => Some(self.newest(next)),
-                            None => return,
-                        },
-                        () = sleep(pause) => Some(held),
-                    };
+                Err(error) => error,
+            };
+            failures = failures.saturating_add(1);
+            let pause = pause_after(failures);
+            tracing::error!(
+                failures,
+                retry_in_s = pause.as_secs(),
+                "the document is not in effect, its deployments wait: {error:#}"
+            );
+            let until = tokio::time::Instant::now() + pause;
+            while self.held.is_none() {
+                tokio::select! {
+                    told = self.told.recv() => match told {
+                        Some(told) => self.take_in(told),
+                        None => return,
+                    },
+                    () = sleep_until(until) => break,
                 }
+            }
+            if self.held.is_none() {
+                if self.polling.is_on {
+                    self.poll();
+                }
+                self.held = Some(held);
+            } else {
+                failures = 0;
             }
         }
     }
 
-    /// The last of those that have come.
-    fn newest(&mut self, mut held: Held) -> Held {
-        while let Ok(newer) = self.told.try_recv() {
-            held = newer;
+    fn take_in(&mut self, told: Told) {
+        match told {
+            Told::Held(held) => self.held = Some(held),
+            Told::Poll(is_on) => {
+                self.polling.is_on = is_on;
+                self.polling.pause = Duration::ZERO;
+            }
+            Told::Ended(result) => {
+                self.polling.ended(*result);
+                self.send_results();
+            }
+            Told::Stored(id) => self.polling.stored(&id),
         }
-        held
     }
 
     /// Puts the document into the cache and runs the command, if anything is news to it.
@@ -179,6 +245,11 @@ impl Worker {
         let cache = Cache::new(config.cachedir.clone());
         let Value::Object(content) = serde_json::from_slice(&held.body)? else {
             bail!("the document is no object");
+        };
+        self.in_force = Some(content.clone());
+        let source = match &self.polling.last {
+            Some((source, polled)) if *polled == content => source,
+            _ => PUSH,
         };
         let configured = config.known_collectors().map_err(anyhow::Error::msg)?;
         let is_transport = |source: &&'static str| TRANSPORTS.contains(source);
@@ -197,7 +268,7 @@ impl Worker {
         let sources = of_machine(before, without_ec2);
         let mut items = gather(&mut collectors, &sources, &mut last_good, &mut notes);
         let mut passed_over = Vec::new();
-        items.extend(explode(PUSH, content, config.deployment_keys(), &mut passed_over));
+        items.extend(explode(source, content, config.keys_of(source), &mut passed_over));
         let sources = of_machine(after, without_ec2);
         items.extend(gather(&mut collectors, &sources, &mut last_good, &mut notes));
         notes.extend(passed_over.into_iter().map(Note::PassedOver));
@@ -214,7 +285,7 @@ impl Worker {
                 .iter()
                 .map(|key| cache.path(key).to_string_lossy().into_owned())
                 .collect();
-            tracing::info!(version = held.version, command, "running the command");
+            tracing::info!(source, command, "running the command");
             if let Ended::Stopping = self.run(command, &paths.join(":")).await? {
                 return Ok(Ended::Stopping);
             }
@@ -258,7 +329,7 @@ impl Worker {
             tokio::select! {
                 status = child.wait() => break status.context("could not wait for the command")?,
                 told = self.told.recv() => match told {
-                    Some(next) => self.next = Some(next),
+                    Some(told) => self.take_in(told),
                     None => {
                         // The agent stops.
                         if timeout(self.bounds.stop_wait, child.wait()).await.is_err() {
@@ -267,7 +338,7 @@ impl Worker {
                         return Ok(Ended::Stopping);
                     }
                 },
-                () = tokio::time::sleep_until(limit.unwrap_or_else(tokio::time::Instant::now)), if limit.is_some() => {
+                () = sleep_until(limit.unwrap_or_else(tokio::time::Instant::now)), if limit.is_some() => {
                     self.end(&mut child).await;
                     let seconds = self.bounds.timeout.as_secs();
                     return Err(anyhow!("{command:?} was ended after {seconds} s (hook_timeout)"));

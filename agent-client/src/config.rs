@@ -62,6 +62,9 @@ pub struct Settings {
     /// A configuration of os-collect-config: pushed documents land in its cache, its command is run, and
     /// then their deployments; see [`crate::collect`].
     pub collect_config: Option<PathBuf>,
+    /// How long no server may have been reached until the collectors of `collect_config` are asked; zero:
+    /// never.
+    pub poll_after: Duration,
     /// What is logged, in the syntax of tracing's `EnvFilter`.
     pub log_filter: String,
     /// Form of the log lines.
@@ -105,6 +108,8 @@ impl Default for Settings {
             lanes_max: limits.lanes_max,
             cgroup: cgroup::Choice::default(),
             collect_config: None,
+            // A restarted server is back long before; a stack waits for an hour.
+            poll_after: Duration::from_secs(600),
             log_filter: "info".into(),
             log_format: LogFormat::Text,
         }
@@ -133,7 +138,7 @@ pub struct Origin {
 }
 
 /// All settings.
-pub const KEYS: [Key; 14] = [
+pub const KEYS: [Key; 15] = [
     Key {
         name: "state_dir",
         set: |s, v| path(v).map(|v| s.state_dir = v),
@@ -193,6 +198,11 @@ pub const KEYS: [Key; 14] = [
         name: "collect_config",
         set: |s, v| path(v).map(|v| s.collect_config = Some(v)),
         get: |s| shown(s.collect_config.as_deref()),
+    },
+    Key {
+        name: "poll_after",
+        set: |s, v| time_or_never(v).map(|v| s.poll_after = v),
+        get: |s| time(s.poll_after),
     },
     Key {
         name: "log_filter",

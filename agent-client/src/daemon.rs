@@ -200,9 +200,16 @@ pub fn run(settings: &Settings, token: Option<&EnrolmentToken>, mode: Mode) -> R
         };
         Collect::start(config.clone(), bounds, commands.clone())
     });
+    let collect = collect.transpose().context("starting the collect thread")?;
+    for (collect, result) in collect.iter().flat_map(|c| opened.results.iter().map(move |r| (c, r)))
+    {
+        collect.ended(result);
+    }
     let conductor = Conductor {
         settings,
-        collect: collect.transpose().context("starting the collect thread")?,
+        collect,
+        unreached_since: None,
+        polling: false,
         on_push: on_push.context("preparing cfn-hup")?,
         mode,
         enrolment,
@@ -319,6 +326,9 @@ struct Conductor<'a> {
     settings: &'a Settings,
     on_push: Option<OnPush>,
     collect: Option<Collect>,
+    /// Since when no server is reached.
+    unreached_since: Option<Instant>,
+    polling: bool,
     mode: Mode,
     enrolment: Enrolment,
     link: Link,
@@ -356,6 +366,7 @@ impl Conductor<'_> {
         let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
         loop {
+            self.watch_reach();
             if let Some(end) = self.end() {
                 self.link.close("the agent stops").await;
                 self.stop_worker().await?;
@@ -412,7 +423,35 @@ impl Conductor<'_> {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        [self.patience_ends(), self.flush_until].into_iter().flatten().min()
+        let polls_at = self.polls_at().filter(|_| !self.polling);
+        [self.patience_ends(), self.flush_until, polls_at].into_iter().flatten().min()
+    }
+
+    /// Has polling begun when no server was reached for long enough, and end when one is.
+    fn watch_reach(&mut self) {
+        if self.link.is_connected() {
+            self.unreached_since = None;
+        } else {
+            self.unreached_since.get_or_insert_with(Instant::now);
+        }
+        let due = self.polls_at().is_some_and(|at| at <= Instant::now());
+        if due != self.polling && (due || self.unreached_since.is_none()) {
+            self.polling = due;
+            if due {
+                let after_s = self.settings.poll_after.as_secs();
+                tracing::warn!(after_s, "no server is reached: asking the collectors");
+            } else {
+                tracing::info!("a server is reached again: the collectors are not asked any more");
+            }
+            self.collect.iter().for_each(|collect| collect.poll(due));
+        }
+    }
+
+    /// When polling begins, if no server is reached until then.
+    fn polls_at(&self) -> Option<Instant> {
+        let after = self.settings.poll_after;
+        let wanted = self.mode == Mode::Run && self.collect.is_some() && !after.is_zero();
+        self.unreached_since.filter(|_| wanted).map(|since| since + after)
     }
 
     /// Until when what the mode waits for has to come; none once it has come.
@@ -499,7 +538,10 @@ impl Conductor<'_> {
                 self.came = Some(version);
                 self.tell(Command::Document { version, body });
             }
-            Happened::ResultStored { id, run } => self.tell(Command::ResultStored { id, run }),
+            Happened::ResultStored { id, run } => {
+                self.collect.iter().for_each(|collect| collect.stored(&id));
+                self.tell(Command::ResultStored { id, run });
+            }
             Happened::ResultRefused { id, run, for_good: true, reason } => {
                 self.refused_for_good = true;
                 self.tell(Command::ResultRefused { id, run, reason });
@@ -535,10 +577,13 @@ impl Conductor<'_> {
                 self.link.document_refused(version, &reason);
                 self.settled = Some((version, true));
             }
-            Report::Held { version, body } => {
-                self.collect.iter().for_each(|collect| collect.held(version, body.clone()));
+            Report::Held { hold, body } => {
+                self.collect.iter().for_each(|collect| collect.held(hold, body.clone()));
             }
-            Report::Result(result) => self.link.send_result(&result),
+            Report::Result(result) => {
+                self.collect.iter().for_each(|collect| collect.ended(&result));
+                self.link.send_result(&result);
+            }
             Report::Settled { version, failed } => {
                 self.settled = Some((version, failed));
                 self.on_push.iter().for_each(OnPush::applied);

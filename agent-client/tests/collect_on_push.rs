@@ -2,11 +2,16 @@
 
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+#[path = "support/http_server.rs"]
+mod http_server;
 mod support;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
+use std::sync::{Arc, Mutex};
+
+use http_server::{Answer, Asked, HttpServer};
 use metadata_delivery::message::ResultStatus;
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -177,4 +182,67 @@ fn heat_config_below_the_command_leaves_the_deployments_to_the_agent() {
     place.server.wait_for_result("one");
     assert_eq!(place.read("ran"), "left\ndeployment one\n");
     assert!(!place.home.path("deployed").exists());
+}
+
+/// A place that polls `request` when no server is reached, and what it gets there.
+fn polling() -> (Place, HttpServer, Arc<Mutex<Value>>) {
+    let metadata = Arc::new(Mutex::new(json!({})));
+    let shared = Arc::clone(&metadata);
+    let http = HttpServer::start(move |asked: &Asked| match asked.target.as_str() {
+        "/metadata" => Answer::new(200, shared.lock().unwrap().to_string()),
+        _ => Answer::new(200, ""),
+    });
+    let place = Place::new("echo \"command ${OS_CONFIG_FILES##*/cache/}\" >> ran");
+    let conf = place.read("conf").replace(
+        "collectors=cfn\ncollectors=heat_local",
+        "collectors=request\npolling_interval=0.05",
+    );
+    let url = http.url("/metadata");
+    place.write("conf", &format!("{conf}[request]\nmetadata_url={url}\n"));
+    (place, http, metadata)
+}
+
+fn signalled(mut document: Value, http: &HttpServer) -> Value {
+    let url = http.url("/signal?Signature=secret");
+    document["deployments"][0]["inputs"] =
+        json!([{"name": "deploy_signal_id", "type": "String", "value": url}]);
+    document
+}
+
+#[test]
+fn without_a_server_a_polled_document_is_applied_once_and_its_result_signalled() {
+    let (place, http, metadata) = polling();
+    place.home.enroll(&place.server);
+    let polled = signalled(pushed(&place, "one", 1), &http);
+    *metadata.lock().unwrap() = polled.clone();
+    let Place { home, server } = place;
+    let address = server.address;
+    let memory = server.kill();
+    let config = home.path("conf");
+    let _agent = home.run(&["--poll-after", "100ms", "--collect-config", config.to_str().unwrap()]);
+    let signals = || {
+        let asked = http.asked().into_iter().filter(|asked| asked.target.starts_with("/signal"));
+        asked.collect::<Vec<Asked>>()
+    };
+    let read = |name: &str| fs::read_to_string(home.path(name)).unwrap_or_default();
+    wait_until("a signal", || (!signals().is_empty()).then_some(()));
+    let data: Value = serde_json::from_slice(&signals()[0].body).unwrap();
+    assert_eq!(data["deploy_status_code"], 0);
+    let expected = "command data.json\ndeployment one\n";
+    assert_eq!(read("ran"), expected);
+    let kept: Value = serde_json::from_str(&read("cache/request.json")).unwrap();
+    assert_eq!(kept, polled);
+    // The server comes back with the same document: nothing runs twice, and polling ends.
+    let server = MiniServer::restart(memory, address);
+    let mut same = polled;
+    same["more"] = json!(1);
+    server.push(1, &same);
+    wait_until("the push in effect", || {
+        read("cache/push.json.last").contains("more").then_some(())
+    });
+    server.wait("the stored document", |seen| seen.documents_stored == [1]);
+    assert_eq!(read("ran"), format!("{expected}command data.json\n"));
+    assert!(!read("cache/os_config_files.json").contains("request.json"), "one or the other");
+    assert_eq!(signals().len(), 1);
+    assert!(!read("log").contains("secret"), "no signature in the log");
 }

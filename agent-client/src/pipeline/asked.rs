@@ -36,6 +36,7 @@ impl Pipeline {
         self.cancel(&document);
         self.stored = Some(stored);
         self.rolled_back_to = None;
+        self.polled = None;
         self.unsaved = true;
         self.adopt(Arc::new(document))
     }

@@ -2,25 +2,33 @@
 //! done ([`crate::collect`]). Nothing is started meanwhile, and the command is not asked for before what
 //! runs has ended.
 
-use super::{Pipeline, Report};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{Pipeline, PipelineError, Report, unix_ms};
+use crate::document::Document;
+use crate::store::StoredDocument;
 
 /// A document whose entries wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Hold {
-    version: u64,
+    /// Which hold this is: documents may come again.
+    number: u64,
     announced: bool,
 }
 
 impl Pipeline {
-    /// Whether entries may be started.
+    /// Whether entries must wait.
     pub(super) fn is_held(&self) -> bool {
         self.hold.is_some()
     }
 
     /// Holds the document that has just come in force, if that is wanted.
     pub(super) fn hold(&mut self) {
-        if let (true, Some(document)) = (self.setup.hold_documents, &self.document) {
-            self.hold = Some(Hold { version: document.version, announced: false });
+        if self.setup.hold_documents {
+            self.holds += 1;
+            self.hold = Some(Hold { number: self.holds, announced: false });
         }
     }
 
@@ -30,17 +38,36 @@ impl Pipeline {
         if self.unsaved || !self.running.is_empty() || self.stop_at.is_some() {
             return;
         }
-        // An operator may have put an earlier one in force.
-        let Some(stored) = self.rolled_back_to.as_ref().or(self.stored.as_ref()) else { return };
-        let (version, body) = (hold.version, stored.body.clone());
-        self.hold = Some(Hold { announced: true, ..hold });
-        self.report(Report::Held { version, body });
+        // An operator may have put an earlier one in force, or the servers may be out of reach.
+        let in_force = self.polled.as_ref().or(self.rolled_back_to.as_ref());
+        let Some(stored) = in_force.or(self.stored.as_ref()) else { return };
+        let (hold, body) = (hold.number, stored.body.clone());
+        self.hold = Some(Hold { number: hold, announced: true });
+        self.report(Report::Held { hold, body });
     }
 
-    /// The document's entries may be started, if it is still the one in force.
-    pub(super) fn release(&mut self, version: u64) {
-        if self.hold.is_some_and(|hold| hold.version == version) {
+    /// The entries may be started, if it is still this hold.
+    pub(super) fn release(&mut self, number: u64) {
+        if self.hold.is_some_and(|hold| hold.number == number) {
             self.hold = None;
         }
+    }
+
+    /// Puts a document in force that was polled, since no server is reached, until one is pushed or polled
+    /// again. It is not kept: after a restart it is polled anew, and the journal knows what of it was run.
+    pub(super) fn polled(&mut self, body: Bytes) -> Result<(), PipelineError> {
+        let version = self.stored.as_ref().map_or(0, |newest| newest.version);
+        let document = match Document::parse(version, &body) {
+            Ok(document) => document,
+            Err(error) => {
+                tracing::error!(%error, "polled document refused; the last one stays in force");
+                return Ok(());
+            }
+        };
+        tracing::info!(deployments = document.entries.len(), "document polled");
+        self.withdraw(&document, |_| true)?;
+        self.cancel(&document);
+        self.polled = Some(StoredDocument::new(version, body, unix_ms()));
+        self.adopt(Arc::new(document))
     }
 }

@@ -75,6 +75,10 @@ pub struct Pipeline {
     settled: Option<u64>,
     /// Set while the entries of the document in force wait for its data to be effective.
     hold: Option<hold::Hold>,
+    /// How many there were.
+    holds: u64,
+    /// In force in place of all others, while no server is reached.
+    polled: Option<StoredDocument>,
     fault: Option<String>,
     retry_at: Option<Instant>,
     link: LinkStatus,
@@ -139,6 +143,8 @@ impl Pipeline {
             turn: 0,
             settled: None,
             hold: None,
+            holds: 0,
+            polled: None,
             fault: None,
             retry_at: None,
             link: LinkStatus::new(unix_ms()),
@@ -220,7 +226,8 @@ impl Pipeline {
                 )?;
             }
             Command::Ask(ask) => self.ask(ask)?,
-            Command::Release { version } => self.release(version),
+            Command::Release { hold } => self.release(hold),
+            Command::Polled { body } => self.polled(body)?,
             Command::Link(link) => self.link = link,
             Command::Stop => {
                 let stop_at = Instant::now() + self.setup.stop_wait;

@@ -140,6 +140,7 @@ impl Pipeline {
             asked_by,
             "rollback"
         );
+        self.polled = None;
         self.rolled_back_to = Some(target).filter(|target| target.holds() != record.from);
         self.withdraw(&document, |_| true)?;
         self.cancel(&document);

@@ -90,8 +90,13 @@ pub enum Command {
     },
     /// The data of this document are effective: its entries may run.
     Release {
-        /// Its version.
-        version: u64,
+        /// From [`Report::Held`].
+        hold: u64,
+    },
+    /// A document was polled, since no server is reached.
+    Polled {
+        /// Its bytes.
+        body: Bytes,
     },
     /// How the connection stands, for the status file.
     Link(LinkStatus),
@@ -113,8 +118,8 @@ pub enum Report {
     },
     /// This document is durable, and its entries wait until its data are effective.
     Held {
-        /// Its version.
-        version: u64,
+        /// Names this wait.
+        hold: u64,
         /// Its bytes.
         body: Bytes,
     },

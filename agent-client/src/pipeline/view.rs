@@ -57,7 +57,8 @@ impl Pipeline {
 
     /// The document in force, as it was stored.
     fn in_force(&self) -> Option<&StoredDocument> {
-        let stored = self.rolled_back_to.as_ref().or(self.stored.as_ref());
+        let in_force = self.polled.as_ref().or(self.rolled_back_to.as_ref());
+        let stored = in_force.or(self.stored.as_ref());
         stored.filter(|_| self.document.is_some())
     }
 

@@ -365,11 +365,6 @@ impl Config {
         }
     }
 
-    /// Keys of lists of deployments.
-    pub(crate) fn deployment_keys(&self) -> &[String] {
-        &self.deployment_keys
-    }
-
     /// The collectors to ask, in order.
     ///
     /// # Errors

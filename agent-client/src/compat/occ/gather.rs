@@ -88,7 +88,7 @@ impl LastGood {
 
 impl Config {
     /// The keys of this source's lists of deployments.
-    fn keys_of(&self, source: &str) -> &[String] {
+    pub(crate) fn keys_of(&self, source: &str) -> &[String] {
         match source {
             "cfn" => &self.cfn.deployment_keys,
             "ec2" | "heat_local" => &[],
