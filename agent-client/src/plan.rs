@@ -10,17 +10,18 @@ use crate::journal::{State, States};
 pub struct Plan {
     /// Entries never heard of, by index: to be recorded as received.
     pub new: Vec<usize>,
-    /// Entries to be run (or failed, if they cannot be), by index, in this order.
+    /// Entries to be run (or failed, if they cannot be; or answered, if they are data), by index, in this order.
     pub steps: VecDeque<usize>,
     /// Configs that were received from an earlier document, were not started, and are not in this one.
     pub withdrawn: Vec<ConfigId>,
 }
 
 /// Compares a document with the journal. An entry is run if it was not started before, in document order.
-pub fn plan(document: &Document, states: &States) -> Plan {
-    let asks_for_a_run = |entry: &Entry| !matches!(entry.work, Work::Data);
+/// Data for templates are steps only where `answers_data`: where something applies them.
+pub fn plan(document: &Document, states: &States, answers_data: bool) -> Plan {
+    let is_step = |entry: &Entry| answers_data || !matches!(entry.work, Work::Data);
     let mut plan = Plan { new: Vec::new(), steps: VecDeque::new(), withdrawn: Vec::new() };
-    for (index, entry) in document.entries.iter().enumerate().filter(|(_, e)| asks_for_a_run(e)) {
+    for (index, entry) in document.entries.iter().enumerate().filter(|(_, e)| is_step(e)) {
         match states.get(&entry.id) {
             None => {
                 plan.new.push(index);
@@ -68,7 +69,7 @@ mod tests {
             states.apply(&record).unwrap();
         }
         let document = document(&["z", "finished", "started", "waiting", "done", "a"]);
-        let plan = plan(&document, &states);
+        let plan = plan(&document, &states, false);
         assert_eq!(plan.steps, [0, 3, 5]);
         assert_eq!(plan.new, [0, 5]);
         assert!(plan.withdrawn.is_empty());
@@ -80,14 +81,16 @@ mod tests {
         for record in [received("waiting"), received("running"), started("running")] {
             states.apply(&record).unwrap();
         }
-        assert_eq!(plan(&document(&["new"]), &states).withdrawn, [id("waiting")]);
+        assert_eq!(plan(&document(&["new"]), &states, false).withdrawn, [id("waiting")]);
     }
 
     #[test]
-    fn data_is_not_run() {
+    fn data_is_a_step_only_where_it_is_answered() {
         let body = json!({"deployments": [{"id": "a", "group": "Heat::Ungrouped"}]}).to_string();
         let document = Document::parse(1, body.as_bytes()).unwrap();
-        let plan = plan(&document, &States::default());
-        assert!(plan.new.is_empty() && plan.steps.is_empty());
+        let without = plan(&document, &States::default(), false);
+        assert!(without.new.is_empty() && without.steps.is_empty());
+        let with = plan(&document, &States::default(), true);
+        assert_eq!((with.new, with.steps), (vec![0], VecDeque::from([0])));
     }
 }

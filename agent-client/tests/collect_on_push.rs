@@ -111,6 +111,27 @@ fn a_document_lands_in_the_cache_and_the_command_runs_before_its_deployments() {
 }
 
 #[test]
+fn data_for_templates_are_answered_once_the_command_has_applied_them() {
+    let place = Place::new("test -e ready || { echo no >> tries; exit 1; }; echo applied >> ran");
+    let _agent = place.run();
+    place.server.push(1, &pushed(&place, "one", 7));
+    place.wait_for("tries", "no");
+    assert!(place.server.seen().results.is_empty(), "nothing is applied yet");
+    place.write("ready", "");
+    let result = place.server.wait_for_result("data-one");
+    assert_eq!((result.status, result.deploy_status_code), (ResultStatus::Complete, 0));
+    assert_eq!(result.deploy_stdout, "os-apply-config deployment data-one completed");
+    place.server.wait_for_result("one");
+    assert_eq!(place.read("ran"), "applied\ndeployment one\n");
+    // The same data again, with another script: they were answered.
+    let mut again = pushed(&place, "one", 7);
+    again["deployments"][0]["id"] = json!("two");
+    place.server.push(2, &again);
+    place.server.wait_for_result("two");
+    assert_eq!(place.server.seen().results.len(), 3);
+}
+
+#[test]
 fn deployments_wait_while_the_command_fails_and_what_it_writes_counts_for_the_next_time() {
     // Fails until the configuration names another command, as a template may make it do.
     let place = Place::new("echo try >> tries; exit 3");

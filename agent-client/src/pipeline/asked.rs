@@ -44,7 +44,7 @@ impl Pipeline {
     /// Makes `document` the one in force: its new entries are recorded, its steps planned.
     pub(super) fn adopt(&mut self, document: Arc<Document>) -> Result<(), PipelineError> {
         let now = unix_ms();
-        let plan = plan(&document, self.journal.states());
+        let plan = plan(&document, self.journal.states(), self.setup.hold_documents);
         for index in plan.new {
             let received = received(&document, &document.entries[index], now);
             self.journal.stage(Record::Received(received))?;
@@ -64,7 +64,7 @@ impl Pipeline {
         document: &Document,
         came_after: impl Fn(&Received) -> bool,
     ) -> Result<(), PipelineError> {
-        for id in plan(document, self.journal.states()).withdrawn {
+        for id in plan(document, self.journal.states(), self.setup.hold_documents).withdrawn {
             let config = match self.journal.states().get(&id) {
                 Some(State::Received(config)) if came_after(config) => config.clone(),
                 _ => continue,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use serde_json::Map;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -83,7 +84,10 @@ impl Pipeline {
             self.snapshot_due = true;
             let entry = &document.entries[index];
             let not_run = match &entry.work {
-                Work::Data => continue,
+                Work::Data => {
+                    self.answer_data(&document, entry)?;
+                    continue;
+                }
                 Work::Bad(reason) => NotRun::because(format!("bad entry: {reason}")),
                 Work::Run(config) => match self.setup.hooks.find(&config.hook) {
                     None => self.setup.hooks.no_such_hook(&config.hook),
@@ -106,6 +110,22 @@ impl Pipeline {
             self.not_run(&config, not_run, times)?;
         }
         Ok(())
+    }
+
+    /// Data for templates are effective once the command is done, without which nothing gets here: Heat
+    /// waits for a signal of these deployments too, and no hook gives one.
+    fn answer_data(&mut self, document: &Document, entry: &Entry) -> Result<(), PipelineError> {
+        let now = unix_ms();
+        let config = self.asked(document, entry, now);
+        let response = Response {
+            stdout: format!("{} deployment {} completed", entry.group, entry.id),
+            stderr: String::new(),
+            status_code: 0,
+            outputs: Map::new(),
+            reason: None,
+        };
+        let times = Times { started_unix_ms: now, finished_unix_ms: now };
+        self.end(&config, &[], response, times, None)
     }
 
     pub(super) async fn start(
