@@ -1,22 +1,26 @@
 //! Sending again before anything is known to be lost, on paths that are known to lose.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Session;
 
 /// Round trips without an answer after which nothing is repeated any more, but probed for.
 const REPEAT_ROUND_TRIPS: u32 = 4;
 
+/// A round trip counts for no less: on a fast path it is the peer that takes its time, which no copy
+/// makes shorter.
+const REPEAT_ROUND_TRIP_MIN: Duration = Duration::from_millis(30);
+
 impl Session {
     /// When something is to be done about what is in flight. On a path that may lose packets the
     /// end of a transfer does not wait to hear of a loss: with nothing else to send, what was not
-    /// acknowledged within half a round trip is sent again, and again. Copies keep within the window,
+    /// acknowledged within a third of a round trip is sent again, and again. Copies keep within the window,
     /// in which a packet counts no longer than it can be on its way.
     pub(super) fn repeat_at(&self) -> Option<Instant> {
         if !self.congestion.is_suspect() {
             return None;
         }
-        let round_trip = self.recovery.rtt().smoothed();
+        let round_trip = self.repeat_round_trip();
         let silent_since = self.recovery.unanswered_since()?;
         let at = if !self.has_content() {
             self.recovery.repeat_at(round_trip / 3)
@@ -31,8 +35,12 @@ impl Session {
         at.filter(|at| *at <= silent_since + round_trip * REPEAT_ROUND_TRIPS)
     }
 
+    fn repeat_round_trip(&self) -> Duration {
+        self.recovery.rtt().smoothed().max(REPEAT_ROUND_TRIP_MIN)
+    }
+
     pub(super) fn repeat(&mut self, now: Instant) {
-        let round_trip = self.recovery.rtt().smoothed();
+        let round_trip = self.repeat_round_trip();
         // What will be due in a moment goes along: timers and packets are spared.
         let age = if self.has_content() { round_trip * 11 / 8 } else { round_trip / 4 };
         let silent = self.recovery.unanswered_since().is_some_and(|at| at + round_trip <= now);

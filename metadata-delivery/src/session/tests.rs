@@ -445,6 +445,18 @@ fn an_unanswered_packet_is_repeated_every_third_of_a_round_trip_for_four_of_them
 }
 
 #[test]
+fn a_busy_peer_on_a_fast_path_is_not_sent_copies_every_fraction_of_a_millisecond() {
+    let initial_rtt = MS / 5;
+    let config = SessionConfig { initial_rtt, ..SessionConfig::default() };
+    let mut session = Session::new(start(), config);
+    session.offer(start(), document("a", 1, 500)).unwrap();
+    let sent = sent_by(&mut session, start(), start() + 9 * MS, &mut 1);
+    assert_eq!(sent, [Duration::ZERO]);
+    let sent = sent_by(&mut session, start() + 9 * MS, start() + 200 * MS, &mut 2);
+    assert!(sent.len() <= 12 + 2 * 8, "copies for 120 ms, then probes: {sent:?}");
+}
+
+#[test]
 fn what_is_acknowledged_is_not_repeated() {
     let mut session = on_a_round_trip_of_60_ms();
     session.offer(start(), document("a", 1, 500)).unwrap();
