@@ -14,6 +14,7 @@ pub mod pylog;
 pub mod refresh;
 pub mod run_parts;
 pub mod tool;
+pub(crate) mod truth;
 pub mod yaml;
 pub mod yaml_dump;
 pub mod yaml_load;

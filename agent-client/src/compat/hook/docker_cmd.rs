@@ -8,10 +8,11 @@ use ring::rand::{SecureRandom, SystemRandom};
 use serde_json::{Map, Value};
 
 use super::docker_cmd_cleanup::tidy_up;
-use super::entry::{Entry, bad, is_true};
+use super::entry::{Entry, bad};
 use super::tool::{Call, Tool, is_asked_to_end};
 use super::{Answer, answer, serve, silence};
 use crate::compat::pylog::Log;
+use crate::compat::truth::is_true;
 use crate::compat::yaml_load;
 use crate::document::plain_text;
 use crate::hooks::NotRun;

@@ -8,10 +8,11 @@ use serde_json::{Map, Value};
 use super::docker_compose_projects::{
     FILE_MODE, PROJECT_FILE, WORKING, bring_up_to_date, project_text,
 };
-use super::entry::{Entry, bad, is_true};
+use super::entry::{Entry, bad};
 use super::tool::{Call, Tool};
 use super::{Answer, answer, compose_env, files, log_end, serve, silence};
 use crate::compat::pylog::Log;
+use crate::compat::truth::is_true;
 use crate::compat::yaml_load;
 use crate::document::plain_text;
 use crate::hooks::NotRun;

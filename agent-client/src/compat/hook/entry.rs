@@ -4,6 +4,7 @@ use std::io::Read;
 
 use serde_json::{Map, Value};
 
+use crate::compat::truth::is_true;
 use crate::document::{ConfigId, Input, Output, plain_text};
 use crate::hooks::NotRun;
 
@@ -121,18 +122,6 @@ impl Entry {
 /// An entry that cannot be used, with why.
 pub(super) fn bad(reason: impl std::fmt::Display) -> NotRun {
     NotRun::because(format!("the deployment cannot be used: {reason}"))
-}
-
-/// What Python takes as true.
-pub(super) fn is_true(value: &Value) -> bool {
-    match value {
-        Value::Null => false,
-        Value::Bool(value) => *value,
-        Value::Number(number) => number.as_f64() != Some(0.0),
-        Value::String(text) => !text.is_empty(),
-        Value::Array(items) => !items.is_empty(),
-        Value::Object(map) => !map.is_empty(),
-    }
 }
 
 #[cfg(test)]

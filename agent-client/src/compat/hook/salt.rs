@@ -140,7 +140,7 @@ fn answer(exit: Exit, outputs: &[Output]) -> Answer {
 fn all_succeeded(result: &Value) -> bool {
     let states = result.as_object();
     states.is_some_and(|states| {
-        states.values().all(|state| state.get("result").is_some_and(super::entry::is_true))
+        states.values().all(|state| state.get("result").is_some_and(crate::compat::truth::is_true))
     })
 }
 

@@ -4,6 +4,7 @@ use serde_json::Value;
 use thiserror::Error;
 
 use super::parse::{Node, ParseError, Template};
+use crate::compat::truth::is_true;
 use crate::json_text::json_text;
 
 /// How deep partials may include each other: one that includes itself must end somewhere.
@@ -140,18 +141,6 @@ fn shown(value: &Value) -> Cow<'_, str> {
         Value::Null => "".into(),
         Value::String(text) => text.into(),
         other => json_text(other).into(),
-    }
-}
-
-/// Python's truth.
-fn is_true(value: &Value) -> bool {
-    match value {
-        Value::Null => false,
-        Value::Bool(value) => *value,
-        Value::Number(number) => number.as_f64() != Some(0.0),
-        Value::String(text) => !text.is_empty(),
-        Value::Array(items) => !items.is_empty(),
-        Value::Object(members) => !members.is_empty(),
     }
 }
 
