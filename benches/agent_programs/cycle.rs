@@ -1,6 +1,8 @@
 //! One whole cycle: os-refresh-config, in it os-apply-config with 20 templates and heat-config with 10
 //! deployments of the script hook.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -59,10 +61,11 @@ pub(crate) fn check(fixture: &Fixture, measured: &Row) {
     if measured.title != row().title {
         return;
     }
+    let [ours, original] = Side::BOTH.map(|side| rendered(&fixture.of(side)));
+    assert_eq!(ours.len() + 1, TEMPLATES, "the list of deployments is one of them");
+    assert!(ours == original, "what was rendered differs");
     for side in Side::BOTH {
         let home = fixture.of(side);
-        let rendered = fs::read_dir(home.join("out/etc")).expect("rendered").count() + 1;
-        assert_eq!(rendered, TEMPLATES, "{side:?}");
         for n in 0..DEPLOYMENTS {
             let path = home.join(format!("deployed/config-{n}.notify.json"));
             let signal = fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
@@ -71,4 +74,10 @@ pub(crate) fn check(fixture: &Fixture, measured: &Row) {
             assert_eq!(signal["deploy_status_code"], 0, "{side:?}");
         }
     }
+}
+
+/// What the templates became, by name.
+fn rendered(home: &Path) -> BTreeMap<OsString, Vec<u8>> {
+    let files = fs::read_dir(home.join("out/etc")).expect("rendered").flatten();
+    files.map(|file| (file.file_name(), fs::read(file.path()).expect("a file"))).collect()
 }
