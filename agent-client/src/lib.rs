@@ -39,8 +39,6 @@
 //! | [`daemon`] | link and pipeline put together: `run`, `once`, `enroll --now` | – |
 //! | [`compat`] | the programs of the old names, such as `os-apply-config` | – |
 //! | [`redact`] | keeps secrets out of logs, status and live output | yes |
-//! | [`http`] | a blocking HTTP client | – |
-//! | [`openstack`] | Keystone: a token and the catalogue; `cfn`: requests for metadata | – |
 //! | [`collect`] | a pushed document as files for a command, before its deployments | – |
 //! | [`config`], [`cli`], [`exit`], [`lock`] | settings, commands, exit codes, one agent per directory | – |
 
@@ -56,16 +54,11 @@ pub mod enrolment;
 pub mod exit;
 pub mod history;
 pub mod hooks;
-pub mod http;
-#[cfg(test)]
-#[path = "../tests/support/http_server.rs"]
-mod http_server;
 pub mod journal;
 mod json_text;
 pub mod link;
 pub mod lock;
 pub mod machine;
-pub mod openstack;
 pub mod operator;
 pub mod outcome;
 pub mod pipeline;

@@ -3,9 +3,6 @@
 
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
-#[path = "support/http_server.rs"]
-mod http_server;
-
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -17,7 +14,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use http_server::{Answer, HttpServer};
+use openstack_client::testing::{Answer, HttpServer};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// A test that waits longer has failed.

@@ -2,8 +2,6 @@
 
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
-#[path = "support/http_server.rs"]
-mod http_server;
 mod support;
 
 use std::fs;
@@ -11,8 +9,8 @@ use std::os::unix::fs::PermissionsExt;
 
 use std::sync::{Arc, Mutex};
 
-use http_server::{Answer, Asked, HttpServer};
 use metadata_delivery::message::ResultStatus;
+use openstack_client::testing::{Answer, Asked, HttpServer};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use support::{Agent, Home, MiniServer, document, is_alive, script, wait_until};

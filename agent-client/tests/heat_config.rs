@@ -3,9 +3,6 @@
 
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
-#[path = "support/http_server.rs"]
-mod http_server;
-
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -14,7 +11,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-use http_server::{Answer, Asked, HttpServer};
+use openstack_client::testing::{Answer, Asked, HttpServer};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 

@@ -13,9 +13,9 @@ use std::time::Duration;
 use certs::EnrolmentToken;
 use certs::file::read_public;
 
-use crate::http::{Client, Request};
 use crate::machine::System;
 use content::Content;
+use openstack_client::http::{Client, Request};
 
 /// Largest piece that is read: more than Nova and Heat hand over.
 const CONTENT_BYTES_MAX: u64 = 16 << 20;
@@ -162,7 +162,7 @@ fn ask(
     client: &Client,
     request: &Request,
     patience: Patience,
-) -> anyhow::Result<crate::http::Response> {
+) -> anyhow::Result<openstack_client::http::Response> {
     let mut attempt = 1;
     loop {
         let error = match client.send(request) {

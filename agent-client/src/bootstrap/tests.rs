@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use super::*;
-use crate::http_server::{Answer, HttpServer};
 use crate::machine::testing::{recorder, root, taken};
+use openstack_client::testing::{Answer, HttpServer};
 
 const QUICK: Patience = Patience { attempts_max: 3, pause: Duration::from_millis(1) };
 

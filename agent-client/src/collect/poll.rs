@@ -14,8 +14,8 @@ use crate::compat::occ::cache::Cache;
 use crate::compat::occ::collectors::Collectors;
 use crate::compat::pylog::{Level, Log, Style};
 use crate::document::ConfigId;
-use crate::http::Client;
 use crate::pipeline::Command;
+use openstack_client::http::Client;
 
 /// Most results that wait to be sent so; the server gets all.
 const RESULTS_MAX: usize = 1_000;

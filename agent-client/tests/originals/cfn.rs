@@ -12,8 +12,8 @@ use agent_client::store::{DocumentStore, StoredDocument};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use crate::http_server::{Answer, HttpServer};
 use crate::{Place, Side, original};
+use openstack_client::testing::{Answer, HttpServer};
 
 const SECTION: &str = "AWS::CloudFormation::Init";
 /// Runs of both per property: an original takes a tenth of a second to start.

@@ -4,8 +4,8 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::http_server::{Answer, Asked, HttpServer};
 use crate::{Place, both};
+use openstack_client::testing::{Answer, Asked, HttpServer};
 
 const METADATA: &str = r#"{"z": 1, "a": {"f": 1.0, "e": 2e5, "s": 1e-7, "u": "ü \u2028 \u0001", "n": null,
     "l": [], "o": {}, "t": true}, "deployments": [

@@ -7,8 +7,8 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::generate::{Chance, object};
-use crate::http_server::{Answer, Asked, HttpServer};
 use crate::{Place, Side, both};
+use openstack_client::testing::{Answer, Asked, HttpServer};
 
 /// Keeps what it reads, its arguments and where it runs, and does what `DO` says.
 const HOOK: &str = "#!/bin/sh\nname=$(basename \"$0\")\ncat > \"all/seen.$name.$$\"\n\

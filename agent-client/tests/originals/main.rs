@@ -10,8 +10,6 @@ mod collect;
 mod generate;
 mod heat_config;
 mod hooks;
-#[path = "../support/http_server.rs"]
-mod http_server;
 mod refresh;
 
 use std::collections::BTreeMap;

@@ -14,7 +14,7 @@ use serde_json::ser::{PrettyFormatter, Serializer};
 use serde_json::{Map, Value};
 
 use super::work::{Work, text_of};
-use crate::http::{Client, Request, without_secrets};
+use openstack_client::http::{Client, Request, without_secrets};
 
 /// Largest file that a URL may lead to.
 pub(super) const FETCH_BYTES_MAX: u64 = 4 << 30;

@@ -20,9 +20,9 @@ use super::services;
 use super::work::Work;
 use crate::compat::arguments;
 use crate::compat::pylog::{Level, Log};
-use crate::http::Client;
 use crate::machine::System;
 use crate::machine::run::Call;
+use openstack_client::http::Client;
 
 pub(super) const CONFIG: &str = "/etc/cfn/cfn-hup.conf";
 const HOOKS: &str = "/etc/cfn/hooks.conf";

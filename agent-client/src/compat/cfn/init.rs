@@ -16,8 +16,8 @@ use super::work::Work;
 use super::{accounts, commands, configsets, files, packages, services, sources};
 use crate::compat::arguments;
 use crate::compat::pylog::{Level, Log};
-use crate::http::Client;
 use crate::machine::System;
+use openstack_client::http::Client;
 
 /// The part of a resource's metadata that is for us.
 pub(super) const SECTION: &str = "AWS::CloudFormation::Init";

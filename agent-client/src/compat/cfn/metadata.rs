@@ -15,11 +15,11 @@ use serde_json::Value;
 use super::ini::Ini;
 use super::system::make_private;
 use crate::compat::pylog::Log;
-use crate::http::{Client, Request, Trust};
 use crate::json_text::json_text;
 use crate::machine::System;
-use crate::openstack::cfn::{Credentials, describe_resource, resource_detail};
 use crate::store::DocumentStore;
+use openstack_client::cfn::{Credentials, describe_resource, resource_detail};
+use openstack_client::http::{Client, Request, Trust};
 
 const INIT_DATA: &str = "/var/lib/heat-cfntools/cfn-init-data";
 /// The URL of Heat's CloudFormation API, put there by cloud-init.

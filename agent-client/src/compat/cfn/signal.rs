@@ -13,10 +13,10 @@ use serde_json::{Value, json};
 use super::system::make_private;
 use crate::compat::arguments;
 use crate::compat::pylog::{Level, Log};
-use crate::http::{Client, Method, Request, Trust, without_secrets};
 use crate::json_text::json_text;
 use crate::machine::System;
 use crate::machine::run::Call;
+use openstack_client::http::{Client, Method, Request, Trust, without_secrets};
 
 /// A copy of what Nova says about this instance.
 const NOVA_META: &str = "/var/lib/heat-cfntools/nova_meta.json";

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::archive::{self, Kind};
 use super::files::fetch;
 use super::work::Work;
-use crate::http::without_secrets;
+use openstack_client::http::without_secrets;
 
 /// Fetches and unpacks the sources.
 pub(super) fn apply(work: &mut Work<'_>, sources: Option<&Value>) {

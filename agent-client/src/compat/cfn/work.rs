@@ -3,10 +3,10 @@
 use serde_json::{Map, Value};
 
 use crate::compat::pylog::Log;
-use crate::http::Client;
 use crate::json_text::json_text;
 use crate::machine::System;
 use crate::machine::run::{Call, Ran};
+use openstack_client::http::Client;
 
 /// The work on one config: what goes wrong is logged, collected, and does not stop the rest.
 pub(super) struct Work<'a> {

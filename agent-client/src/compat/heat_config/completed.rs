@@ -24,7 +24,7 @@ use super::settings::{NOTIFY_TIMEOUT, NOTIFY_TIMEOUT_DEFAULT, seconds};
 use crate::collect::RUNS_DEPLOYMENTS;
 use crate::compat::pylog::{Level, Log, Style};
 use crate::document::{ConfigId, DATA_GROUPS};
-use crate::http::Client;
+use openstack_client::http::Client;
 
 /// Where it is kept what was signalled; OS_APPLY_CONFIG_DEPLOYED names another place.
 pub const DEPLOYED: &str = "/var/lib/os-apply-config-deployments/deployed";

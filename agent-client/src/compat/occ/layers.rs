@@ -5,8 +5,8 @@ use serde_json::Value;
 
 use super::ini::Assignment;
 use super::options::{DEFAULT, Kind, OPTIONS, Opt};
-use crate::http::without_secrets;
 use crate::json_text::json_text;
+use openstack_client::http::without_secrets;
 
 /// How deep options may name each other by `$name`.
 const SUBSTITUTION_DEPTH_MAX: usize = 20;

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use super::*;
-use crate::http_server::{Answer, HttpServer};
 use crate::machine::testing::{recorder, root, taken};
+use openstack_client::testing::{Answer, HttpServer};
 
 struct Machine {
     root: tempfile::TempDir,

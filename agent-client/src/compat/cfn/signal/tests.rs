@@ -2,7 +2,7 @@ use std::ffi::OsStr;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
-use crate::http_server::{Answer, HttpServer};
+use openstack_client::testing::{Answer, HttpServer};
 
 const QUICK: Patience = Patience {
     attempts_max: 3,

@@ -20,7 +20,7 @@ pub use self::send::{Failed, deliver};
 pub use self::transport::{Account, Transport, inputs, of_config};
 use super::settings::{NOTIFY_TIMEOUT, NOTIFY_TIMEOUT_DEFAULT, seconds};
 use crate::compat::pylog::{Level, Log, Style};
-use crate::http::Client;
+use openstack_client::http::Client;
 
 /// Exit code: it could not be sent this time, and may be another time.
 pub const EXIT_LATER: u8 = 69;

@@ -10,10 +10,10 @@ use super::presigned::Presigned;
 use super::transport::{Account, Transport};
 use crate::compat::pylog::Log;
 use crate::document::{hex, sha256};
-use crate::http::{Client, HttpError, Method, Request, Response, TIMEOUT_DEFAULT};
 use crate::json_text::json_text;
-use crate::openstack::keystone::{Credentials, KeystoneError, Session, sign_in};
 use crate::redact::percent_encoded;
+use openstack_client::http::{Client, HttpError, Method, Request, Response, TIMEOUT_DEFAULT};
+use openstack_client::keystone::{Credentials, KeystoneError, Session, sign_in};
 
 /// How long to wait before the second attempt; before each later one twice as long as before the last.
 const BACKOFF_FIRST: Duration = Duration::from_millis(500);

@@ -5,8 +5,8 @@ use std::fs;
 use serde_json::{Map, Value};
 
 use super::{Collectors, Found, Missing, fetch, needed};
-use crate::http::Request;
-use crate::openstack::cfn::{Credentials, describe_resource, resource_detail};
+use openstack_client::cfn::{Credentials, describe_resource, resource_detail};
+use openstack_client::http::Request;
 
 /// All paths in one, later ones over earlier ones.
 pub(super) fn collect(all: &mut Collectors<'_>) -> Found {

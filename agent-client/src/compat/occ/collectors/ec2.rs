@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::heat_local::is_nothing;
 use super::{Collectors, Found, config_drive, fetch};
 use crate::compat::occ::items::Item;
-use crate::http::{Client, Request};
+use openstack_client::http::{Client, Request};
 
 /// Deepest directory of the metadata service that is read.
 const DEPTH_MAX: usize = 10;

@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use super::tokens::Signed;
 use super::{Collectors, Found, Missing, needed, object, success};
-use crate::http::{Client, Request};
-use crate::openstack::percent_encoded;
+use openstack_client::http::{Client, Request};
+use openstack_client::percent_encoded;
 
 /// There is no setting for it.
 const TIMEOUT: Duration = Duration::from_secs(30);

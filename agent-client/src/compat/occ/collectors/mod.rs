@@ -16,10 +16,10 @@ use serde_json::{Map, Value};
 use super::cache::Cache;
 use super::config::Config;
 use super::items::Item;
-use crate::http::{Client, Request, Response, Trust, without_secrets};
+use openstack_client::http::{Client, Request, Response, Trust, without_secrets};
 
 /// Largest file that is taken in.
-const FILE_BYTES_MAX: u64 = crate::http::RESPONSE_BYTES_MAX;
+const FILE_BYTES_MAX: u64 = openstack_client::http::RESPONSE_BYTES_MAX;
 
 /// Why a source has nothing.
 #[derive(Debug, PartialEq, Eq)]

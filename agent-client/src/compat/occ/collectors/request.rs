@@ -1,7 +1,7 @@
 //! A URL that holds the metadata, such as a Swift object's.
 
 use super::{Collectors, Found, fetch, needed, object};
-use crate::http::{Method, Request};
+use openstack_client::http::{Method, Request};
 
 pub(super) fn collect(all: &mut Collectors<'_>) -> Found {
     let (url, timeout) = {

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::*;
 use crate::compat::occ::config::load;
-use crate::http_server::{Answer, Asked, HttpServer};
+use openstack_client::testing::{Answer, Asked, HttpServer};
 
 /// What a collector says under this configuration, and what it passed over.
 fn collect(name: &str, file: &str) -> (Found, Vec<String>) {

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Missing, needed};
 use crate::compat::occ::config::{TokenCache, User};
-use crate::http::{Client, Response};
-use crate::openstack::keystone::{Credentials, Session, sign_in};
+use openstack_client::http::{Client, Response};
+use openstack_client::keystone::{Credentials, Session, sign_in};
 
 const KEYSTONE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Largest kept token with its catalogue.

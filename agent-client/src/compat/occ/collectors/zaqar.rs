@@ -4,8 +4,8 @@ use serde_json::Value;
 
 use super::tokens::Signed;
 use super::{Collectors, Found, Missing, needed, object, success};
-use crate::http::{Client, Method, Request, TIMEOUT_DEFAULT};
-use crate::openstack::percent_encoded;
+use openstack_client::http::{Client, Method, Request, TIMEOUT_DEFAULT};
+use openstack_client::percent_encoded;
 
 /// Takes one message off the queue.
 pub(super) fn collect(all: &mut Collectors<'_>) -> Found {

@@ -2,7 +2,7 @@ use std::sync::Mutex;
 
 use super::*;
 use crate::compat::pylog::{Level, Style};
-use crate::http_server::{Answer, Asked, HttpServer};
+use openstack_client::testing::{Answer, Asked, HttpServer};
 
 /// No second attempt.
 fn at_once() -> Option<Instant> {

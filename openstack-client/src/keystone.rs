@@ -259,7 +259,7 @@ fn newest_v3(versions: &[Value]) -> Option<String> {
 mod tests {
     use super::*;
     use crate::http::{Failure, TIMEOUT_DEFAULT};
-    use crate::http_server::{Answer, Asked, HttpServer};
+    use crate::testing::{Answer, Asked, HttpServer};
 
     fn credentials(auth_url: &str) -> Credentials<'_> {
         Credentials { auth_url, user_id: "user", password: "secret", project_id: "project" }

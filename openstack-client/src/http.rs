@@ -384,7 +384,7 @@ fn agent(tls: Option<ureq::tls::TlsConfig>) -> ureq::Agent {
     let mut config = ureq::Agent::config_builder()
         .http_status_as_error(false)
         .max_redirects(0)
-        .user_agent(concat!("agent-client/", env!("CARGO_PKG_VERSION")));
+        .user_agent(concat!("openstack-client/", env!("CARGO_PKG_VERSION")));
     if let Some(tls) = tls {
         config = config.tls_config(tls);
     }

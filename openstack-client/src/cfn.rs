@@ -10,7 +10,7 @@ use ring::hmac;
 use serde_json::Value;
 use thiserror::Error;
 
-use super::percent_encoded;
+use crate::percent_encoded;
 
 mod xml;
 

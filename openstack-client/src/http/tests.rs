@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::http_server::{Answer, HttpServer};
+use crate::testing::{Answer, HttpServer};
 
 fn client() -> Client {
     Client::default()

@@ -1,11 +1,6 @@
 //! A small HTTP server on loopback, for tests: records what it was asked and answers by a function.
 
-#![allow(
-    dead_code,
-    unreachable_pub,
-    clippy::unwrap_used,
-    reason = "a helper of tests; each test program uses its part"
-)]
+#![allow(clippy::unwrap_used, reason = "a helper of tests")]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -17,19 +12,26 @@ use std::time::Duration;
 /// A request as it came.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Asked {
+    /// As it was written.
     pub method: String,
     /// Path and query.
     pub target: String,
     /// Names in lower case.
     pub headers: Vec<(String, String)>,
+    /// As long as `Content-Length` said.
     pub body: Vec<u8>,
 }
 
 impl Asked {
+    /// The first header of this name, which is in lower case.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
+    /// The body as text.
+    ///
+    /// # Panics
+    /// It is no UTF-8.
     pub fn text(&self) -> String {
         String::from_utf8(self.body.clone()).unwrap()
     }
@@ -38,16 +40,22 @@ impl Asked {
 /// What to answer.
 #[derive(Debug, Clone)]
 pub struct Answer {
+    /// The status code.
     pub status: u16,
+    /// Beside `Content-Length`, which is not sent beside `Transfer-Encoding`.
     pub headers: Vec<(String, String)>,
+    /// Not sent to HEAD.
     pub body: Vec<u8>,
 }
 
 impl Answer {
+    /// An answer without headers of its own.
     pub fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
         Self { status, headers: Vec::new(), body: body.into() }
     }
 
+    /// Adds a header.
+    #[must_use]
     pub fn header(mut self, name: &str, value: impl Into<String>) -> Self {
         self.headers.push((name.into(), value.into()));
         self
@@ -58,11 +66,13 @@ type Handler = dyn Fn(&Asked) -> Answer + Send + Sync;
 /// Puts TLS around a connection, for instance.
 type Wrap = dyn Fn(TcpStream) -> Option<Box<dyn Stream>> + Send + Sync;
 
+/// A connection.
 pub trait Stream: Read + Write {}
 impl<S: Read + Write> Stream for S {}
 
 /// The server; it ends when dropped.
 pub struct HttpServer {
+    /// Where it listens.
     pub address: SocketAddr,
     asked: Arc<Mutex<Vec<Asked>>>,
     ending: Arc<AtomicBool>,
@@ -70,10 +80,18 @@ pub struct HttpServer {
 }
 
 impl HttpServer {
+    /// Starts one that answers with `handler`, on a thread for each connection.
+    ///
+    /// # Panics
+    /// Loopback has no port left.
     pub fn start(handler: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> Self {
         Self::start_wrapped(handler, |stream| Some(Box::new(stream)))
     }
 
+    /// As [`Self::start`]; `wrap` makes of each connection what is served, or nothing.
+    ///
+    /// # Panics
+    /// Loopback has no port left.
     pub fn start_wrapped(
         handler: impl Fn(&Asked) -> Answer + Send + Sync + 'static,
         wrap: impl Fn(TcpStream) -> Option<Box<dyn Stream>> + Send + Sync + 'static,
@@ -108,6 +126,9 @@ impl HttpServer {
     }
 
     /// Everything that was asked until now.
+    ///
+    /// # Panics
+    /// A handler has panicked.
     pub fn asked(&self) -> Vec<Asked> {
         self.asked.lock().unwrap().clone()
     }
