@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Seek, Write};
+use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
@@ -24,6 +25,8 @@ use crate::journal::ProcessMark;
 /// How long output is read after the hook itself has exited: what it printed is in the pipe by then,
 /// and a process it left in the background must not be waited for.
 const DRAIN_MS_MAX: u64 = 200;
+/// What a pipe can hold at most, unless root has said otherwise (`/proc/sys/fs/pipe-max-size`).
+const PIPE_BYTES_MAX: usize = 1 << 20;
 /// Another thread that forks while we write a script holds it open for a moment: `ETXTBSY`, tried again.
 const BUSY_RETRIES_MAX: u32 = 50;
 const BUSY_RETRY_MS: u64 = 2;
@@ -272,8 +275,14 @@ impl Process {
                     self.exit = Some((status, Instant::now()));
                 }
                 () = sleep_until(give_up.unwrap_or_else(Instant::now)), if give_up.is_some() => {
-                    discard(self.stdout.take());
-                    discard(self.stderr.take());
+                    // The time may have passed while a slow disk held us up, with the pipes still full.
+                    let (stdout, stderr) = (self.stdout.take(), self.stderr.take());
+                    read_rest(stdout.as_ref(), |bytes| {
+                        self.printed.stdout(bytes);
+                    });
+                    read_rest(stderr.as_ref(), |bytes| self.printed.stderr(bytes));
+                    discard(stdout);
+                    discard(stderr);
                 }
             }
         }
@@ -306,6 +315,20 @@ async fn read<R: AsyncRead + Unpin>(stream: &mut Option<R>, buffer: &mut [u8]) -
     match stream {
         Some(stream) => stream.read(buffer).await.ok().filter(|&n| n > 0),
         None => std::future::pending().await,
+    }
+}
+
+/// Reads what is in the pipe, without waiting.
+fn read_rest<F: AsFd>(stream: Option<&F>, mut each: impl FnMut(&[u8])) {
+    let Some(stream) = stream else { return };
+    let mut buffer = [0; 8192];
+    let mut left = PIPE_BYTES_MAX;
+    // tokio's pipes do not block: an empty one ends the loop with EAGAIN.
+    while left > 0
+        && let Ok(count @ 1..) = rustix::io::read(stream, &mut buffer)
+    {
+        each(&buffer[..count]);
+        left = left.saturating_sub(count);
     }
 }
 
@@ -369,6 +392,30 @@ mod tests {
         assert!(start_ticks(pid).is_some(), "the background child is alive");
         let pid = Pid::from_raw(pid.cast_signed()).unwrap();
         rustix::process::kill_process(pid, Signal::KILL).unwrap();
+    }
+
+    /// A slow disk between the end of a hook and our next look at its pipes once lost what was in them.
+    #[tokio::test]
+    async fn output_is_not_lost_when_we_come_late_after_the_end() {
+        for _ in 0..8 {
+            let script = "sleep 30 & echo $!; head -c 30000 /dev/zero | tr '\\0' x; echo end >&2";
+            let mut process = Process::spawn(shell(script)).await.unwrap();
+            while !process.has_exited() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            let long_ago = Instant::now() - Duration::from_secs(1);
+            process.exit = Some((ExitStatus::from_raw(0), long_ago));
+            let exit = loop {
+                if let Activity::Exited(exit) = process.next().await {
+                    break exit;
+                }
+            };
+            assert_eq!(exit.stderr, "end\n");
+            let (pid, printed) = exit.stdout.split_once('\n').unwrap();
+            assert_eq!(printed.len(), 30_000);
+            let pid = Pid::from_raw(pid.parse().unwrap()).unwrap();
+            rustix::process::kill_process(pid, Signal::KILL).unwrap();
+        }
     }
 
     #[tokio::test]

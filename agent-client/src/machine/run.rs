@@ -3,20 +3,26 @@
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io::{self, Read};
+use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::unistd::User;
 
 use super::System;
 use crate::hooks::capture::{Capture, HEAD_BYTES_MAX, TAIL_BYTES_MAX};
 
-/// How long output is read after the process itself has ended: a service that it left in the background
-/// holds the pipe for ever.
-const DRAIN_MS_MAX: u64 = 200;
+/// How soon it is seen that a process has ended whose output a service in the background holds open.
+const EXIT_SEEN_MS_MAX: u8 = 20;
+/// What a pipe can hold at most, unless root has said otherwise (`/proc/sys/fs/pipe-max-size`).
+const PIPE_BYTES_MAX: usize = 1 << 20;
 /// Another thread that forks while a program is written holds it open for a moment: `ETXTBSY`.
 const BUSY_RETRIES_MAX: u32 = 50;
 const BUSY_RETRY_MS: u64 = 2;
@@ -156,35 +162,57 @@ impl Ran {
 
 /// A stream being read beside the wait.
 struct Reading {
-    captured: Arc<Mutex<Capture>>,
-    ended: mpsc::Receiver<()>,
+    thread: JoinHandle<Capture>,
+    exited: Arc<AtomicBool>,
 }
 
 impl Reading {
-    fn start(mut stream: impl Read + Send + 'static) -> Self {
-        let captured = Arc::new(Mutex::new(Capture::new(HEAD_BYTES_MAX, TAIL_BYTES_MAX)));
-        let (tell, ended) = mpsc::channel();
-        let into = Arc::clone(&captured);
-        std::thread::spawn(move || {
-            let mut buffer = [0; 8192];
-            while let Ok(count @ 1..) = stream.read(&mut buffer) {
-                into.lock().unwrap_or_else(PoisonError::into_inner).push(&buffer[..count]);
-            }
-            // Nobody may be waiting any more.
-            let _ = tell.send(());
-        });
-        Self { captured, ended }
+    fn start(stream: impl Read + AsFd + Send + 'static) -> Self {
+        let exited = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&exited);
+        Self { thread: std::thread::spawn(move || read(stream, &seen)), exited }
     }
 
+    /// What was printed, once the process itself has ended.
     fn text(self) -> String {
-        let _ = self.ended.recv_timeout(Duration::from_millis(DRAIN_MS_MAX));
-        let mut captured = self.captured.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::replace(&mut *captured, Capture::new(0, 0)).into_text()
+        self.exited.store(true, Ordering::Release);
+        self.thread.join().map(Capture::into_text).unwrap_or_default()
     }
+}
+
+/// Reads until the end of the stream, or until the process has ended and what it printed is read: a service
+/// that it left in the background holds the stream for ever, and may print for ever.
+fn read(mut stream: impl Read + AsFd, exited: &AtomicBool) -> Capture {
+    let mut captured = Capture::new(HEAD_BYTES_MAX, TAIL_BYTES_MAX);
+    let mut buffer = [0; 8192];
+    let mut left = PIPE_BYTES_MAX;
+    while left > 0 {
+        // Asked before the stream is: what is not in it by then was not printed by the process.
+        let is_over = exited.load(Ordering::Acquire);
+        let mut streams = [PollFd::new(stream.as_fd(), PollFlags::POLLIN)];
+        let patience_ms = if is_over { 0 } else { EXIT_SEEN_MS_MAX };
+        match poll(&mut streams, patience_ms) {
+            Ok(0) if is_over => break,
+            Ok(0) | Err(Errno::EINTR) => {}
+            Ok(_) => match stream.read(&mut buffer) {
+                Ok(count @ 1..) => {
+                    captured.push(&buffer[..count]);
+                    if is_over {
+                        left = left.saturating_sub(count);
+                    }
+                }
+                _ => break,
+            },
+            Err(_) => break,
+        }
+    }
+    captured
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
 
     fn here() -> (tempfile::TempDir, System) {
@@ -219,6 +247,27 @@ mod tests {
         );
         let ran = Call::shell(&line).run(&system).unwrap();
         assert_eq!((ran.status, ran.stdout.as_str()), (0, "started\n"));
+    }
+
+    /// It once got 200 ms, which a busy machine did not always have for it.
+    #[test]
+    fn what_was_printed_is_read_however_late() {
+        let (reader, writer) = std::io::pipe().unwrap();
+        // Its other end stays open, as in a service's hands.
+        (&writer).write_all(&[b'x'; 60_000]).unwrap();
+        assert_eq!(read(reader, &AtomicBool::new(true)).into_text().len(), 60_000);
+        drop(writer);
+    }
+
+    #[test]
+    fn what_prints_in_the_background_for_ever_is_not_read_for_ever() {
+        let (root, system) = here();
+        let pid = root.path().join("pid");
+        let ran = Call::shell(&format!("yes & echo $! > {}", pid.display())).run(&system).unwrap();
+        assert_eq!(ran.status, 0);
+        let pid = std::fs::read_to_string(pid).unwrap().trim().parse().unwrap();
+        let pid = nix::unistd::Pid::from_raw(pid);
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
     }
 
     #[test]
