@@ -18,7 +18,7 @@ use openstack_client::testing::{Answer, HttpServer};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// A test that waits longer has failed.
-const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A directory with a configuration and local data.
 struct Place(tempfile::TempDir);

@@ -20,7 +20,7 @@ use metadata_delivery::message::DeploymentResult;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot, watch};
 
-const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A machine: its state directory and the file into which scripts write their id.
 struct Machine {

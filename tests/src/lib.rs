@@ -46,7 +46,7 @@ use dtls_channel::CipherSuite;
 
 /// How long anything may take before a test gives up on it. Far more than anything needs, also on
 /// a busy machine: no test measures time.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Datagram sizes the ends are set to, in bytes: from where every flight is in pieces to where each
 /// is one datagram.

@@ -12,7 +12,7 @@ use crate::common::config;
 use crate::stage::*;
 
 /// Far more than anything here takes.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn driver(config: EndpointConfig) -> Driver {
     Driver::bind("127.0.0.1:0".parse().unwrap(), config).unwrap()

@@ -26,7 +26,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// Longest time anything here may take. Only a failing test waits so long.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The configuration of a server on free ports of loopback with its state in `folder`.
 pub(crate) fn config(folder: &Path, more: &[(&'static str, &str)]) -> Config {

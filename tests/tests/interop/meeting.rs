@@ -11,7 +11,7 @@ use system_tests::{Disturbance, Node, PemIdentity, Process, Relay, Role, lines};
 use crate::peers::Peer;
 
 /// How long a meeting may take. Peers' own timers end at a minute or so.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 const PATIENCE_WITH_LOSSES: Duration = Duration::from_secs(75);
 /// A line of ours whose echo does not come is sent again after this.
 const RESEND: Duration = Duration::from_millis(300);
