@@ -245,7 +245,7 @@ fn signatures(url: &str) -> impl Iterator<Item = String> {
 }
 
 /// Everything but letters, digits, `-_.~` and what is in `safe` as `%XX`, as Python's `quote` does it.
-pub(crate) fn percent_encoded(text: &str, safe: &str) -> String {
+fn percent_encoded(text: &str, safe: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {
         let plain = byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);

@@ -3,6 +3,7 @@
 //! Whatever the status, a response is a response; what it means is the caller's business. Errors name the
 //! URL without its query string, user and fragment: pre-signed URLs hold secrets there.
 
+mod fence;
 mod redirect;
 mod tls;
 
@@ -13,6 +14,8 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use ureq::http::{self, Uri};
+
+pub use self::fence::{UrlPrefix, UrlPrefixError};
 
 /// Longest time for a request with all its redirects, however steadily bytes trickle in.
 pub const REQUEST_TIME_MAX_S: u64 = 300;
@@ -200,6 +203,8 @@ impl fmt::Debug for Response {
 pub enum Failure {
     /// The URL or a header cannot be sent; asking again will not help.
     BadRequest,
+    /// The client may not go there; see [`Client::only_to`].
+    NotAllowed,
     /// The certificates to trust cannot be read.
     Trust,
     /// Nobody answered in time.
@@ -237,6 +242,8 @@ impl HttpError {
 /// The client. Connections are kept for a while and used again.
 pub struct Client {
     trust: Trust,
+    only_to: Vec<UrlPrefix>,
+    stays_at_host: bool,
     plain: OnceLock<ureq::Agent>,
     /// Apart, since reading the machine's roots takes longer than most requests.
     secure: OnceLock<ureq::Agent>,
@@ -258,7 +265,27 @@ impl Client {
     /// A client with this trust. Files are read at the first request by HTTPS.
     #[must_use]
     pub fn new(trust: Trust) -> Self {
-        Self { trust, plain: OnceLock::new(), secure: OnceLock::new() }
+        Self {
+            trust,
+            only_to: Vec::new(),
+            stays_at_host: false,
+            plain: OnceLock::new(),
+            secure: OnceLock::new(),
+        }
+    }
+
+    /// Goes nowhere but below these, also where redirects lead; everywhere if there are none.
+    #[must_use]
+    pub fn only_to(mut self, prefixes: Vec<UrlPrefix>) -> Self {
+        self.only_to = prefixes;
+        self
+    }
+
+    /// Takes a redirect to another scheme, host or port as the response.
+    #[must_use]
+    pub fn staying_at_host(mut self) -> Self {
+        self.stays_at_host = true;
+        self
     }
 
     /// Sends a request and follows redirects as `requests` does: 301, 302 and 303 turn a POST into a GET,
@@ -307,6 +334,11 @@ impl Client {
             let too_many = redirects > request.redirects_max;
             let next =
                 if too_many { None } else { redirect::follow(&request, &response, location) };
+            let leaves =
+                next.as_ref().is_some_and(|next| !fence::is_same_origin(&request.url, &next.url));
+            if self.stays_at_host && leaves {
+                return Ok(response);
+            }
             request = next.ok_or_else(|| HttpError {
                 method: request.method,
                 url: without_secrets(&request.url),
@@ -329,6 +361,10 @@ impl Client {
             .url
             .parse()
             .map_err(|error| (Failure::BadRequest, format!("is no URL: {error}")))?;
+        if !self.only_to.is_empty() && !self.only_to.iter().any(|p| p.admits(&request.url)) {
+            let why = "is below none of the URLs that may be asked";
+            return Err((Failure::NotAllowed, why.into()));
+        }
         let agent = match uri.scheme_str() {
             Some("http") => self.plain.get_or_init(|| agent(None)),
             Some("https") => self.secure()?,

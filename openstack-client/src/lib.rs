@@ -17,13 +17,17 @@
 //! | [`http`] | requests, responses, redirects, trust |
 //! | [`keystone`] | a token for a user's id and password, and the catalogue that comes with it |
 //! | [`cfn`] | a resource's metadata from Heat's CloudFormation API, signed |
+//! | [`signal`] | a result to Heat, by each transport |
+//! | [`json_text`] | JSON as Python writes it |
 //! | `testing` | an HTTP server on loopback (feature `testing`) |
 
 use std::fmt::Write;
 
 pub mod cfn;
 pub mod http;
+pub mod json_text;
 pub mod keystone;
+pub mod signal;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 

@@ -9,13 +9,14 @@ use metadata_delivery::message::DeploymentResult;
 use serde_json::{Map, Value, json};
 
 use super::{TRANSPORTS, Worker, read};
-use crate::compat::heat_config::notify::{Failed, deliver, of_config};
+use crate::compat::heat_config::notify::deliver;
 use crate::compat::occ::cache::Cache;
 use crate::compat::occ::collectors::Collectors;
 use crate::compat::pylog::{Level, Log, Style};
 use crate::document::ConfigId;
 use crate::pipeline::Command;
 use openstack_client::http::Client;
+use openstack_client::signal::{Failed, of_config};
 
 /// Most results that wait to be sent so; the server gets all.
 const RESULTS_MAX: usize = 1_000;
@@ -104,10 +105,10 @@ impl Worker {
                 // Nobody wants it now; the server gets it.
                 Ok(false) => sent.push(id.to_owned()),
                 Err(Failed::Later(why)) => {
-                    tracing::warn!(id, why, "result not sent, tried again");
+                    tracing::warn!(id, %why, "result not sent, tried again");
                 }
                 Err(Failed::Refused(why)) => {
-                    tracing::error!(id, why, "result refused; the server gets it");
+                    tracing::error!(id, %why, "result refused; the server gets it");
                     sent.push(id.to_owned());
                 }
             }
@@ -120,7 +121,7 @@ impl Worker {
 
 /// Whether somebody took it.
 fn send(entry: &Value, result: &DeploymentResult) -> Result<bool, Failed> {
-    let transports = of_config(entry).map_err(Failed::Refused)?;
+    let transports = of_config(entry).map_err(|why| Failed::Refused(why.into()))?;
     let mut data = Value::Object(result.outputs.clone());
     data["deploy_stdout"] = json!(result.deploy_stdout);
     data["deploy_stderr"] = json!(result.deploy_stderr);

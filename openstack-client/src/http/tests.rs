@@ -262,3 +262,29 @@ fn a_download_is_written_as_it_comes_and_only_if_it_is_a_success() {
     let error = client().download(&Request::get(server.url("/large")), &mut &mut nowhere[..]);
     assert_eq!(error.unwrap_err().failure, Failure::Output);
 }
+
+#[test]
+fn a_client_goes_nowhere_but_where_it_may_also_by_redirects() {
+    let elsewhere = HttpServer::start(|_| Answer::new(200, "elsewhere"));
+    let there = elsewhere.url("/there");
+    let server = HttpServer::start(move |asked| match asked.target.as_str() {
+        "/v1/away" => Answer::new(307, "").header("Location", there.clone()),
+        "/v1/near" => Answer::new(307, "").header("Location", "/v1/x"),
+        "/v1/out" => Answer::new(307, "").header("Location", "/v2/x"),
+        _ => Answer::new(200, "here"),
+    });
+    let post = |client: &Client, path: &str| {
+        client.send(&Request::new(Method::Post, server.url(path)).body("secret"))
+    };
+    let fenced = client().only_to(vec![server.url("/v1").parse().unwrap()]);
+    assert_eq!(post(&fenced, "/v1/near").unwrap().text(), "here");
+    for path in ["/v2/x", "/v1/away", "/v1/out"] {
+        let error = post(&fenced, path).unwrap_err();
+        assert_eq!(error.failure, Failure::NotAllowed, "{path}");
+        assert!(!error.is_transient());
+    }
+    let staying = client().staying_at_host();
+    assert_eq!(post(&staying, "/v1/out").unwrap().text(), "here");
+    assert_eq!(post(&staying, "/v1/away").unwrap().status, 307);
+    assert!(elsewhere.asked().is_empty());
+}

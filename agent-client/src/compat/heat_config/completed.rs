@@ -18,13 +18,14 @@ use certs::file::PRIVATE_FILE_MODE;
 use serde_json::{Value, json};
 
 use super::deployed::stem;
-use super::notify::{Failed, Transport, deliver, of_config};
+use super::notify::deliver;
 use super::rebuild::metadata;
 use super::settings::{NOTIFY_TIMEOUT, NOTIFY_TIMEOUT_DEFAULT, seconds};
 use crate::collect::RUNS_DEPLOYMENTS;
 use crate::compat::pylog::{Level, Log, Style};
 use crate::document::{ConfigId, DATA_GROUPS};
 use openstack_client::http::Client;
+use openstack_client::signal::{Failed, Transport, of_config};
 
 /// Where it is kept what was signalled; OS_APPLY_CONFIG_DEPLOYED names another place.
 pub const DEPLOYED: &str = "/var/lib/os-apply-config-deployments/deployed";

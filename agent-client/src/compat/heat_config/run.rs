@@ -121,7 +121,7 @@ impl<'a> Runner<'a> {
                 (Value::Object(config.json.clone()), Ok(config), redactor)
             }
             Work::Bad(why) => {
-                let redactor = Redactor::new(super::notify::inputs(&entry));
+                let redactor = Redactor::new(openstack_client::signal::inputs(&entry));
                 (entry, Err(why), redactor)
             }
             // Not without groups of data.

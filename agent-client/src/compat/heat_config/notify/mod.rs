@@ -1,10 +1,7 @@
 //! `heat-config-notify CONFIG.json < signal.json`: sends a result to Heat, by the transport that the
 //! config's inputs name.
 
-mod fit;
-mod presigned;
 mod send;
-mod transport;
 
 use std::env;
 use std::ffi::OsString;
@@ -16,11 +13,11 @@ use std::time::Instant;
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::{Map, Value};
 
-pub use self::send::{Failed, deliver};
-pub use self::transport::{Account, Transport, inputs, of_config};
+pub use self::send::deliver;
 use super::settings::{NOTIFY_TIMEOUT, NOTIFY_TIMEOUT_DEFAULT, seconds};
 use crate::compat::pylog::{Level, Log, Style};
 use openstack_client::http::Client;
+use openstack_client::signal::{Failed, Transport, of_config};
 
 /// Exit code: it could not be sent this time, and may be another time.
 pub const EXIT_LATER: u8 = 69;

@@ -1,21 +1,10 @@
 use std::sync::Mutex;
 
 use super::*;
-use crate::compat::pylog::{Level, Style};
-use openstack_client::testing::{Answer, Asked, HttpServer};
+use crate::testing::{Answer, Asked, HttpServer};
 
-/// No second attempt.
-fn at_once() -> Option<Instant> {
-    Some(Instant::now())
-}
-
-fn deliver_to(
-    transport: &Transport,
-    data: &Value,
-    deadline: Option<Instant>,
-) -> Result<u16, Failed> {
-    let mut log = Log::new(Style::Named("test"), Level::Critical);
-    deliver(&Client::default(), transport, data, deadline, &mut log)
+fn send_to(transport: &Transport, data: &Value) -> Result<u16, Failed> {
+    attempt(&Client::default(), transport, data)
 }
 
 fn presigned(server: &HttpServer, put: bool) -> Transport {
@@ -42,7 +31,7 @@ const SIGNAL_TEXT: &str = r#"{"deploy_stdout": "\u00fc", "deploy_status_code": 0
 fn a_presigned_url_gets_the_data_as_python_writes_it() {
     for (put, method) in [(false, "POST"), (true, "PUT")] {
         let server = scripted(&[200]);
-        assert_eq!(deliver_to(&presigned(&server, put), &signal_data(), at_once()), Ok(200));
+        assert_eq!(send_to(&presigned(&server, put), &signal_data()), Ok(200));
         let [asked] = &server.asked()[..] else { panic!() };
         assert_eq!(asked.method, method);
         assert_eq!(asked.target, "/v1/signal/a%3Ab/x?Signature=secret%3D");
@@ -53,32 +42,26 @@ fn a_presigned_url_gets_the_data_as_python_writes_it() {
 
 #[test]
 fn only_success_is_success_and_what_is_wrong_for_good_is_not_tried_again() {
-    let far = || Some(Instant::now() + Duration::from_secs(600));
     for status in [201, 204] {
         let server = HttpServer::start(move |_: &Asked| Answer::new(status, ""));
-        assert_eq!(deliver_to(&presigned(&server, false), &signal_data(), far()), Ok(status));
+        assert_eq!(send_to(&presigned(&server, false), &signal_data()), Ok(status));
     }
     for status in [300, 400, 401, 403, 404, 409, 413] {
         let server = HttpServer::start(move |_: &Asked| Answer::new(status, "the  reason\n"));
-        let failed = deliver_to(&presigned(&server, false), &signal_data(), far()).unwrap_err();
+        let failed = send_to(&presigned(&server, false), &signal_data()).unwrap_err();
         let Failed::Refused(why) = failed else { panic!("{status}: {failed:?}") };
-        assert!(why.contains(&format!("answered with {status}: the reason")), "{why}");
-        assert!(!why.contains("secret"), "{why}");
+        assert!(why.text.contains(&format!("answered with {status}: the reason")), "{why}");
+        assert!(!why.text.contains("secret"), "{why}");
         assert_eq!(server.asked().len(), 1);
     }
 }
 
 #[test]
-fn what_may_be_better_later_is_tried_again_posts_too() {
-    let far = Some(Instant::now() + Duration::from_secs(600));
-    let server = scripted(&[503, 200]);
-    assert_eq!(deliver_to(&presigned(&server, false), &signal_data(), far), Ok(200));
-    let bodies: Vec<_> = server.asked().iter().map(Asked::text).collect();
-    assert_eq!(bodies, [SIGNAL_TEXT, SIGNAL_TEXT]);
-    for status in [408, 429, 500, 502, 504] {
-        let server = HttpServer::start(move |_: &Asked| Answer::new(status, ""));
-        let failed = deliver_to(&presigned(&server, false), &signal_data(), at_once());
-        assert!(matches!(failed, Err(Failed::Later(_))), "{status}");
+fn what_may_be_better_later_is_told_from_what_is_refused() {
+    for status in [408, 425, 429, 500, 502, 503, 504] {
+        let server = HttpServer::start(move |_| Answer::new(status, ""));
+        let failed = send_to(&presigned(&server, false), &signal_data());
+        assert!(matches!(failed, Err(Failed::Later(Why { status: Some(s), .. })) if s == status));
     }
 }
 
@@ -87,12 +70,12 @@ fn nobody_listening_is_a_matter_of_time_unless_the_url_has_ended() {
     let gone = scripted(&[200]).url("/x?Signature=secret");
     let to = |url: &str| {
         let transport = Transport::Presigned { url: url.into(), put: true };
-        deliver_to(&transport, &json!({}), at_once()).unwrap_err()
+        send_to(&transport, &json!({})).unwrap_err()
     };
     let Failed::Later(why) = to(&gone) else { panic!() };
-    assert!(!why.contains("secret"), "{why}");
+    assert!(!why.text.contains("secret"), "{why}");
     let Failed::Refused(why) = to(&format!("{gone}&temp_url_expires=1000")) else { panic!() };
-    assert!(why.contains("the URL was good until"), "{why}");
+    assert!(why.text.contains("the URL was good until"), "{why}");
     assert!(matches!(to(&format!("{gone}&temp_url_expires=9999999999")), Failed::Later(_)));
     for url in ["", "mock://x", "not a url"] {
         assert!(matches!(to(url), Failed::Refused(_)), "{url}");
@@ -104,9 +87,9 @@ fn a_refused_url_that_is_old_says_so() {
     let server = scripted(&[403]);
     let url = server.url("/x?Timestamp=2020-01-01T00%3A00%3A00Z");
     let transport = Transport::Presigned { url, put: false };
-    let failed = deliver_to(&transport, &json!({}), at_once()).unwrap_err();
+    let failed = send_to(&transport, &json!({})).unwrap_err();
     let Failed::Refused(why) = failed else { panic!("{failed:?}") };
-    assert!(why.contains("auth_ttl"), "{why}");
+    assert!(why.text.contains("auth_ttl"), "{why}");
 }
 
 #[test]
@@ -116,12 +99,12 @@ fn a_redirect_takes_the_data_along() {
             "/there" => Answer::new(200, ""),
             _ => Answer::new(status, "").header("Location", "/there"),
         });
-        assert_eq!(deliver_to(&presigned(&server, false), &signal_data(), at_once()), Ok(200));
+        assert_eq!(send_to(&presigned(&server, false), &signal_data()), Ok(200));
         let asked = server.asked().pop().unwrap();
         assert_eq!((asked.method.as_str(), asked.text()), ("POST", SIGNAL_TEXT.into()), "{status}");
     }
     let server = HttpServer::start(|_: &Asked| Answer::new(302, "").header("Location", "/again"));
-    let failed = deliver_to(&presigned(&server, false), &signal_data(), at_once());
+    let failed = send_to(&presigned(&server, false), &signal_data());
     assert!(matches!(failed, Err(Failed::Refused(_))));
 }
 
@@ -129,7 +112,7 @@ fn a_redirect_takes_the_data_along() {
 fn a_body_is_never_longer_than_heat_takes() {
     let server = scripted(&[200]);
     let data = json!({"deploy_stdout": "x".repeat(3_000_000), "deploy_stderr": "short"});
-    deliver_to(&presigned(&server, false), &data, at_once()).unwrap();
+    send_to(&presigned(&server, false), &data).unwrap();
     let body = server.asked().pop().unwrap().text();
     assert!(body.len() <= HEAT_BYTES_MAX && body.contains("bytes left out"));
     let sent: Value = serde_json::from_str(&body).unwrap();
@@ -173,7 +156,7 @@ fn account(server: &HttpServer, region: Option<&str>) -> Account {
 fn to_heat(server: &HttpServer, region: Option<&str>, stack: &str) -> Result<u16, Failed> {
     let account = account(server, region);
     let transport = Transport::Heat { account, stack: stack.into(), resource: "a resource".into() };
-    deliver_to(&transport, &signal_data(), at_once())
+    send_to(&transport, &signal_data())
 }
 
 #[test]
@@ -215,7 +198,7 @@ fn zaqar_gets_one_message_by_version_2_of_its_api() {
         let server = cloud(201);
         let transport =
             Transport::Zaqar { account: account(&server, region), queue: "a queue".into() };
-        assert_eq!(deliver_to(&transport, &signal_data(), at_once()), Ok(201));
+        assert_eq!(send_to(&transport, &signal_data()), Ok(201));
         let asked = server.asked().pop().unwrap();
         assert_eq!((asked.method.as_str(), asked.target.as_str()), ("POST", path));
         assert_eq!(asked.header("x-auth-token"), Some("the-token"));
@@ -231,6 +214,6 @@ fn zaqar_gets_one_message_by_version_2_of_its_api() {
     let server = cloud(201);
     let transport = Transport::Zaqar { account: account(&server, None), queue: "q".into() };
     let data = json!({"deploy_stdout": "x".repeat(900_000)});
-    deliver_to(&transport, &data, at_once()).unwrap();
+    send_to(&transport, &data).unwrap();
     assert!(server.asked().pop().unwrap().body.len() < 256 << 10);
 }

@@ -4,13 +4,12 @@ use std::borrow::Cow;
 
 use serde_json::{Value, json};
 
-use crate::hooks::capture::shorten;
 use crate::json_text::json_text;
 
 /// Largest body for Heat, whose APIs take 1 MiB.
-pub(super) const HEAT_BYTES_MAX: usize = 950_000;
+pub const HEAT_BYTES_MAX: usize = 950_000;
 /// Largest message body for Zaqar, which takes 256 KiB with what is around it.
-pub(super) const ZAQAR_BYTES_MAX: usize = 260_000;
+pub const ZAQAR_BYTES_MAX: usize = 260_000;
 /// A text is not shortened below this; if that is not enough it is not the texts.
 const TEXT_BYTES_MIN: usize = 4 << 10;
 
@@ -44,9 +43,7 @@ fn without_outputs(data: &Value, bytes: usize) -> Value {
         let text = data.get(key).and_then(Value::as_str).unwrap_or_default();
         shorten(text, TEXT_BYTES_MIN)
     };
-    let why = format!(
-        "heat-config-notify: the result has {bytes} bytes because of its outputs; they are left out"
-    );
+    let why = format!("the result has {bytes} bytes because of its outputs; they are left out");
     let code = match data.get("deploy_status_code") {
         Some(Value::Number(code)) if code.as_i64() != Some(0) => code.as_i64(),
         Some(Value::String(code)) => code.parse().ok().filter(|code| *code != 0),
@@ -57,6 +54,19 @@ fn without_outputs(data: &Value, bytes: usize) -> Value {
         "deploy_stderr": format!("{}\n{why}\n", text("deploy_stderr")),
         "deploy_status_code": code.unwrap_or(1),
     })
+}
+
+/// `text` cut to at most `bytes_max` bytes, beginning and end kept with a line between.
+fn shorten(text: &str, bytes_max: usize) -> String {
+    if text.len() <= bytes_max {
+        return text.to_owned();
+    }
+    let marker = |bytes: usize| format!("\n[{bytes} bytes left out]\n");
+    let half = bytes_max.saturating_sub(marker(usize::MAX).len()) / 2;
+    let end = (0..=half).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
+    let start = (text.len() - half..text.len()).find(|&at| text.is_char_boundary(at));
+    let start = start.unwrap_or(text.len());
+    format!("{}{}{}", &text[..end], marker(start - end), &text[start..])
 }
 
 #[cfg(test)]

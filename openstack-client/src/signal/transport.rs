@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde_json::Value;
 
-use openstack_client::http::without_secrets;
+use crate::http::without_secrets;
 
 /// A way to signal.
 #[derive(Debug, Clone, PartialEq, Eq)]

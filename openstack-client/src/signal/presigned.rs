@@ -2,19 +2,20 @@
 
 use jiff::Timestamp;
 
-/// What Keystone allows unless its `[credential] auth_ttl` says otherwise.
-const KEYSTONE_TTL_S: i64 = 900;
+/// How old a signature may be unless Keystone's `[credential] auth_ttl` says otherwise, in seconds.
+pub const KEYSTONE_TTL_S: i64 = 900;
 
 /// When a URL was signed, and when it ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Presigned {
+pub struct Presigned {
     signed_unix: Option<i64>,
     expires_unix: Option<i64>,
 }
 
 impl Presigned {
     /// Reads `Timestamp` (CFN), and `temp_url_expires` (Swift), seconds since 1970 or ISO 8601.
-    pub(super) fn of_url(url: &str) -> Self {
+    #[must_use]
+    pub fn of_url(url: &str) -> Self {
         let query = url.split_once('?').map_or("", |(_, query)| query);
         let query = query.split('#').next().unwrap_or_default();
         let value = |wanted: &str| {
@@ -25,12 +26,20 @@ impl Presigned {
     }
 
     /// Whether it says that it is over.
-    pub(super) fn has_expired(self, now_unix: i64) -> bool {
+    #[must_use]
+    pub fn has_expired(self, now_unix: i64) -> bool {
         self.expires_unix.is_some_and(|expires| expires < now_unix)
     }
 
+    /// Whether it is older than Keystone allows by default: `[credential] auth_ttl` may say otherwise.
+    #[must_use]
+    pub fn is_old(self, now_unix: i64) -> bool {
+        self.signed_unix.is_some_and(|signed| now_unix - signed > KEYSTONE_TTL_S)
+    }
+
     /// Why it may have been refused; empty if it does not say.
-    pub(super) fn hint(self, now_unix: i64) -> String {
+    #[must_use]
+    pub fn hint(self, now_unix: i64) -> String {
         if let Some(expires) = self.expires_unix.filter(|expires| *expires < now_unix) {
             return format!("; the URL was good until {} s ago", now_unix - expires);
         }
@@ -64,6 +73,7 @@ mod tests {
         assert_eq!(url, Presigned { signed_unix: Some(SIGNED), expires_unix: None });
         assert_eq!(url.hint(SIGNED + 60), "");
         assert!(url.hint(SIGNED + 901).contains("signed 901 s ago"));
+        assert!(!url.is_old(SIGNED + 900) && url.is_old(SIGNED + 901));
         assert!(!url.has_expired(SIGNED + 1_000_000), "only Keystone knows its auth_ttl");
     }
 
