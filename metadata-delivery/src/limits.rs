@@ -1,6 +1,6 @@
 //! Every limit of a session: the settable ones in [`Limits`], the fixed ones as constants.
 
-use crate::message::{HELLO, METADATA, PROGRESS, RESULT_PREFIX, WELCOME};
+use crate::message::{HELLO, METADATA, PROGRESS, RESULT_PREFIX, SIGNAL_PREFIX, WELCOME};
 
 /// Longest document, in bytes, by default: what Heat's own limits allow, with room.
 pub const DOCUMENT_BYTES_MAX: usize = 16 << 20;
@@ -109,10 +109,10 @@ impl Limits {
         }
     }
 
-    /// What a server grants an agent it knows: results and progress up to 1 MiB each.
+    /// What a server grants an agent it knows: results, signals and progress up to 1 MiB each.
     pub const fn server() -> Self {
         Self {
-            names: NamePolicy::AnyOf(&[HELLO, PROGRESS, "result/*"]),
+            names: NamePolicy::AnyOf(&[HELLO, PROGRESS, "result/*", "signal/*"]),
             document_bytes_max: 1 << 20,
             inbound_bytes_max: 4 << 20,
             inbound_transfers_max: 16,
@@ -160,6 +160,7 @@ impl Default for Limits {
 }
 
 const _: () = assert!(RESULT_PREFIX.len() == "result/".len());
+const _: () = assert!(SIGNAL_PREFIX.len() == "signal/".len());
 
 #[cfg(test)]
 mod tests {
@@ -167,7 +168,7 @@ mod tests {
 
     #[test]
     fn a_policy_admits_exactly_what_it_lists() {
-        let policy = NamePolicy::AnyOf(&["progress", "result/*"]);
+        let policy = NamePolicy::AnyOf(&["progress", "result/*", "signal/*"]);
         assert!(policy.admits("progress"));
         assert!(policy.admits("result/1"));
         assert!(policy.admits("result/a/b"));

@@ -7,6 +7,7 @@
 //! | `metadata` | server → agent | per agent, ascending | the accepted JSON, byte for byte |
 //! | `progress` | agent → server | per association, ascending | [`Progress`] |
 //! | `result/<config id>` | agent → server | [`DeploymentResult::run`] | [`DeploymentResult`] |
+//! | `signal/<id>` | agent → server | 1 | [`WaitSignal`] |
 //!
 //! Fields that a reader does not know are skipped, and optional fields may be absent, so that
 //! neighbouring versions talk to each other.
@@ -35,6 +36,8 @@ pub const METADATA: &str = "metadata";
 pub const PROGRESS: &str = "progress";
 /// What the name of a [`DeploymentResult`] begins with; the config id follows.
 pub const RESULT_PREFIX: &str = "result/";
+/// What the name of a [`WaitSignal`] begins with; its id follows.
+pub const SIGNAL_PREFIX: &str = "signal/";
 
 /// Longest [`Hello`] as JSON, in bytes.
 pub const HELLO_BYTES_MAX: usize = 4 << 10;
@@ -44,6 +47,12 @@ pub const WELCOME_BYTES_MAX: usize = 4 << 10;
 pub const PROGRESS_BYTES_MAX: usize = 1 << 20;
 /// Longest [`DeploymentResult`] as JSON, in bytes: Heat's own limit for a request body.
 pub const RESULT_BYTES_MAX: usize = 1 << 20;
+/// Longest [`WaitSignal`] as JSON, in bytes.
+pub const SIGNAL_BYTES_MAX: usize = 64 << 10;
+/// Longest URL of a [`WaitSignal`], in bytes.
+pub const SIGNAL_URL_BYTES_MAX: usize = 4 << 10;
+/// Longest id of a [`WaitSignal`], in bytes.
+pub const SIGNAL_ID_BYTES_MAX: usize = 64;
 /// Longest identifier or name inside a message (agent, token, config, software …), in bytes.
 pub const FIELD_BYTES_MAX: usize = 1024;
 /// Most deployments in one [`Progress`].
@@ -314,6 +323,29 @@ impl DeploymentResult {
     }
 }
 
+/// A signal for a wait condition that the instance has no way to send itself: the server PUTs the body
+/// to the URL. Sent until the server has made it durable.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WaitSignal {
+    /// Tells it from others of the agent: 1..=[`SIGNAL_ID_BYTES_MAX`] of `a`–`z`, `0`–`9` and `-`.
+    pub id: String,
+    /// Where it goes, by HTTP or HTTPS.
+    pub url: String,
+    /// What is sent, as it is.
+    pub body: String,
+}
+
+/// The URL opens the wait condition, and the body may hold secrets.
+impl fmt::Debug for WaitSignal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WaitSignal")
+            .field("id", &self.id)
+            .field("url_bytes", &self.url.len())
+            .field("body_bytes", &self.body.len())
+            .finish()
+    }
+}
+
 /// The verdict of a [`DeploymentResult`], in Heat's words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
@@ -447,6 +479,34 @@ impl Message for DeploymentResult {
         field::<Self>("action", &self.action, 0)?;
         if let Some(rerun) = &self.rerun {
             field::<Self>("rerun.asked_by", &rerun.asked_by, 0)?;
+        }
+        Ok(())
+    }
+}
+
+impl Message for WaitSignal {
+    const KIND: &'static str = "signal";
+    const BYTES_MAX: usize = SIGNAL_BYTES_MAX;
+
+    fn name(&self) -> Name {
+        Name::new(&format!("{SIGNAL_PREFIX}{}", self.id))
+            .unwrap_or_else(|_| known_name("signal/invalid"))
+    }
+
+    fn validate(&self) -> Result<(), MessageError> {
+        let is_plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        if !(1..=SIGNAL_ID_BYTES_MAX).contains(&self.id.len()) || !self.id.bytes().all(is_plain) {
+            let what = format!("must be 1 to {SIGNAL_ID_BYTES_MAX} of a-z, 0-9 and -");
+            return Err(bad::<Self>("id", what));
+        }
+        if self.url.len() > SIGNAL_URL_BYTES_MAX {
+            let bytes = self.url.len();
+            let what = format!("has {bytes} bytes, at most {SIGNAL_URL_BYTES_MAX} are allowed");
+            return Err(bad::<Self>("url", what));
+        }
+        let is_http = ["http://", "https://"].iter().any(|scheme| self.url.starts_with(scheme));
+        if !is_http || !self.url.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err(bad::<Self>("url", "must be a URL that begins with http:// or https://"));
         }
         Ok(())
     }

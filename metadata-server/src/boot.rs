@@ -18,7 +18,8 @@ use crate::error::{Exit, Failure};
 use crate::http::{self, AdminToken};
 use crate::hub::{HubChannels, HubHandle};
 use crate::metrics::Metrics;
-use crate::store::writer::{Writer, WriterThread};
+use crate::relay::{self, RelayChannel};
+use crate::store::writer::{Observer, Writer, WriterThread};
 use crate::store::{Backend, RedbBackend, Store};
 use crate::tickets::Tickets;
 
@@ -33,6 +34,7 @@ pub struct Server {
     hub: HubHandle,
     hub_task: JoinHandle<std::io::Result<()>>,
     tickets_task: JoinHandle<()>,
+    relay_task: Option<JoinHandle<()>>,
     http_task: JoinHandle<std::io::Result<()>>,
     writer_thread: WriterThread,
     state: http::State,
@@ -69,8 +71,30 @@ impl Server {
         let channels = HubChannels::new();
         let hub = channels.handle();
         let metrics = Arc::new(Metrics::default());
-        let (writer, writer_thread) = Writer::start(store.clone(), channels.observer())
-            .context("starting the store's writer")?;
+        let relay = RelayChannel::new();
+        let observers = (channels.observer(), relay.observer());
+        let (writer, writer_thread) =
+            Writer::start(store.clone(), both(observers)).context("starting the store's writer")?;
+        let started_relay = if config.signal {
+            let parts = relay::Parts {
+                store: store.clone(),
+                writer: writer.clone(),
+                metrics: metrics.clone(),
+                notices: hub.notices(),
+                only_to: config.relay_signals_to.clone(),
+                seed: clock::unix_ms() ^ u64::from(std::process::id()),
+            };
+            relay.start(parts).map(Some)
+        } else {
+            Ok(None)
+        };
+        let relay_task = match started_relay {
+            Ok(task) => task,
+            Err(error) => {
+                writer_thread.stop();
+                return Err(error.into());
+            }
+        };
         let started = match Tickets::open(&store, &writer).await.context("opening the ticket keys")
         {
             Ok(tickets) => {
@@ -84,6 +108,9 @@ impl Server {
         let ((udp_address, hub_task), tickets) = match started {
             Ok(started) => started,
             Err(error) => {
+                if let Some(task) = relay_task {
+                    task.abort();
+                }
                 writer_thread.stop();
                 return Err(error.into());
             }
@@ -111,6 +138,7 @@ impl Server {
             hub,
             hub_task,
             tickets_task,
+            relay_task,
             http_task,
             writer_thread,
             state,
@@ -137,6 +165,9 @@ impl Server {
     pub async fn stop(self) {
         self.state.not_ready();
         self.tickets_task.abort();
+        if let Some(task) = &self.relay_task {
+            task.abort();
+        }
         self.hub.drain(self.drain_timeout).await;
         // A part that failed before has nothing to drain. Requests may go on meanwhile: what is
         // put now is stored, and pushed after the next start.
@@ -152,6 +183,14 @@ impl Server {
             tracing::error!("the store's writer was not stopped");
         }
     }
+}
+
+/// Tells two observers, in their order.
+fn both((mut first, mut second): (Observer, Observer)) -> Observer {
+    Box::new(move |write, outcome| {
+        first(write, outcome);
+        second(write, outcome);
+    })
 }
 
 fn private_state_dir(config: &Config) -> Result<(), Failure> {

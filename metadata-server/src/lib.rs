@@ -23,12 +23,13 @@
 //! | [`config`] | the settings: one table for file, flags, environment and help |
 //! | [`store`] | what must not be forgotten, in one file; one thread writes |
 //! | [`hub`] | agents: who may connect, what each is sent, when a result counts |
+//! | [`relay`] | what became of deployments, told to Heat |
 //! | [`notice`], [`metrics`], [`log`] | what happens, for watchers, Prometheus and the journal |
 //! | [`http`], [`client`] | the admin API and the command line's way to it |
 //! | [`boot`] | putting it together, and taking it apart in order |
 //! | [`cli`], [`error`] | commands, tables, errors, exit codes |
 //!
-//! Data goes one way: HTTP → store → hub → agent, and agent → hub → store. The hub learns of a document
+//! Data goes one way: HTTP → store → hub → agent, and agent → hub → store → relay → Heat. The hub learns of a document
 //! from the store's writer, after the fsync, and from nowhere else.
 
 pub mod boot;
@@ -43,6 +44,7 @@ pub mod hub;
 pub mod log;
 pub mod metrics;
 pub mod notice;
+pub mod relay;
 pub mod store;
 pub mod tickets;
 

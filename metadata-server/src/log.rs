@@ -8,6 +8,7 @@ use tracing_subscriber::EnvFilter;
 use crate::clock;
 use crate::config::{Config, LogFormat};
 use crate::notice::Notice;
+use crate::store::signals::SignalState;
 
 /// Time in which one kind of line appears once.
 const REPEAT_AFTER: Duration = Duration::from_secs(10);
@@ -97,6 +98,27 @@ pub(crate) fn notice(notice: &Notice, refusals: &mut Limiter) {
         }
         Notice::ResultDropped { agent_id, number, config_id } => {
             tracing::info!(agent = %agent_id, number, config_id, "result dropped to make room");
+        }
+        Notice::Signal { agent_id, number, config_id, signal } => {
+            let attempts = signal.attempts;
+            match &signal.state {
+                SignalState::Sent { status, by, .. } => {
+                    tracing::info!(agent = %agent_id, number, config_id, status, by, "signal sent");
+                }
+                SignalState::Waiting { next_unix_ms, reason } => {
+                    let reason = reason.as_deref().unwrap_or_default();
+                    tracing::warn!(agent = %agent_id, number, config_id, attempts, next_unix_ms, reason, "signal not taken, tried again");
+                }
+                SignalState::Refused { status, reason, .. } => {
+                    tracing::error!(agent = %agent_id, number, config_id, attempts, status, reason, "signal refused");
+                }
+                SignalState::TooLate { status, reason, .. } => {
+                    tracing::warn!(agent = %agent_id, number, config_id, attempts, status, reason, "signal came too late");
+                }
+                SignalState::None { reason } => {
+                    tracing::debug!(agent = %agent_id, number, config_id, reason, "no signal");
+                }
+            }
         }
         Notice::ResultRefused { agent_id, name, reason } => {
             tracing::warn!(agent = %agent_id, name, reason, "result refused");

@@ -10,6 +10,9 @@ use crate::notice::{Notice, RefusalReason};
 /// Upper bounds of the push latency's buckets, in milliseconds.
 const LATENCY_BUCKETS_MS: [u64; 12] = [1, 2, 5, 10, 20, 50, 100, 250, 1000, 5000, 30_000, 120_000];
 
+/// States of signals; of the first, how often an attempt failed.
+const SIGNAL_STATES: [&str; 5] = ["waiting", "sent", "refused", "too_late", "none"];
+
 /// What the server has done since it started.
 #[derive(Debug, Default)]
 pub struct Metrics {
@@ -23,6 +26,8 @@ pub struct Metrics {
     results_dropped: AtomicU64,
     results_refused: AtomicU64,
     store_failures: AtomicU64,
+    signals: [AtomicU64; SIGNAL_STATES.len()],
+    signals_waiting: AtomicU64,
     refusals: [AtomicU64; RefusalReason::ALL.len()],
     latency_buckets: [AtomicU64; LATENCY_BUCKETS_MS.len()],
     latency_sum_us: AtomicU64,
@@ -60,6 +65,11 @@ impl Metrics {
             Notice::DocumentApplied { .. } => add(&self.documents_applied, 1),
             Notice::ResultStored { .. } => add(&self.results_stored, 1),
             Notice::ResultDropped { .. } => add(&self.results_dropped, 1),
+            Notice::Signal { signal, .. } => {
+                for (state, counter) in SIGNAL_STATES.iter().zip(&self.signals) {
+                    add(counter, u64::from(*state == signal.state.name()));
+                }
+            }
             Notice::ResultRefused { .. } => add(&self.results_refused, 1),
         }
     }
@@ -67,6 +77,11 @@ impl Metrics {
     /// Counts a write that the store did not take.
     pub fn count_store_failure(&self) {
         add(&self.store_failures, 1);
+    }
+
+    /// How many signals wait or are on their way.
+    pub fn set_signals_waiting(&self, count: usize) {
+        self.signals_waiting.store(count as u64, Ordering::Relaxed);
     }
 
     /// Everything in the text format of Prometheus 0.0.4.
@@ -124,6 +139,25 @@ impl Metrics {
             let labels = format!("{{reason=\"{}\"}}", reason.as_str());
             page.sample("mds_refusals_total", &labels, counter.load(Ordering::Relaxed));
         }
+        page.family("mds_signals_total", "counter", "Ends of signals to Heat, by how they ended.");
+        for (state, counter) in SIGNAL_STATES.iter().zip(&self.signals).skip(1) {
+            let labels = format!("{{result=\"{state}\"}}");
+            page.sample("mds_signals_total", &labels, counter.load(Ordering::Relaxed));
+        }
+        let retried = self.signals[0].load(Ordering::Relaxed);
+        page.single(
+            "mds_signals_retried_total",
+            "counter",
+            "Attempts at a signal that failed and are repeated.",
+            retried,
+        );
+        let waiting = self.signals_waiting.load(Ordering::Relaxed);
+        page.single(
+            "mds_signals_waiting",
+            "gauge",
+            "Signals to Heat that are not taken yet.",
+            waiting,
+        );
         self.render_latency(&mut page);
         if let Some(hub) = hub {
             render_hub(&mut page, hub);

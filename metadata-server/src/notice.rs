@@ -5,6 +5,8 @@ use metadata_delivery::CloseCode;
 use metadata_delivery::message::{DeploymentProgress, Hex32, ResultStatus};
 use serde::Serialize;
 
+use crate::store::signals::Signal;
+
 /// Something that happened, with its time.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Stamped {
@@ -119,7 +121,18 @@ pub enum Notice {
         /// Of which config.
         config_id: String,
     },
-    /// An agent sent a result that cannot be read.
+    /// A signal to Heat was tried, or is not wanted.
+    Signal {
+        /// Whose.
+        agent_id: AgentId,
+        /// Its number: that of its result.
+        number: u64,
+        /// Of which config; empty: of a wait condition.
+        config_id: String,
+        /// Where it stands.
+        signal: Signal,
+    },
+    /// An agent sent a result or a signal that is not taken.
     ResultRefused {
         /// Which agent.
         agent_id: AgentId,
@@ -144,6 +157,7 @@ impl Notice {
             | Self::DocumentApplied { agent_id, .. }
             | Self::ResultStored { agent_id, .. }
             | Self::ResultDropped { agent_id, .. }
+            | Self::Signal { agent_id, .. }
             | Self::ResultRefused { agent_id, .. } => Some(agent_id.as_str()),
         }
     }

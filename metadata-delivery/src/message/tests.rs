@@ -192,3 +192,30 @@ fn a_welcome_of_an_older_release_and_one_of_a_newer_one_are_read() {
     let none = Welcome::from_body(old).unwrap().to_document(1).unwrap();
     assert_eq!(none.body.as_ref(), old, "and written as before");
 }
+
+fn signal() -> WaitSignal {
+    WaitSignal { id: "0f-1".into(), url: "http://h/wait?Signature=s".into(), body: "{}".into() }
+}
+
+#[test]
+fn a_signal_of_a_wait_condition_is_named_by_its_id_and_shows_no_secret() {
+    let json = round_trip(&signal(), "signal/0f-1");
+    assert_eq!(json, r#"{"id":"0f-1","url":"http://h/wait?Signature=s","body":"{}"}"#);
+    assert!(!format!("{:?}", signal()).contains("Signature"));
+    for (field, wrong) in [
+        ("id", WaitSignal { id: String::new(), ..signal() }),
+        ("id", WaitSignal { id: "a/b".into(), ..signal() }),
+        ("id", WaitSignal { id: "a".repeat(SIGNAL_ID_BYTES_MAX + 1), ..signal() }),
+        ("url", WaitSignal { url: "file:///etc/passwd".into(), ..signal() }),
+        ("url", WaitSignal { url: "http://h/a b".into(), ..signal() }),
+        (
+            "url",
+            WaitSignal { url: format!("http://{}", "h".repeat(SIGNAL_URL_BYTES_MAX)), ..signal() },
+        ),
+    ] {
+        let error = wrong.to_document(1).unwrap_err();
+        assert!(matches!(&error, MessageError::Field { field: f, .. } if *f == field), "{error}");
+    }
+    let long = WaitSignal { body: "x".repeat(SIGNAL_BYTES_MAX), ..signal() };
+    assert!(matches!(long.to_document(1), Err(MessageError::TooLong { .. })));
+}

@@ -14,7 +14,9 @@ use super::{ClientArgs, output};
 use crate::error::{Exit, Failure};
 use crate::http::{
     AgentList, AgentState, AgentView, PinList, PutAnswer, ResultList, ServerAnswer, VersionAnswer,
+    WaitList, WaitView,
 };
+use crate::store::signals::{Signal, SignalState};
 use crate::store::{PinOrigin, PinRecord, SavedResult};
 
 pub(super) async fn put(args: &ClientArgs, agent: &AgentId, file: &Path) -> Result<(), Failure> {
@@ -183,8 +185,16 @@ pub(super) async fn results(
     if args.json {
         return output::json(&ResultList { results: all, next_after: None });
     }
+    let waits = match agent {
+        Some(agent) => {
+            let path = format!("/v1/agents/{agent}/wait-signals");
+            client.get::<WaitList>(&path).await?.signals
+        }
+        None => Vec::new(),
+    };
     if output {
-        return output::out(&all.iter().map(full).collect::<Vec<_>>().join("\n"));
+        let all = all.iter().map(full).chain(waits.iter().map(full_wait));
+        return output::out(&all.collect::<Vec<_>>().join("\n"));
     }
     let rows: Vec<Vec<String>> = all
         .iter()
@@ -198,14 +208,84 @@ pub(super) async fn results(
                 result.status.to_string(),
                 result.deploy_status_code.to_string(),
                 output::time(saved.stored_unix_ms),
+                output::or_dash(saved.signal.as_ref().map(standing)),
                 result.config_id.clone(),
                 remark(result),
             ]
         })
         .collect();
-    let headers =
-        ["#", "AGENT", "NAME", "ACTION", "STATUS", "CODE", "STORED (UTC)", "CONFIG", "REASON"];
-    output::out(&output::table(&headers, &rows))
+    let headers = [
+        "#",
+        "AGENT",
+        "NAME",
+        "ACTION",
+        "STATUS",
+        "CODE",
+        "STORED (UTC)",
+        "SIGNAL",
+        "CONFIG",
+        "REASON",
+    ];
+    let mut text = output::table(&headers, &rows);
+    if !waits.is_empty() {
+        let rows: Vec<Vec<String>> = waits
+            .iter()
+            .map(|wait| {
+                vec![
+                    wait.number.to_string(),
+                    output::time(wait.stored_unix_ms),
+                    standing(&wait.signal),
+                    wait.url.clone(),
+                ]
+            })
+            .collect();
+        let headers = ["#", "STORED (UTC)", "SIGNAL", "WAIT CONDITION"];
+        text += &format!("\n{}", output::table(&headers, &rows));
+    }
+    output::out(&text)
+}
+
+/// Where a signal stands, in a few words.
+fn standing(signal: &Signal) -> String {
+    let with = |state: &str, status: &Option<u16>| match status {
+        Some(status) => format!("{state} ({status})"),
+        None => state.to_owned(),
+    };
+    match &signal.state {
+        SignalState::Waiting { next_unix_ms, .. } if signal.attempts > 0 => {
+            format!("waiting, attempt {} at {}", signal.attempts + 1, output::time(*next_unix_ms))
+        }
+        SignalState::Waiting { .. } => "waiting".into(),
+        SignalState::Sent { at_unix_ms, status, .. } => {
+            format!("sent {} ({status})", output::time(*at_unix_ms))
+        }
+        SignalState::Refused { status, .. } => with("refused", status),
+        SignalState::TooLate { status, .. } => with("too late", status),
+        SignalState::None { .. } => "none".into(),
+    }
+}
+
+/// The same with the other side's words.
+fn signal_line(signal: &Signal) -> String {
+    let more = match &signal.state {
+        SignalState::Waiting { reason, .. } => reason.as_deref(),
+        SignalState::Sent { by, .. } => Some(by.as_str()),
+        SignalState::Refused { reason, .. }
+        | SignalState::TooLate { reason, .. }
+        | SignalState::None { reason } => Some(reason.as_str()),
+    };
+    let more = more.map_or_else(String::new, |more| format!(": {more}"));
+    format!("signal: {}{more}\n", standing(signal))
+}
+
+fn full_wait(wait: &WaitView) -> String {
+    format!(
+        "#{} {} wait condition {}\n{}",
+        wait.number,
+        wait.agent_id,
+        wait.url,
+        signal_line(&wait.signal)
+    )
 }
 
 /// The reason of a failure; of a run that somebody at the instance asked for also that.
@@ -234,6 +314,9 @@ fn full(saved: &SavedResult) -> String {
     }
     if let Some(reason) = &result.reason {
         text += &format!("reason: {reason}\n");
+    }
+    if let Some(signal) = &saved.signal {
+        text += &signal_line(signal);
     }
     for (name, printed) in [("stdout", &result.deploy_stdout), ("stderr", &result.deploy_stderr)] {
         if !printed.is_empty() {

@@ -13,6 +13,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use openstack_client::http::UrlPrefix;
+
 pub use self::settings::{SETTINGS, Setting, SettingsArgs};
 pub use self::value::Value;
 pub(crate) use self::value::parse_duration;
@@ -76,6 +78,10 @@ pub struct Config {
     pub peer_timeout: Duration,
     /// How long a stop waits for agents and requests.
     pub drain_timeout: Duration,
+    /// Whether Heat is told of results.
+    pub signal: bool,
+    /// Where signals may go; empty: to what the agents' documents name.
+    pub relay_signals_to: Vec<UrlPrefix>,
     /// Form of the log lines.
     pub log_format: LogFormat,
     /// What is logged, in the syntax of tracing's `EnvFilter`.
@@ -248,6 +254,8 @@ impl Default for Config {
             keep_alive: Duration::ZERO,
             peer_timeout: Duration::ZERO,
             drain_timeout: Duration::ZERO,
+            signal: true,
+            relay_signals_to: Vec::new(),
             log_format: LogFormat::Text,
             log_filter: String::new(),
         };

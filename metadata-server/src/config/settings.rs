@@ -158,6 +158,27 @@ pub const SETTINGS: &[Setting] = &[
         apply: |c, v| v.duration("0s", "10m").map(|d| c.drain_timeout = d),
     },
     Setting {
+        key: "signal",
+        form: "relay|off",
+        help: "Whether the server tells Heat of results, as the agent's document says",
+        default: Some("relay"),
+        apply: |c, v| {
+            c.signal = match v.text()? {
+                "relay" => true,
+                "off" => false,
+                other => return Err(format!("is {other:?}, must be \"relay\" or \"off\"")),
+            };
+            Ok(())
+        },
+    },
+    Setting {
+        key: "relay_signals_to",
+        form: "URL,…",
+        help: "Beginnings of the only URLs that are asked for signals, Keystone's too [default: what agents' documents name]",
+        default: None,
+        apply: |c, v| v.url_prefixes().map(|l| c.relay_signals_to = l),
+    },
+    Setting {
         key: "log_format",
         form: "text|json",
         help: "Form of the log lines, on stderr",

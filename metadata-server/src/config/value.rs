@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use openstack_client::http::{UrlPrefix, UrlPrefixError};
+
 /// What a file, a flag or a variable can say.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Value {
@@ -75,6 +77,18 @@ impl Value {
             Some(bad) => Err(format!("holds {bad:?}, must be HOST:PORT")),
             None => Ok(list),
         }
+    }
+
+    pub(super) fn url_prefixes(&self) -> Result<Vec<UrlPrefix>, String> {
+        let list: Vec<&str> = match self {
+            Self::List(list) => list.iter().map(String::as_str).collect(),
+            Self::Text(text) => text.split(',').map(str::trim).collect(),
+            _ => return Err(self.must_be("a list of URLs")),
+        };
+        let parsed = list.into_iter().map(|text| {
+            text.parse().map_err(|error: UrlPrefixError| format!("holds what is none: {error}"))
+        });
+        parsed.collect()
     }
 
     pub(super) fn count(&self, min: u64, max: u64) -> Result<u64, String> {

@@ -48,7 +48,7 @@ pub use self::error::ApiError;
 pub(crate) use self::error::ErrorBody;
 pub(crate) use self::health::{ServerAnswer, VersionAnswer};
 pub(crate) use self::pins::PinList;
-pub(crate) use self::results::ResultList;
+pub(crate) use self::results::{ResultList, WaitList, WaitView};
 use crate::config::Config;
 use crate::hub::HubHandle;
 use crate::metrics::Metrics;
@@ -125,6 +125,7 @@ pub fn router(state: State, stopping: signal::Receiver<bool>) -> Router {
         .route("/v1/agents/{id}", get(agents::show))
         .route("/v1/agents/{id}/metadata", put(documents::put).get(documents::get))
         .route("/v1/agents/{id}/results", get(results::of_agent))
+        .route("/v1/agents/{id}/wait-signals", get(results::waits))
         .route("/v1/agents/{id}/enrolment", post(enrol::enrol))
         .route("/v1/agents/{id}/pins/{fingerprint}", put(pins::add).delete(pins::remove))
         .route("/v1/pins", get(pins::list))

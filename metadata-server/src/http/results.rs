@@ -6,6 +6,7 @@ use certs::AgentId;
 use serde::{Deserialize, Serialize};
 
 use super::{Agent, ApiError};
+use crate::store::signals::{SavedWait, Signal};
 use crate::store::{ResultsQuery, SavedResult};
 
 /// Results in a page unless asked otherwise.
@@ -43,6 +44,43 @@ pub(super) async fn of_agent(
     query: Result<Query<PageQuery>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Json<ResultList>, ApiError> {
     page(state, Some(agent), query?.0).await
+}
+
+/// The wait conditions' signals of an agent.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct WaitList {
+    /// In the order of storing.
+    pub(crate) signals: Vec<WaitView>,
+}
+
+/// The signal of a wait condition.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct WaitView {
+    /// Its number, from the same sequence as those of results.
+    pub(crate) number: u64,
+    /// Who handed it over.
+    pub(crate) agent_id: AgentId,
+    /// When it was stored, in milliseconds since 1970.
+    pub(crate) stored_unix_ms: u64,
+    /// Where it goes, without query: that is a secret.
+    pub(crate) url: String,
+    /// Where it stands.
+    pub(crate) signal: Signal,
+}
+
+pub(super) async fn waits(
+    State(state): State<super::State>,
+    Agent(agent): Agent,
+) -> Result<Json<WaitList>, ApiError> {
+    let waits = state.read(move |store| store.wait_signals(&agent)).await?;
+    let view = |(saved, signal): (SavedWait, Signal)| WaitView {
+        number: saved.number,
+        agent_id: saved.agent_id,
+        stored_unix_ms: saved.stored_unix_ms,
+        url: openstack_client::http::without_secrets(&saved.wait.url),
+        signal,
+    };
+    Ok(Json(WaitList { signals: waits.into_iter().map(view).collect() }))
 }
 
 async fn page(

@@ -169,6 +169,7 @@ impl HubChannels {
             keep_alive: config.keep_alive,
             peer_timeout: config.peer_timeout,
             results_per_agent_max: config.results_per_agent_max,
+            signal: config.signal,
             datagram_bytes_max: config.datagram_bytes_max,
             agent: Limits {
                 document_bytes_max: config.result_bytes_max,
@@ -215,6 +216,11 @@ impl HubHandle {
     /// Everything that happens from here on.
     pub fn watch(&self) -> broadcast::Receiver<Arc<Stamped>> {
         self.notices.subscribe()
+    }
+
+    /// Where everything that happens is told.
+    pub(crate) fn notices(&self) -> broadcast::Sender<Arc<Stamped>> {
+        self.notices.clone()
     }
 
     /// Asks the hub to say goodbye to all agents and stop, after `timeout` at the latest.

@@ -50,6 +50,8 @@ pub(super) struct SessionLimits {
     pub(super) keep_alive: Duration,
     pub(super) peer_timeout: Duration,
     pub(super) results_per_agent_max: u64,
+    /// Whether Heat is told of results.
+    pub(super) signal: bool,
     /// Largest datagram to try on a path.
     pub(super) datagram_bytes_max: usize,
     /// For agents that are known.
@@ -360,6 +362,7 @@ impl Shell {
                     sha256: sha256(&document.body),
                     stored_unix_ms: clock::unix_ms(),
                     per_agent_max: self.limits.results_per_agent_max,
+                    signal: self.limits.signal,
                 };
                 self.write(write, move |outcome| {
                     let saved = outcome.and_then(|outcome| match outcome {

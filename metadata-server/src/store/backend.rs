@@ -35,11 +35,23 @@ pub enum Table {
     ResultsSeen,
     /// Agent id, 0, config id → number of the newest result of that config.
     NewestResults,
+    /// Number (u64, big endian) → where its signal stands (JSON).
+    Signals,
+    /// Number of a signal that is to be sent → nothing.
+    SignalsWaiting,
+    /// Agent id, 0, config id → inputs of a deployment that has left the document (JSON).
+    Withdrawn,
+    /// Number → signal of a wait condition (JSON).
+    Waits,
+    /// Agent id, 0, number → nothing.
+    WaitsOfAgent,
+    /// Agent id, 0, id of a wait condition's signal → number.
+    WaitsSeen,
 }
 
 impl Table {
     /// All tables, so that a back end can create them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 20] = [
         Self::Meta,
         Self::Heads,
         Self::Bodies,
@@ -54,6 +66,12 @@ impl Table {
         Self::ResultCounts,
         Self::ResultsSeen,
         Self::NewestResults,
+        Self::Signals,
+        Self::SignalsWaiting,
+        Self::Withdrawn,
+        Self::Waits,
+        Self::WaitsOfAgent,
+        Self::WaitsSeen,
     ];
 
     /// The name of the table on disk: never change one.
@@ -73,6 +91,12 @@ impl Table {
             Self::ResultCounts => "result_counts",
             Self::ResultsSeen => "results_seen",
             Self::NewestResults => "newest_results",
+            Self::Signals => "signals",
+            Self::SignalsWaiting => "signals_waiting",
+            Self::Withdrawn => "withdrawn",
+            Self::Waits => "waits",
+            Self::WaitsOfAgent => "waits_of_agent",
+            Self::WaitsSeen => "waits_seen",
         }
     }
 }

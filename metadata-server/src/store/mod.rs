@@ -10,6 +10,7 @@ pub mod backend;
 mod memory;
 mod ops;
 mod redb;
+pub mod signals;
 mod types;
 pub mod writer;
 
@@ -18,6 +19,8 @@ use std::sync::Arc;
 
 use certs::{AgentId, Fingerprint};
 use thiserror::Error;
+
+use self::signals::{SavedWait, Signal, SignalJob};
 
 pub use self::backend::Backend;
 pub use self::memory::MemoryBackend;
@@ -217,6 +220,38 @@ impl Store {
     /// Reading failed.
     pub fn results(&self, query: &ResultsQuery) -> Result<ResultsPage, StoreError> {
         self.read(|view| ops::results(view, query))
+    }
+
+    /// Where a signal stands.
+    ///
+    /// # Errors
+    /// Reading failed.
+    pub fn signal(&self, number: u64) -> Result<Option<Signal>, StoreError> {
+        self.read(|view| signals::ops::get(view, number))
+    }
+
+    /// The signals that are to be sent, by number.
+    ///
+    /// # Errors
+    /// Reading failed.
+    pub fn waiting_signals(&self) -> Result<Vec<(u64, Signal)>, StoreError> {
+        self.read(signals::ops::waiting)
+    }
+
+    /// What it takes to send a signal; `None` if it is gone.
+    ///
+    /// # Errors
+    /// Reading failed.
+    pub fn signal_job(&self, number: u64) -> Result<Option<SignalJob>, StoreError> {
+        self.read(|view| signals::ops::job(view, number))
+    }
+
+    /// The wait conditions' signals of an agent, in the order of storing.
+    ///
+    /// # Errors
+    /// Reading failed.
+    pub fn wait_signals(&self, agent: &AgentId) -> Result<Vec<(SavedWait, Signal)>, StoreError> {
+        self.read(|view| signals::ops::waits(view, agent))
     }
 
     /// Whether the store can be read.

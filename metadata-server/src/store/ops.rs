@@ -12,11 +12,12 @@ use zeroize::Zeroizing;
 
 use super::StoreError;
 use super::backend::{Snapshot, Table, Transaction};
+use super::signals;
 use super::types::{
     AgentRecord, DocumentHead, Dropped, Enrolment, Kept, Outcome, PinOrigin, PinRecord,
     ResultsPage, ResultsQuery, SavedResult, StoredDocument, TicketKeyRecord, Write,
 };
-use crate::document::config_ids;
+use crate::document::{ValidDocument, config_ids};
 
 /// The format of the store this program writes. Raise it when a table changes its meaning.
 pub const FORMAT: u64 = 1;
@@ -142,7 +143,9 @@ pub(super) fn results(
             return Ok(false);
         }
         bytes += value.len();
-        page.results.push(parse(Table::Results, value)?);
+        let mut saved: SavedResult = parse(Table::Results, value)?;
+        saved.signal = signals::ops::get(view, saved.number)?;
+        page.results.push(saved);
         Ok(true)
     };
     match &query.agent {
@@ -166,24 +169,8 @@ pub(super) fn results(
 pub(super) fn apply(tx: &mut dyn Transaction, write: &Write) -> Result<Outcome, StoreError> {
     match write {
         Write::PutDocument { agent, document, accepted_unix_ms } => {
-            let sha256 = Hex32(document.sha256());
-            if let Some(head) = document_head(tx, agent)?
-                && head.sha256 == sha256
-            {
-                let document = StoredDocument { head, body: document.body().clone() };
-                return Ok(Outcome::Document { document, is_new: false });
-            }
-            let head = DocumentHead {
-                version: next_version(tx, agent)?,
-                sha256,
-                bytes: document.body().len() as u64,
-                deployments: document.deployments() as u64,
-                accepted_unix_ms: *accepted_unix_ms,
-            };
-            put_json(tx, Table::Heads, key(agent), &head)?;
-            tx.put(Table::Bodies, key(agent), document.body())?;
-            let document = StoredDocument { head, body: document.body().clone() };
-            Ok(Outcome::Document { document, is_new: true })
+            let (document, is_new) = put_document(tx, agent, document, *accepted_unix_ms)?;
+            Ok(Outcome::Document { document, is_new })
         }
         Write::RaiseVersion { agent, held, held_sha256 } => {
             raise_version(tx, agent, *held, *held_sha256)
@@ -226,10 +213,43 @@ pub(super) fn apply(tx: &mut dyn Transaction, write: &Write) -> Result<Outcome, 
             }
             Ok(Outcome::Unpin { removed })
         }
-        Write::SaveResult { agent, result, sha256, stored_unix_ms, per_agent_max, .. } => {
-            save_result(tx, agent, result, sha256, *stored_unix_ms, *per_agent_max)
+        Write::SaveResult {
+            agent, result, sha256, stored_unix_ms, per_agent_max, signal, ..
+        } => {
+            let saved = save_result(tx, agent, result, sha256, *stored_unix_ms, *per_agent_max)?;
+            if *signal && saved.is_new {
+                signals::ops::queue(tx, saved.number, *stored_unix_ms)?;
+            }
+            Ok(Outcome::Result(saved))
         }
+        Write::Signal(write) => signals::ops::apply(tx, write).map(Outcome::Signal),
     }
+}
+
+/// The document in force from here on; false if it was before.
+pub(super) fn put_document(
+    tx: &mut dyn Transaction,
+    agent: &AgentId,
+    document: &ValidDocument,
+    accepted_unix_ms: u64,
+) -> Result<(StoredDocument, bool), StoreError> {
+    let sha256 = Hex32(document.sha256());
+    if let Some(head) = document_head(tx, agent)?
+        && head.sha256 == sha256
+    {
+        return Ok((StoredDocument { head, body: document.body().clone() }, false));
+    }
+    signals::ops::retain_withdrawn(tx, agent, document.body(), accepted_unix_ms)?;
+    let head = DocumentHead {
+        version: next_version(tx, agent)?,
+        sha256,
+        bytes: document.body().len() as u64,
+        deployments: document.deployments() as u64,
+        accepted_unix_ms,
+    };
+    put_json(tx, Table::Heads, key(agent), &head)?;
+    tx.put(Table::Bodies, key(agent), document.body())?;
+    Ok((StoredDocument { head, body: document.body().clone() }, true))
 }
 
 fn next_version(tx: &mut dyn Transaction, agent: &AgentId) -> Result<u64, StoreError> {
@@ -344,16 +364,20 @@ fn save_result(
     sha256: &[u8; 32],
     stored_unix_ms: u64,
     per_agent_max: u64,
-) -> Result<Outcome, StoreError> {
+) -> Result<Kept, StoreError> {
     let prefix = prefix(agent);
     let seen = joined(&prefix, sha256);
     if let Some(number) = get_number(tx, Table::ResultsSeen, &seen)? {
-        return Ok(Outcome::Result(Kept { number, is_new: false, dropped: Vec::new() }));
+        return Ok(Kept { number, is_new: false, dropped: Vec::new() });
     }
-    let number = get_number(tx, Table::Meta, KEY_LAST_RESULT)?.unwrap_or(0) + 1;
-    tx.put(Table::Meta, KEY_LAST_RESULT, &number.to_be_bytes())?;
-    let saved =
-        SavedResult { number, agent_id: agent.clone(), stored_unix_ms, result: result.clone() };
+    let number = next_number(tx)?;
+    let saved = SavedResult {
+        number,
+        agent_id: agent.clone(),
+        stored_unix_ms,
+        result: result.clone(),
+        signal: None,
+    };
     put_json(tx, Table::Results, &number.to_be_bytes(), &saved)?;
     tx.put(Table::ResultsOfAgent, &joined(&prefix, &number.to_be_bytes()), sha256)?;
     tx.put(Table::ResultsSeen, &seen, &number.to_be_bytes())?;
@@ -363,18 +387,25 @@ fn save_result(
     let excess = count.saturating_sub(per_agent_max);
     let dropped = if excess > 0 {
         let needed = needed_results(tx, agent, number)?;
-        drop_oldest(tx, &prefix, excess, &needed)?
+        drop_oldest(tx, &prefix, excess, &needed, count <= 2 * per_agent_max)?
     } else {
         Vec::new()
     };
     let count = count - dropped.len() as u64;
     tx.put(Table::ResultCounts, key(agent), &count.to_be_bytes())?;
-    Ok(Outcome::Result(Kept { number, is_new: true, dropped }))
+    Ok(Kept { number, is_new: true, dropped })
+}
+
+/// The next number of results and signals.
+pub(super) fn next_number(tx: &mut dyn Transaction) -> Result<u64, StoreError> {
+    let number = get_number(tx, Table::Meta, KEY_LAST_RESULT)?.unwrap_or(0) + 1;
+    tx.put(Table::Meta, KEY_LAST_RESULT, &number.to_be_bytes())?;
+    Ok(number)
 }
 
 /// The results of an agent that are not dropped to make room: the one that was just saved, and the
 /// newest of each config in the document in force. So one agent keeps at most its limit and as many
-/// as its document lists.
+/// as its document lists; or twice its limit, when signals wait.
 fn needed_results(
     view: &dyn Snapshot,
     agent: &AgentId,
@@ -395,12 +426,14 @@ fn drop_oldest(
     prefix: &[u8],
     excess: u64,
     needed: &BTreeSet<u64>,
+    spare_waiting: bool,
 ) -> Result<Vec<Dropped>, StoreError> {
     let mut oldest = Vec::new();
     tx.scan(Table::ResultsOfAgent, prefix, &mut |entry, sha256| {
         let Some(number) = entry.strip_prefix(prefix) else { return Ok(false) };
+        let is_spared = spare_waiting && signals::ops::is_waiting(tx, number)?;
         let number = number_of(Table::ResultsOfAgent, number)?;
-        if !needed.contains(&number) {
+        if !needed.contains(&number) && !is_spared {
             oldest.push((number, sha256.to_vec()));
         }
         Ok((oldest.len() as u64) < excess)
@@ -417,6 +450,7 @@ fn drop_oldest(
         tx.delete(Table::Results, &row)?;
         tx.delete(Table::ResultsOfAgent, &joined(prefix, &row))?;
         tx.delete(Table::ResultsSeen, &joined(prefix, &sha256))?;
+        signals::ops::forget(tx, &row)?;
         dropped.push(Dropped { number, config_id });
     }
     Ok(dropped)
@@ -430,20 +464,24 @@ fn missing_result(agent: &AgentId) -> StoreError {
     StoreError::Corrupt { what: format!("a result of agent {agent} is listed but not there") }
 }
 
-fn key(agent: &AgentId) -> &[u8] {
+pub(super) fn key(agent: &AgentId) -> &[u8] {
     agent.as_str().as_bytes()
 }
 
 /// Agent ids hold no zero byte, so no agent's prefix starts another's.
-fn prefix(agent: &AgentId) -> Vec<u8> {
+pub(super) fn prefix(agent: &AgentId) -> Vec<u8> {
     joined(key(agent), &[0])
 }
 
-fn joined(a: &[u8], b: &[u8]) -> Vec<u8> {
+pub(super) fn joined(a: &[u8], b: &[u8]) -> Vec<u8> {
     [a, b].concat()
 }
 
-fn get_number(view: &dyn Snapshot, table: Table, key: &[u8]) -> Result<Option<u64>, StoreError> {
+pub(super) fn get_number(
+    view: &dyn Snapshot,
+    table: Table,
+    key: &[u8],
+) -> Result<Option<u64>, StoreError> {
     view.get(table, key)?.map(|bytes| number_of(table, &bytes)).transpose()
 }
 
@@ -454,7 +492,7 @@ fn number_of(table: Table, bytes: &[u8]) -> Result<u64, StoreError> {
     Ok(u64::from_be_bytes(bytes))
 }
 
-fn get_json<T: DeserializeOwned>(
+pub(super) fn get_json<T: DeserializeOwned>(
     view: &dyn Snapshot,
     table: Table,
     key: &[u8],
@@ -471,14 +509,14 @@ fn scan_json<T: DeserializeOwned>(view: &dyn Snapshot, table: Table) -> Result<V
     Ok(all)
 }
 
-fn parse<T: DeserializeOwned>(table: Table, bytes: &[u8]) -> Result<T, StoreError> {
+pub(super) fn parse<T: DeserializeOwned>(table: Table, bytes: &[u8]) -> Result<T, StoreError> {
     // The message names the place, never the content.
     serde_json::from_slice(bytes).map_err(|e| StoreError::Corrupt {
         what: format!("a record in {}: {:?} at {}", table.name(), e.classify(), e.column()),
     })
 }
 
-fn put_json(
+pub(super) fn put_json(
     tx: &mut dyn Transaction,
     table: Table,
     key: &[u8],

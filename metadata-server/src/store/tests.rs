@@ -11,7 +11,7 @@ use super::writer::Writer;
 use super::*;
 use crate::document::{DOCUMENT_BYTES_MAX, ValidDocument};
 
-fn agent(id: &str) -> AgentId {
+pub(super) fn agent(id: &str) -> AgentId {
     id.parse().unwrap()
 }
 
@@ -63,7 +63,7 @@ fn result(config_id: &str, stdout: &str) -> DeploymentResult {
     }
 }
 
-fn save(id: &str, config_id: &str, stdout: &str, per_agent_max: u64) -> Write {
+pub(super) fn save(id: &str, config_id: &str, stdout: &str, per_agent_max: u64) -> Write {
     let result = Arc::new(result(config_id, stdout));
     let sha256 = crate::document::sha256(&serde_json::to_vec(&*result).unwrap());
     Write::SaveResult {
@@ -73,6 +73,7 @@ fn save(id: &str, config_id: &str, stdout: &str, per_agent_max: u64) -> Write {
         sha256,
         stored_unix_ms: 3,
         per_agent_max,
+        signal: false,
     }
 }
 
@@ -89,7 +90,7 @@ fn enrol(token_id: &str, seen: u8, now_unix_ms: u64) -> Write {
 }
 
 impl Store {
-    fn one(&self, write: Write) -> Outcome {
+    pub(super) fn one(&self, write: Write) -> Outcome {
         self.commit(std::slice::from_ref(&write)).unwrap().pop().unwrap()
     }
 
@@ -106,7 +107,7 @@ impl Store {
     }
 }
 
-fn on_every_backend(test: impl Fn(Store)) {
+pub(super) fn on_every_backend(test: impl Fn(Store)) {
     test(Store::new(Arc::new(MemoryBackend::default())).unwrap());
     let folder = tempfile::tempdir().unwrap();
     let backend = RedbBackend::open(&folder.path().join("store.redb")).unwrap();

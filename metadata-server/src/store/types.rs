@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::StoreError;
+use super::signals::{Signal, SignalOutcome, SignalWrite};
 use crate::document::ValidDocument;
 
 /// A document without its bytes.
@@ -99,6 +100,9 @@ pub struct SavedResult {
     pub stored_unix_ms: u64,
     /// The result.
     pub result: DeploymentResult,
+    /// Where its signal to Heat stands; none if none was queued with it. Kept apart from the result.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal: Option<Signal>,
 }
 
 /// The keys of session tickets.
@@ -209,7 +213,11 @@ pub enum Write {
         /// Keep so many results of one agent; the oldest make room, but not the newest result of a
         /// config that the agent's document lists.
         per_agent_max: u64,
+        /// Whether Heat is to be told.
+        signal: bool,
     },
+    /// Something about signals. → [`Outcome::Signal`]
+    Signal(SignalWrite),
 }
 
 impl Write {
@@ -251,6 +259,8 @@ pub enum Outcome {
     },
     /// The result is kept.
     Result(Kept),
+    /// What became of a signal.
+    Signal(SignalOutcome),
 }
 
 impl Outcome {

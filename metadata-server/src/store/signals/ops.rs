@@ -1,0 +1,236 @@
+//! What the bytes of signals mean.
+
+use std::collections::BTreeSet;
+
+use certs::AgentId;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::super::StoreError;
+use super::super::backend::{Snapshot, Table, Transaction};
+use super::super::ops::{
+    document, get_json, get_number, joined, key, next_number, prefix, put_json,
+};
+use super::{
+    SavedWait, Signal, SignalJob, SignalOf, SignalOutcome, SignalState, SignalWrite,
+    WAITS_OVER_PER_AGENT_MAX, WAITS_PER_AGENT_MAX, WITHDRAWN_KEPT_MS, WITHDRAWN_PER_AGENT_MAX,
+    Withdrawn,
+};
+use crate::document::config_ids;
+
+/// What a document with a deployment of action DELETE holds somewhere.
+const DELETE_TEXT: &[u8] = b"\"DELETE\"";
+
+/// Queues the signal of a result that is stored in the same transaction.
+pub(in super::super) fn queue(
+    tx: &mut dyn Transaction,
+    number: u64,
+    now_unix_ms: u64,
+) -> Result<(), StoreError> {
+    put_json(tx, Table::Signals, &number.to_be_bytes(), &Signal::new(now_unix_ms))?;
+    tx.put(Table::SignalsWaiting, &number.to_be_bytes(), &[])
+}
+
+pub(in super::super) fn get(
+    view: &dyn Snapshot,
+    number: u64,
+) -> Result<Option<Signal>, StoreError> {
+    get_json(view, Table::Signals, &number.to_be_bytes())
+}
+
+/// Whether a signal is still to be sent.
+pub(in super::super) fn is_waiting(view: &dyn Snapshot, number: &[u8]) -> Result<bool, StoreError> {
+    Ok(view.get(Table::SignalsWaiting, number)?.is_some())
+}
+
+/// The result that it tells of is gone.
+pub(in super::super) fn forget(tx: &mut dyn Transaction, number: &[u8]) -> Result<(), StoreError> {
+    tx.delete(Table::Signals, number)?;
+    tx.delete(Table::SignalsWaiting, number)
+}
+
+/// All that wait, each with its number.
+pub(in super::super) fn waiting(view: &dyn Snapshot) -> Result<Vec<(u64, Signal)>, StoreError> {
+    let mut numbers = Vec::new();
+    view.scan(Table::SignalsWaiting, &[], &mut |number, _| {
+        numbers.extend(<[u8; 8]>::try_from(number).map(u64::from_be_bytes));
+        Ok(true)
+    })?;
+    let signals = numbers.into_iter().map(|number| Ok((number, get(view, number)?)));
+    let signals: Result<Vec<_>, StoreError> = signals.collect();
+    Ok(signals?.into_iter().filter_map(|(number, signal)| Some((number, signal?))).collect())
+}
+
+/// What it takes to send a signal; `None` if it is gone.
+pub(in super::super) fn job(
+    view: &dyn Snapshot,
+    number: u64,
+) -> Result<Option<SignalJob>, StoreError> {
+    let row = number.to_be_bytes();
+    let Some(signal) = get(view, number)? else { return Ok(None) };
+    if let Some(saved) = get_json::<super::SavedResult>(view, Table::Results, &row)? {
+        let agent = saved.agent_id.clone();
+        let of_config = joined(&prefix(&agent), saved.result.config_id.as_bytes());
+        let newest = get_number(view, Table::NewestResults, &of_config)?.unwrap_or(number);
+        let withdrawn = get_json(view, Table::Withdrawn, &of_config)?;
+        let document = document(view, &agent)?;
+        let what = SignalOf::Result { saved: Box::new(saved), newest, withdrawn };
+        return Ok(Some(SignalJob { signal, what, document }));
+    }
+    let Some(wait) = get_json::<SavedWait>(view, Table::Waits, &row)? else { return Ok(None) };
+    let document = document(view, &wait.agent_id)?;
+    Ok(Some(SignalJob { signal, what: SignalOf::Wait(Box::new(wait)), document }))
+}
+
+/// The wait conditions' signals of an agent, in the order of storing.
+pub(in super::super) fn waits(
+    view: &dyn Snapshot,
+    agent: &AgentId,
+) -> Result<Vec<(SavedWait, Signal)>, StoreError> {
+    let mut all = Vec::new();
+    for number in wait_numbers(view, agent)? {
+        let wait = get_json(view, Table::Waits, &number)?;
+        let signal = get_json(view, Table::Signals, &number)?;
+        all.extend(wait.zip(signal));
+    }
+    Ok(all)
+}
+
+fn wait_numbers(view: &dyn Snapshot, agent: &AgentId) -> Result<Vec<Vec<u8>>, StoreError> {
+    let prefix = prefix(agent);
+    let mut numbers = Vec::new();
+    view.scan(Table::WaitsOfAgent, &prefix, &mut |entry, _| {
+        let Some(number) = entry.strip_prefix(prefix.as_slice()) else { return Ok(false) };
+        numbers.push(number.to_vec());
+        Ok(true)
+    })?;
+    Ok(numbers)
+}
+
+pub(in super::super) fn apply(
+    tx: &mut dyn Transaction,
+    write: &SignalWrite,
+) -> Result<SignalOutcome, StoreError> {
+    match write {
+        SignalWrite::Save { number, signal } => save(tx, *number, signal),
+        SignalWrite::QueueWait { agent, wait, now_unix_ms } => {
+            let prefix = prefix(agent);
+            let seen = joined(&prefix, wait.id.as_bytes());
+            if let Some(number) = get_number(tx, Table::WaitsSeen, &seen)? {
+                return Ok(SignalOutcome::Queued { number, is_new: false });
+            }
+            let (mut waiting, mut over) = (0, Vec::new());
+            for number in wait_numbers(tx, agent)? {
+                match is_waiting(tx, &number)? {
+                    true => waiting += 1,
+                    false => over.push(number),
+                }
+            }
+            if waiting >= WAITS_PER_AGENT_MAX {
+                return Ok(SignalOutcome::TooMany);
+            }
+            for number in &over[..over.len().saturating_sub(WAITS_OVER_PER_AGENT_MAX - 1)] {
+                forget_wait(tx, &prefix, number)?;
+            }
+            let number = next_number(tx)?;
+            let row = number.to_be_bytes();
+            let saved = SavedWait {
+                number,
+                agent_id: agent.clone(),
+                stored_unix_ms: *now_unix_ms,
+                wait: wait.clone(),
+            };
+            put_json(tx, Table::Waits, &row, &saved)?;
+            tx.put(Table::WaitsOfAgent, &joined(&prefix, &row), &[])?;
+            tx.put(Table::WaitsSeen, &seen, &row)?;
+            queue(tx, number, *now_unix_ms)?;
+            Ok(SignalOutcome::Queued { number, is_new: true })
+        }
+    }
+}
+
+fn forget_wait(tx: &mut dyn Transaction, prefix: &[u8], number: &[u8]) -> Result<(), StoreError> {
+    if let Some(wait) = get_json::<SavedWait>(tx, Table::Waits, number)? {
+        tx.delete(Table::WaitsSeen, &joined(prefix, wait.wait.id.as_bytes()))?;
+    }
+    tx.delete(Table::Waits, number)?;
+    tx.delete(Table::WaitsOfAgent, &joined(prefix, number))?;
+    forget(tx, number)
+}
+
+fn save(
+    tx: &mut dyn Transaction,
+    number: u64,
+    signal: &Signal,
+) -> Result<SignalOutcome, StoreError> {
+    let row = number.to_be_bytes();
+    // Its result may have made room for others meanwhile.
+    if tx.get(Table::Signals, &row)?.is_some() {
+        put_json(tx, Table::Signals, &row, signal)?;
+        match signal.state {
+            SignalState::Waiting { .. } => tx.put(Table::SignalsWaiting, &row, &[])?,
+            _ => tx.delete(Table::SignalsWaiting, &row)?,
+        }
+    }
+    Ok(SignalOutcome::Saved)
+}
+
+/// Remembers the deployments of action DELETE that leave the agent's document with a new one.
+pub(in super::super) fn retain_withdrawn(
+    tx: &mut dyn Transaction,
+    agent: &AgentId,
+    new: &[u8],
+    now_unix_ms: u64,
+) -> Result<(), StoreError> {
+    #[derive(Deserialize)]
+    struct Body {
+        deployments: Vec<Entry>,
+    }
+    #[derive(Deserialize)]
+    struct Entry {
+        id: String,
+        #[serde(default)]
+        inputs: Value,
+    }
+
+    let Some(old) = tx.get(Table::Bodies, key(agent))? else { return Ok(()) };
+    if !old.windows(DELETE_TEXT.len()).any(|text| text == DELETE_TEXT) {
+        return Ok(());
+    }
+    // What was accepted can be read.
+    let Ok(old) = serde_json::from_slice::<Body>(&old) else { return Ok(()) };
+    let listed: BTreeSet<String> = config_ids(new).into_iter().collect();
+    let mut left = old.deployments;
+    left.retain(|entry| !listed.contains(&entry.id) && is_delete(&entry.inputs));
+    if left.is_empty() {
+        return Ok(());
+    }
+    let prefix = prefix(agent);
+    let mut known = Vec::new();
+    tx.scan(Table::Withdrawn, &prefix, &mut |entry, value| {
+        if !entry.starts_with(&prefix) {
+            return Ok(false);
+        }
+        let at = serde_json::from_slice::<Withdrawn>(value).map_or(0, |known| known.at_unix_ms);
+        known.push((at, entry.to_vec()));
+        Ok(true)
+    })?;
+    known.sort();
+    let surplus = (known.len() + left.len()).saturating_sub(WITHDRAWN_PER_AGENT_MAX);
+    for (index, (at, entry)) in known.iter().enumerate() {
+        if index < surplus || now_unix_ms.saturating_sub(*at) > WITHDRAWN_KEPT_MS {
+            tx.delete(Table::Withdrawn, entry)?;
+        }
+    }
+    for Entry { id, inputs } in left.into_iter().take(WITHDRAWN_PER_AGENT_MAX) {
+        let withdrawn = Withdrawn { at_unix_ms: now_unix_ms, inputs };
+        put_json(tx, Table::Withdrawn, &joined(&prefix, id.as_bytes()), &withdrawn)?;
+    }
+    Ok(())
+}
+
+fn is_delete(inputs: &Value) -> bool {
+    let inputs = inputs.as_array().into_iter().flatten();
+    let mut actions = inputs.filter(|input| input["name"] == "deploy_action");
+    actions.next_back().is_some_and(|input| input["value"] == "DELETE")
+}

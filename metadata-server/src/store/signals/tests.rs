@@ -1,0 +1,160 @@
+use metadata_delivery::message::WaitSignal;
+use serde_json::json;
+
+use super::super::tests::{agent, on_every_backend, save as save_only};
+use super::super::{Outcome, Store, Write};
+use super::*;
+use crate::document::ValidDocument;
+
+fn entry(id: &str, action: &str) -> Value {
+    json!({"id": id, "inputs": [{"name": "deploy_action", "value": action}]})
+}
+
+fn put(store: &Store, deployments: &[Value], at: u64) {
+    let body = json!({ "deployments": deployments }).to_string();
+    let document = ValidDocument::check(body.into(), 1 << 20).unwrap();
+    store.one(Write::PutDocument { agent: agent("a"), document, accepted_unix_ms: at });
+}
+
+fn save(id: &str, config_id: &str, stdout: &str, per_agent_max: u64) -> Write {
+    let mut write = save_only(id, config_id, stdout, per_agent_max);
+    if let Write::SaveResult { signal, .. } = &mut write {
+        *signal = true;
+    }
+    write
+}
+
+fn wait(id: &str) -> WaitSignal {
+    WaitSignal { id: id.into(), url: "http://h/?Signature=s".into(), body: "{}".into() }
+}
+
+fn queue(store: &Store, id: &str) -> SignalOutcome {
+    let (agent, wait) = (agent("a"), wait(id));
+    match store.one(Write::Signal(SignalWrite::QueueWait { agent, wait, now_unix_ms: 7 })) {
+        Outcome::Signal(outcome) => outcome,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn over(store: &Store, number: u64) {
+    let state = SignalState::None { reason: "over".into() };
+    let signal = Signal { state, attempts: 1 };
+    store.one(Write::Signal(SignalWrite::Save { number, signal }));
+}
+
+#[test]
+fn a_result_and_its_signal_are_stored_together_and_leave_together() {
+    on_every_backend(|store| {
+        store.one(save("a", "one", "x", 1));
+        let waiting = store.waiting_signals().unwrap();
+        assert_eq!(waiting, [(1, Signal::new(3))]);
+        store.one(save("a", "two", "x", 1));
+        let numbers = |store: &Store| {
+            store.waiting_signals().unwrap().into_iter().map(|(n, _)| n).collect::<Vec<_>>()
+        };
+        assert_eq!(numbers(&store), [1, 2], "a result whose signal waits makes no room");
+        over(&store, 1);
+        assert_eq!(numbers(&store), [2]);
+        assert_eq!(store.signal(1).unwrap().unwrap().state.name(), "none");
+        store.one(save("a", "three", "x", 1));
+        assert_eq!(store.signal(1).unwrap(), None, "gone with its result");
+        over(&store, 1);
+        assert_eq!(store.signal(1).unwrap(), None, "and does not come back");
+    });
+}
+
+#[test]
+fn results_whose_signals_wait_are_bounded_too() {
+    on_every_backend(|store| {
+        for n in 0..10 {
+            store.one(save("a", &n.to_string(), "x", 3));
+        }
+        assert!(store.waiting_signals().unwrap().len() <= 6);
+    });
+}
+
+#[test]
+fn the_same_result_again_is_not_signalled_again() {
+    on_every_backend(|store| {
+        store.one(save("a", "one", "x", 9));
+        over(&store, 1);
+        store.one(save("a", "one", "x", 9));
+        assert!(store.waiting_signals().unwrap().is_empty());
+    });
+}
+
+#[test]
+fn a_deployment_of_action_delete_is_remembered_when_it_leaves_and_no_other() {
+    on_every_backend(|store| {
+        put(&store, &[entry("gone", "DELETE"), entry("stays", "DELETE"), entry("c", "CREATE")], 1);
+        put(&store, &[entry("stays", "DELETE")], 2);
+        for (number, id, remembered) in [(1, "gone", true), (2, "stays", false), (3, "c", false)] {
+            store.one(save("a", id, "x", 9));
+            let job = store.signal_job(number).unwrap().unwrap();
+            let SignalOf::Result { withdrawn, .. } = job.what else { panic!() };
+            assert_eq!(withdrawn.is_some(), remembered, "{id}");
+        }
+        // A day later it is forgotten as soon as another one leaves.
+        put(&store, &[], 3 + WITHDRAWN_KEPT_MS);
+        let SignalOf::Result { withdrawn, .. } = store.signal_job(1).unwrap().unwrap().what else {
+            panic!()
+        };
+        assert!(withdrawn.is_none());
+    });
+}
+
+#[test]
+fn as_many_withdrawn_deployments_are_remembered_as_allowed() {
+    on_every_backend(|store| {
+        for round in 0..3u64 {
+            let entries: Vec<_> =
+                (0..200).map(|n| entry(&format!("{round}-{n}"), "DELETE")).collect();
+            put(&store, &entries, round * 2);
+            put(&store, &[], round * 2 + 1);
+        }
+        let mut kept = 0;
+        for round in 0..3 {
+            for n in 0..200 {
+                store.one(save("a", &format!("{round}-{n}"), "x", 1000));
+                let number = round * 200 + n + 1;
+                let job = store.signal_job(number).unwrap().unwrap();
+                kept +=
+                    usize::from(matches!(job.what, SignalOf::Result { withdrawn: Some(_), .. }));
+            }
+        }
+        assert_eq!(kept, WITHDRAWN_PER_AGENT_MAX);
+    });
+}
+
+#[test]
+fn signals_of_wait_conditions_are_queued_once_each_and_bounded_per_agent() {
+    on_every_backend(|store| {
+        assert_eq!(queue(&store, "x"), SignalOutcome::Queued { number: 1, is_new: true });
+        assert_eq!(queue(&store, "x"), SignalOutcome::Queued { number: 1, is_new: false });
+        for n in 1..WAITS_PER_AGENT_MAX {
+            assert!(matches!(queue(&store, &n.to_string()), SignalOutcome::Queued { .. }));
+        }
+        assert_eq!(queue(&store, "one more"), SignalOutcome::TooMany);
+        over(&store, 1);
+        let queued = queue(&store, "one more");
+        assert!(matches!(queued, SignalOutcome::Queued { is_new: true, .. }));
+        let SignalOf::Wait(saved) = store.signal_job(2).unwrap().unwrap().what else { panic!() };
+        assert_eq!((saved.number, saved.wait), (2, wait("1")));
+    });
+}
+
+#[test]
+fn signals_of_wait_conditions_that_are_over_are_forgotten_in_time() {
+    on_every_backend(|store| {
+        for n in 0..WAITS_OVER_PER_AGENT_MAX + 20 {
+            let SignalOutcome::Queued { number, .. } = queue(&store, &n.to_string()) else {
+                panic!()
+            };
+            over(&store, number);
+        }
+        let known = store.wait_signals(&agent("a")).unwrap();
+        assert_eq!(known.len(), WAITS_OVER_PER_AGENT_MAX);
+        assert_eq!(known.last().unwrap().0.wait.id, (WAITS_OVER_PER_AGENT_MAX + 19).to_string());
+        assert!(!format!("{:?}", known[0].0).contains("Signature"));
+    });
+}
