@@ -233,13 +233,15 @@ fn execute(cli: Cli) -> Result<Exit, Abort> {
         Command::Run { link } => {
             let settings = settings(&place, Some(&link))?;
             log(&settings);
-            daemon::run(&settings, first_token(&settings)?.as_ref(), Mode::Run)
+            let token = first_token(&settings, Mode::Run)?;
+            daemon::run(&settings, token.as_ref(), Mode::Run)
         }
         Command::Once { link, wait } => {
             let settings = settings(&place, Some(&link))?;
             log(&settings);
-            let token = first_token(&settings)?;
-            daemon::run(&settings, token.as_ref(), Mode::Once { wait })
+            let mode = Mode::Once { wait };
+            let token = first_token(&settings, mode)?;
+            daemon::run(&settings, token.as_ref(), mode)
         }
         Command::Enroll { token_file, from_metadata, replace, now } => {
             let settings = settings(&place, None)?;
@@ -328,30 +330,37 @@ fn token(place: Option<&Path>) -> Result<Option<EnrolmentToken>, Abort> {
 
 /// The token to start with: the one that a setting names; else, for an agent of the whole machine that was
 /// never enrolled, the one that the cloud has handed over.
-fn first_token(settings: &Settings) -> Result<Option<EnrolmentToken>, Abort> {
+fn first_token(settings: &Settings, mode: Mode) -> Result<Option<EnrolmentToken>, Abort> {
     if let Some(token) = token(settings.token_file.as_deref())? {
         return Ok(Some(token));
     }
     let enrolment = Enrolment::load(&settings.state(files::ENROLMENT));
     let is_new = matches!(enrolment, Err(EnrolmentError::Missing(_)));
-    if is_new && settings.is_of_system(rustix::process::geteuid().is_root()) {
-        token_of_cloud().map(Some)
-    } else {
-        Ok(None)
+    if !is_new || !settings.is_of_system(rustix::process::geteuid().is_root()) {
+        return Ok(None);
     }
+    if mode == Mode::Run && settings.polls() {
+        // It goes on without one, and looks again later.
+        let patience = bootstrap::Patience { attempts_max: 1, ..bootstrap::Patience::default() };
+        return Ok(look_in_cloud(patience).inspect_err(|e| tracing::info!("{e}")).ok());
+    }
+    token_of_cloud().map(Some)
+}
+
+fn look_in_cloud(patience: bootstrap::Patience) -> Result<EnrolmentToken, bootstrap::NotFound> {
+    let found = bootstrap::find(&System::of_machine(), patience)?;
+    tracing::info!(
+        place = found.place,
+        agent_id = %found.token.agent_id,
+        token_id = %found.token.token_id,
+        "the cloud has handed over a token"
+    );
+    Ok(found.token)
 }
 
 fn token_of_cloud() -> Result<EnrolmentToken, Abort> {
-    match bootstrap::find(&System::of_machine(), bootstrap::Patience::default()) {
-        Ok(found) => {
-            tracing::info!(
-                place = found.place,
-                agent_id = %found.token.agent_id,
-                token_id = %found.token.token_id,
-                "the cloud has handed over a token"
-            );
-            Ok(found.token)
-        }
+    match look_in_cloud(bootstrap::Patience::default()) {
+        Ok(token) => Ok(token),
         Err(error) => {
             // What may come later is worth a restart.
             let exit = if error.may_come { Exit::Unreachable } else { Exit::Config };
@@ -439,6 +448,7 @@ fn show_status(settings: &Settings, wait: Option<Duration>, json: bool) -> Resul
             print(&format!("agent-client has not run yet (no status in {place})"))?;
             let next = match Enrolment::load(&settings.state(files::ENROLMENT)) {
                 Ok(_) => "agent-client run",
+                Err(EnrolmentError::Missing(_)) if settings.polls() => "agent-client run",
                 Err(_) => "agent-client enroll --token-file FILE",
             };
             let _ = writeln!(io::stderr(), "next: {next}");

@@ -7,14 +7,18 @@
 //! `push`; `ec2`, `heat_local` and `local` are read as well, in the order of the `collectors`. The
 //! configuration is read anew each time, since the command may have written it.
 //!
-//! While no server has been reached for `poll_after`, those are asked after all. Their document comes in force
-//! as a pushed one does, in the same journal, so that nothing runs twice, until a document is pushed; its
-//! results go back by the transports in its inputs.
+//! While no server has been reached for `poll_after`, or none is known, those are asked after all. Their
+//! document comes in force as a pushed one does, in the same journal, so that nothing runs twice, until a
+//! document is pushed; its results go back by the transports in its inputs. An agent that was never enrolled
+//! so does what os-collect-config does: what the machine has of its own counts where no transport has
+//! anything, and whatever changes has the command run again. A token in a polled document enrols it.
 //!
 //! What runs deployments below the command on its own must leave that to the agent: it is told by
 //! [`RUNS_DEPLOYMENTS`] in its environment.
 
 mod poll;
+mod results;
+mod sources;
 
 use std::ffi::OsString;
 use std::io;
@@ -30,17 +34,18 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::{Map, Value};
 use tokio::process::Child;
 use tokio::sync::mpsc;
-use tokio::time::{sleep, sleep_until, timeout};
+use tokio::time::{sleep_until, timeout};
 
+use crate::bootstrap::Found;
 use crate::compat::occ::cache::Cache;
-use crate::compat::occ::collectors::Collectors;
 use crate::compat::occ::config::{Config, NoConfig, load};
-use crate::compat::occ::gather::{LastGood, Note, gather, store};
-use crate::compat::occ::items::explode;
+use crate::compat::occ::gather::store;
 use crate::document::ConfigId;
 use crate::pipeline::Command;
 
 use self::poll::Polling;
+use self::results::Results;
+use self::sources::Origin;
 
 /// Set in the environment of the command: the agent runs the deployments, nobody else may.
 pub const RUNS_DEPLOYMENTS: &str = "AGENT_CLIENT_RUNS_DEPLOYMENTS";
@@ -50,6 +55,26 @@ const PUSH: &str = "push";
 const TRANSPORTS: [&str; 4] = ["cfn", "heat", "request", "zaqar"];
 /// How long a metadata service that did not answer is not asked again: each push would wait for it.
 const EC2_PAUSE: Duration = Duration::from_secs(600);
+
+/// Whether the collectors are asked that a push makes needless.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Poll {
+    /// A server is reached, or may be in a moment.
+    Off,
+    /// None is reached. Results that nobody else takes wait for it.
+    Meanwhile,
+    /// There is none.
+    Alone,
+}
+
+/// Who is told what is found.
+#[derive(Debug, Clone)]
+pub struct Tell {
+    /// The pipeline: documents, and which deployments may run.
+    pub commands: mpsc::UnboundedSender<Command>,
+    /// Tokens in polled documents.
+    pub tokens: mpsc::UnboundedSender<Found>,
+}
 
 /// How long the command may take, and what happens to one that must end.
 #[derive(Debug, Clone, Copy)]
@@ -82,7 +107,7 @@ struct Held {
 enum Told {
     Held(Held),
     /// Whether to poll.
-    Poll(bool),
+    Poll(Poll),
     /// A result that the server has not stored yet.
     Ended(Box<DeploymentResult>),
     /// The server has stored the result of this config.
@@ -90,26 +115,31 @@ enum Told {
 }
 
 impl Collect {
-    /// With this configuration of os-collect-config. The pipeline is told by `commands` when deployments
-    /// may run.
+    /// With this configuration of os-collect-config. `has_document`: there was a pushed one before, which is in
+    /// force.
     ///
     /// # Errors
     /// There can be no further thread.
     pub fn start(
         config: PathBuf,
         bounds: Bounds,
-        commands: mpsc::UnboundedSender<Command>,
+        tell: Tell,
+        has_document: bool,
     ) -> io::Result<Self> {
+        let Tell { commands, tokens } = tell;
         let (tell, told) = mpsc::unbounded_channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let worker = Worker {
             config,
             bounds,
             commands,
+            tokens,
             told,
             held: None,
             in_force: None,
+            has_document,
             polling: Polling::default(),
+            results: Results::default(),
             ec2_failed: None,
         };
         let serve = move || runtime.block_on(worker.serve());
@@ -122,9 +152,9 @@ impl Collect {
         self.tell(Told::Held(Held { hold, body }));
     }
 
-    /// Poll from now on, since no server is reached; or do so no longer.
-    pub fn poll(&self, is_on: bool) {
-        self.tell(Told::Poll(is_on));
+    /// Whether to poll from now on.
+    pub fn poll(&self, poll: Poll) {
+        self.tell(Told::Poll(poll));
     }
 
     /// A deployment has ended with this result.
@@ -158,12 +188,18 @@ struct Worker {
     config: PathBuf,
     bounds: Bounds,
     commands: mpsc::UnboundedSender<Command>,
+    tokens: mpsc::UnboundedSender<Found>,
     told: mpsc::UnboundedReceiver<Told>,
     /// The newest document that waits and was not attempted yet.
     held: Option<Held>,
-    /// The content of the last one.
-    in_force: Option<Map<String, Value>>,
+    /// The content of the last one, and where it came from.
+    in_force: Option<(Origin, Map<String, Value>)>,
+    /// Whether a server or a transport has ever had a document. What this machine has of its own does not
+    /// take its place.
+    has_document: bool,
     polling: Polling,
+    results: Results,
+    /// When the metadata service had no answer.
     ec2_failed: Option<Instant>,
 }
 
@@ -179,12 +215,14 @@ impl Worker {
         loop {
             let Some(held) = self.held.take() else {
                 failures = 0;
+                let (polls_at, sends_at) = (self.polls_at(), self.sends_at());
                 tokio::select! {
                     told = self.told.recv() => match told {
                         Some(told) => self.take_in(told),
                         None => return,
                     },
-                    () = sleep(self.polling.pause), if self.polling.is_on => self.poll(),
+                    () = at(polls_at) => self.poll(true),
+                    () = at(sends_at) => self.send_results(),
                 }
                 continue;
             };
@@ -214,8 +252,9 @@ impl Worker {
                 }
             }
             if self.held.is_none() {
-                if self.polling.is_on {
-                    self.poll();
+                if self.polls_at().is_some() {
+                    // The machine's own sources are read again with the attempt.
+                    self.poll(false);
                 }
                 self.held = Some(held);
             } else {
@@ -227,15 +266,14 @@ impl Worker {
     fn take_in(&mut self, told: Told) {
         match told {
             Told::Held(held) => self.held = Some(held),
-            Told::Poll(is_on) => {
-                self.polling.is_on = is_on;
-                self.polling.pause = Duration::ZERO;
-            }
+            Told::Poll(poll) => self.polls(poll),
             Told::Ended(result) => {
-                self.polling.ended(*result);
-                self.send_results();
+                self.results.ended(*result);
+                if self.sends_at().is_some_and(|at| at <= tokio::time::Instant::now()) {
+                    self.send_results();
+                }
             }
-            Told::Stored(id) => self.polling.stored(&id),
+            Told::Stored(id) => self.results.stored(&id),
         }
     }
 
@@ -246,33 +284,11 @@ impl Worker {
         let Value::Object(content) = serde_json::from_slice(&held.body)? else {
             bail!("the document is no object");
         };
-        self.in_force = Some(content.clone());
-        let source = match &self.polling.last {
-            Some((source, polled)) if *polled == content => source,
-            _ => PUSH,
-        };
-        let configured = config.known_collectors().map_err(anyhow::Error::msg)?;
-        let is_transport = |source: &&'static str| TRANSPORTS.contains(source);
-        let place = configured.iter().position(&is_transport).unwrap_or(configured.len());
-        let (before, after) = configured.split_at(place);
-        let of_machine = |sources: &[&'static str], without_ec2: bool| -> Vec<&'static str> {
-            let left_out = |s: &&'static str| is_transport(s) || (without_ec2 && *s == "ec2");
-            sources.iter().copied().filter(|source| !left_out(source)).collect()
-        };
-        let without_ec2 = self.ec2_failed.is_some_and(|at| at.elapsed() < EC2_PAUSE);
-        let mut names = configured.clone();
-        names.push(PUSH);
-        let mut last_good = LastGood::of_cache(&cache, &config, &names);
-        let mut collectors = Collectors::new(&config, &cache);
-        let mut notes = Vec::new();
-        let sources = of_machine(before, without_ec2);
-        let mut items = gather(&mut collectors, &sources, &mut last_good, &mut notes);
-        let mut passed_over = Vec::new();
-        items.extend(explode(source, content, config.keys_of(source), &mut passed_over));
-        let sources = of_machine(after, without_ec2);
-        items.extend(gather(&mut collectors, &sources, &mut last_good, &mut notes));
-        notes.extend(passed_over.into_iter().map(Note::PassedOver));
-        self.tell(notes);
+        let origin = self.polling.origin_of(&held.body);
+        self.has_document |= origin != Origin::Machine;
+        self.in_force = Some((origin, content.clone()));
+        self.polling.is_on_its_way = false;
+        let (items, names) = self.sources(&config, &cache, origin, content)?;
         let stored = store(&cache, &items, &names, &config.backup_cachedir, |problem| {
             tracing::error!(problem, "collect");
         })?;
@@ -285,7 +301,7 @@ impl Worker {
                 .iter()
                 .map(|key| cache.path(key).to_string_lossy().into_owned())
                 .collect();
-            tracing::info!(source, command, "running the command");
+            tracing::info!(source = origin.name(), command, "running the command");
             if let Ended::Stopping = self.run(command, &paths.join(":")).await? {
                 return Ok(Ended::Stopping);
             }
@@ -294,21 +310,6 @@ impl Worker {
             cache.commit(key)?;
         }
         Ok(Ended::Done)
-    }
-
-    fn tell(&mut self, notes: Vec<Note>) {
-        for note in notes {
-            match note {
-                Note::NotConfigured { .. } => {}
-                Note::Unavailable { source, why, kept } => {
-                    if source == "ec2" && !kept {
-                        self.ec2_failed = Some(Instant::now());
-                    }
-                    tracing::debug!(source, why, kept, "source unavailable");
-                }
-                Note::PassedOver(what) => tracing::warn!("{what}"),
-            }
-        }
     }
 
     /// Runs the command in a process group of its own.
@@ -363,11 +364,24 @@ impl Worker {
 }
 
 fn read(path: &Path) -> Result<Config> {
+    read_config(path).map_err(anyhow::Error::msg)
+}
+
+/// The configuration of os-collect-config in this file.
+pub(crate) fn read_config(path: &Path) -> Result<Config, String> {
     let arguments = ["--config-file".into(), OsString::from(path)];
     load(&arguments, |name| std::env::var(name).ok()).map_err(|error| match error {
-        NoConfig::Wrong(what) => anyhow!(what),
-        NoConfig::Instead(_) => anyhow!("{} cannot be named so", path.display()),
+        NoConfig::Wrong(what) => what,
+        NoConfig::Instead(_) => format!("{} cannot be named so", path.display()),
     })
+}
+
+/// Waits until then; for ever if there is no time.
+async fn at(time: Option<tokio::time::Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// 1, 2, 4 … 64 seconds.

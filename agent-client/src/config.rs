@@ -295,6 +295,11 @@ impl Settings {
         self.state_dir.join(name)
     }
 
+    /// Whether the collectors of a configuration of os-collect-config are asked where there is no server.
+    pub fn polls(&self) -> bool {
+        self.collect_config.is_some() && !self.poll_after.is_zero()
+    }
+
     /// Whether this is the agent of the whole machine: run by root, with the usual state directory. Any other
     /// one keeps to its own directory.
     pub fn is_of_system(&self, is_root: bool) -> bool {

@@ -13,7 +13,7 @@
 //! # Non-goals
 //!
 //! - Isolation of hooks: they do what their author says, as the user that runs the agent.
-//! - Polling Heat, signalling Heat: the server does the last, later work the first.
+//! - Polling Heat and signalling it where a server does that.
 //!
 //! # Code map
 //!

@@ -32,10 +32,13 @@ pub struct Status {
     pub running_since_unix_ms: Option<u64>,
     /// When this was written.
     pub updated_unix_ms: u64,
-    /// Who the agent is.
+    /// Who the agent is; empty before it is enrolled.
     pub agent_id: String,
     /// How it stands with the server.
     pub link: LinkStatus,
+    /// What asking the collectors has come to; none while they are not asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub polling: Option<PollStatus>,
     /// The document in force.
     pub document: Option<DocumentStatus>,
     /// Its deployments, in order.
@@ -75,6 +78,8 @@ pub enum LinkState {
     Greeting,
     /// Known to the server.
     Connected,
+    /// There is no server: never enrolled.
+    Unenrolled,
     /// Not running.
     Stopped,
 }
@@ -92,6 +97,17 @@ pub struct LinkError {
     pub refused: bool,
 }
 
+/// What asking the collectors has come to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PollStatus {
+    /// The collector that has the document; none if only this machine's own sources have something.
+    pub source: Option<String>,
+    /// What is wrong.
+    pub error: Option<String>,
+    /// Since when that is so.
+    pub since_unix_ms: u64,
+}
+
 /// The document in force.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DocumentStatus {
@@ -104,6 +120,9 @@ pub struct DocumentStatus {
     /// The newest version, if an operator has put this earlier one in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rolled_back_from: Option<u64>,
+    /// It was polled: its version is that of the newest that was pushed, or 0.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_polled: bool,
 }
 
 /// One deployment.
@@ -215,13 +234,15 @@ impl Status {
 /// What a status amounts to. `running`: the daemon that wrote it is alive.
 pub fn verdict(status: Option<&Status>, running: bool) -> Exit {
     let Some(status) = status else { return Exit::Degraded };
-    let connected = status.link.state == LinkState::Connected;
+    let connected = matches!(status.link.state, LinkState::Connected | LinkState::Unenrolled);
     let error = status.link.error.as_ref().filter(|_| running && !connected);
+    let nothing_polled = status.link.state == LinkState::Unenrolled
+        && status.polling.as_ref().is_some_and(|polling| polling.error.is_some());
     if status.fault.is_some() || status.has_failures() {
         Exit::Failed
     } else if error.is_some_and(|error| error.refused) {
         Exit::Refused
-    } else if error.is_some() {
+    } else if error.is_some() || (running && nothing_polled) {
         Exit::Unreachable
     } else if running && connected && status.is_applied() && status.results_waiting == 0 {
         Exit::Ok
@@ -261,7 +282,8 @@ pub fn render(status: &Status, running: bool, now_unix_ms: u64) -> String {
         true => format!(" (pid {}{})", status.pid, since.unwrap_or_default()),
         false => String::new(),
     };
-    let _ = writeln!(out, "agent     {}{pid}", status.agent_id);
+    let id = if status.agent_id.is_empty() { "(not enrolled)" } else { &status.agent_id };
+    let _ = writeln!(out, "agent     {id}{pid}");
     let server = link.server.as_deref().unwrap_or("-");
     let state = match link.state {
         LinkState::Connected => format!("connected for {}", ago(link.since_unix_ms)),
@@ -274,10 +296,24 @@ pub fn render(status: &Status, running: bool, now_unix_ms: u64) -> String {
             ),
             None => "not connected".into(),
         },
+        LinkState::Unenrolled => "none until a token comes".into(),
         LinkState::Stopped => "stopped".into(),
     };
     let _ = writeln!(out, "server    {server}, {state}");
+    if let Some(polling) = &status.polling {
+        let source = polling.source.as_deref().unwrap_or("this machine's own sources");
+        let since = ago(polling.since_unix_ms);
+        let _ = match &polling.error {
+            Some(error) => writeln!(out, "polling   failing for {since}: {}", line(error)),
+            None => writeln!(out, "polling   {}, for {since}", line(source)),
+        };
+    }
     match &status.document {
+        Some(document) if document.is_polled => {
+            let applied = if status.is_applied() { "applied" } else { "being applied" };
+            let _ =
+                writeln!(out, "document  polled {} ago, {applied}", ago(document.received_unix_ms));
+        }
         Some(document) => {
             let applied = if status.is_applied() { "applied" } else { "being applied" };
             let came = ago(document.received_unix_ms);
@@ -294,7 +330,9 @@ pub fn render(status: &Status, running: bool, now_unix_ms: u64) -> String {
         None => out.push_str("document  none yet\n"),
     }
     let waiting = match status.results_waiting {
+        0 if status.link.state == LinkState::Unenrolled => "none waits".into(),
         0 => "all stored by the server".into(),
+        n if status.link.state == LinkState::Unenrolled => format!("{n} not taken by Heat yet"),
         n => format!("{n} not stored by the server yet"),
     };
     let _ = writeln!(out, "results   {waiting}");
@@ -403,11 +441,13 @@ pub(crate) mod tests {
                 failures: 0,
                 error: None,
             },
+            polling: None,
             document: Some(DocumentStatus {
                 version: 3,
                 sha256: "ab".repeat(32),
                 received_unix_ms: 900,
                 rolled_back_from: None,
+                is_polled: false,
             }),
             deployments: states.iter().enumerate().map(deployment).collect(),
             results_waiting: 0,

@@ -38,15 +38,7 @@ impl Content {
     /// What is there cannot be used; the text has no secret in it.
     pub(super) fn token(self, bytes: &[u8]) -> Result<Option<EnrolmentToken>, String> {
         match self {
-            Self::HeatMetadata => {
-                let root = object(bytes)?;
-                let [outer, inner] = HEAT_KEY;
-                match root.get(outer).and_then(|section| section.get(inner)) {
-                    None | Some(Value::Null) => Ok(None),
-                    Some(Value::String(line)) => parse(line).map(Some),
-                    Some(_) => Err(format!("{outer}.{inner} is no text")),
-                }
-            }
+            Self::HeatMetadata => of_heat(&object(bytes)?),
             Self::NovaMetadata => {
                 let root = object(bytes)?;
                 let Some(meta) = root.get("meta").and_then(Value::as_object) else {
@@ -60,6 +52,16 @@ impl Content {
             }
             Self::UserData => user_data(bytes),
         }
+    }
+}
+
+/// The token in Heat's metadata of this server.
+pub(super) fn of_heat(root: &Map<String, Value>) -> Result<Option<EnrolmentToken>, String> {
+    let [outer, inner] = HEAT_KEY;
+    match root.get(outer).and_then(|section| section.get(inner)) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(line)) => parse(line).map(Some),
+        Some(_) => Err(format!("{outer}.{inner} is no text")),
     }
 }
 

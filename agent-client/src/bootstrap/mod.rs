@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use certs::EnrolmentToken;
 use certs::file::read_public;
+use serde_json::{Map, Value};
 
 use crate::machine::System;
 use content::Content;
@@ -81,10 +82,8 @@ pub struct NotFound {
 /// There is none.
 pub fn find(system: &System, patience: Patience) -> Result<Found, NotFound> {
     let mut search = Search { looked: Vec::new() };
-    for (path, content) in FILES {
-        if let Some(found) = search.file(&system.at(path), path, content) {
-            return Ok(found);
-        }
+    if let Some(found) = search.files(system) {
+        return Ok(found);
     }
     match drive::with_mounted(system, |place| search.drive(place)) {
         Ok(Some(Some(found))) => return Ok(found),
@@ -92,15 +91,28 @@ pub fn find(system: &System, patience: Patience) -> Result<Found, NotFound> {
         Ok(None) => search.looked.push("there is no config drive".into()),
         Err(error) => search.looked.push(format!("the config drive: {error:#}")),
     }
-    let may_come = match search.service(system, patience) {
-        Ok(Some(found)) => return Ok(found),
-        Ok(None) => false,
-        Err(error) => {
-            search.looked.push(format!("the metadata service: {error:#}"));
-            true
-        }
-    };
-    Err(NotFound { looked: search.looked, may_come })
+    search.finish(system, patience)
+}
+
+/// Looks once more where a token may be that was not there before: a config drive does not change.
+///
+/// # Errors
+/// There is none.
+pub fn find_again(system: &System) -> Result<Found, NotFound> {
+    let mut search = Search { looked: Vec::new() };
+    match search.files(system) {
+        Some(found) => Ok(found),
+        None => search.finish(system, Patience { attempts_max: 1, ..Patience::default() }),
+    }
+}
+
+/// The token in a document that `source` had, if there is one.
+///
+/// # Errors
+/// What is there cannot be used; the text has no secret in it.
+pub fn in_document(source: &str, document: &Map<String, Value>) -> Result<Option<Found>, String> {
+    let token = content::of_heat(document)?;
+    Ok(token.map(|token| Found { token, place: format!("the metadata of {source}") }))
 }
 
 struct Search {
@@ -108,6 +120,23 @@ struct Search {
 }
 
 impl Search {
+    fn files(&mut self, system: &System) -> Option<Found> {
+        FILES.iter().find_map(|(path, content)| self.file(&system.at(path), path, *content))
+    }
+
+    /// Asks the service, which comes last.
+    fn finish(mut self, system: &System, patience: Patience) -> Result<Found, NotFound> {
+        let may_come = match self.service(system, patience) {
+            Ok(Some(found)) => return Ok(found),
+            Ok(None) => false,
+            Err(error) => {
+                self.looked.push(format!("the metadata service: {error:#}"));
+                true
+            }
+        };
+        Err(NotFound { looked: self.looked, may_come })
+    }
+
     fn file(&mut self, path: &Path, name: &str, content: Content) -> Option<Found> {
         match read_public(path, CONTENT_BYTES_MAX) {
             Ok(bytes) => self.piece(&bytes, name, content),

@@ -16,6 +16,7 @@ use serde_json::json;
 use super::cli::{print, print_value};
 use super::offline::Documents;
 use super::words::{clock, line};
+use crate::collect::read_config;
 use crate::config::Settings;
 use crate::control::client;
 use crate::control::message::{Question, SCHEMA};
@@ -132,7 +133,7 @@ fn examine(settings: &Settings) -> Vec<Check> {
         checks.push(identity(settings));
     }
     let enrolment = Enrolment::load(&settings.state(files::ENROLMENT));
-    checks.push(enrolled(&enrolment));
+    checks.push(enrolled(&enrolment, settings));
     let status = Status::read(&settings.state(files::STATUS)).ok().flatten();
     checks.push(clock_check(unix_ms(), status.as_ref()));
     if there_is_one {
@@ -146,6 +147,7 @@ fn examine(settings: &Settings) -> Vec<Check> {
     checks.extend(servers.iter().map(|server| reachable(server)));
     let runs = lock::holder(&settings.state_dir).is_some();
     checks.extend(status.filter(|_| runs).map(|status| link(&status)));
+    checks.extend(settings.collect_config.as_deref().map(collectors));
     checks.extend(hooks(settings));
     checks
 }
@@ -212,8 +214,11 @@ fn identity(settings: &Settings) -> Check {
     }
 }
 
-fn enrolled(enrolment: &Result<Enrolment, EnrolmentError>) -> Check {
+fn enrolled(enrolment: &Result<Enrolment, EnrolmentError>, settings: &Settings) -> Check {
     match enrolment {
+        Err(EnrolmentError::Missing(_)) if settings.polls() => {
+            Check::ok("enrolment", "none: polls as collect_config says until a token comes")
+        }
         Ok(enrolment) => {
             let pins = enrolment.pins_text();
             Check::ok("enrolment", format!("{}, server {pins}", enrolment.agent_id))
@@ -319,6 +324,7 @@ fn link(status: &Status) -> Check {
     let server = status.link.server.as_deref().unwrap_or("no server");
     match (&status.link.state, &status.link.error) {
         (LinkState::Connected, _) => Check::ok("connection", format!("to {server}")),
+        (LinkState::Unenrolled, _) => polling(status),
         (_, Some(error)) => {
             let hint = error.hint.clone().unwrap_or_else(|| "agent-client status".into());
             Check::bad("connection", Verdict::Failed, error.text.clone(), hint)
@@ -326,6 +332,34 @@ fn link(status: &Status) -> Check {
         (_, None) => {
             let found = format!("being made to {server}");
             Check::bad("connection", Verdict::Warning, found, "again in a moment")
+        }
+    }
+}
+
+/// What takes the place of a connection where there is no server.
+fn polling(status: &Status) -> Check {
+    const NAME: &str = "polling";
+    let hint = "look at what the collectors are configured with, and at the agent's log";
+    match status.polling.as_ref().map(|polling| (&polling.source, &polling.error)) {
+        Some((_, Some(error))) => Check::bad(NAME, Verdict::Failed, error.clone(), hint),
+        Some((Some(source), None)) => Check::ok(NAME, format!("{source} has the metadata")),
+        Some((None, None)) => {
+            let found = "no transport is configured: only this machine's own metadata counts";
+            Check::bad(NAME, Verdict::Warning, found, hint)
+        }
+        None => Check::bad(NAME, Verdict::Warning, "has not begun yet", "again in a moment"),
+    }
+}
+
+/// Whether the configuration of os-collect-config can be used.
+fn collectors(path: &Path) -> Check {
+    const NAME: &str = "collect_config";
+    let names = read_config(path).and_then(|config| Ok(config.known_collectors()?.join(", ")));
+    match names {
+        Ok(names) => Check::ok(NAME, format!("{}: {names}", path.display())),
+        Err(why) => {
+            let hint = format!("os-collect-config --config-file {} --print", path.display());
+            Check::bad(NAME, Verdict::Failed, why, hint)
         }
     }
 }

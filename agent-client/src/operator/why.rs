@@ -259,8 +259,15 @@ fn next(facts: &Facts<'_>, why: &Why, entry: Option<&Entry>) -> (String, Vec<Str
 /// What happens to the result of what has ended.
 fn delivery(live: Option<&Live<'_>>, why: &Why) -> (String, Vec<String>) {
     let never = "it is not run again by itself";
+    let is_alone = live.is_some_and(|live| live.link.state == LinkState::Unenrolled);
+    if is_alone && why.result_stored == Some(true) {
+        return (format!("nothing: its result was taken, and {never}"), Vec::new());
+    }
     if why.result_stored == Some(true) {
         return (format!("nothing: the server has its result, and {never}"), Vec::new());
+    }
+    if is_alone && why.result_refused.is_some() {
+        return (format!("nothing: its result was not taken, and {never}"), Vec::new());
     }
     if why.result_refused.is_some() {
         let hint = "update the agent or the server to releases that understand each other";
@@ -272,6 +279,11 @@ fn delivery(live: Option<&Live<'_>>, why: &Why) -> (String, Vec<String>) {
     };
     if let Some(fault) = live.fault {
         return (format!("its result is sent once this is over: {fault}"), Vec::new());
+    }
+    if is_alone {
+        let next =
+            format!("its result is sent to Heat, as its inputs say, until it is taken; {never}");
+        return (next, vec!["agent-client status".into()]);
     }
     if live.link.state == LinkState::Connected {
         return (format!("its result is on its way to the server; {never}"), Vec::new());

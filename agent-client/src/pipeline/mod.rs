@@ -34,7 +34,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use metadata_delivery::message::{DeploymentState, Progress};
+use metadata_delivery::message::{DeploymentResult, DeploymentState, Progress};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
@@ -43,10 +43,10 @@ use self::work::{Effect, Running, activity, received};
 use crate::document::{ConfigId, Document};
 use crate::history::History;
 use crate::hooks::proc;
-use crate::journal::{Journal, Record, State};
+use crate::journal::{Journal, Record, State, States};
 use crate::operator::rollback;
 use crate::outcome::field;
-use crate::status::{LinkState, LinkStatus};
+use crate::status::{LinkState, LinkStatus, PollStatus};
 use crate::store::{DocumentStore, StoredDocument};
 
 /// The pipeline; see the module's text.
@@ -82,6 +82,7 @@ pub struct Pipeline {
     fault: Option<String>,
     retry_at: Option<Instant>,
     link: LinkStatus,
+    polling: Option<PollStatus>,
     /// Set when the agent is to stop: when what runs is asked to end.
     stop_at: Option<Instant>,
     /// When files of configs that are over are looked for.
@@ -118,13 +119,9 @@ impl Pipeline {
                 .inspect_err(|error| tracing::error!(%error, "the stored document is unusable"))
                 .ok()
         });
-        let results = journal.states().iter().filter_map(|(_, state)| match state {
-            State::Finished { result, .. } => Some((**result).clone()),
-            _ => None,
-        });
         let opened = Opened {
             holds: document.as_ref().and(stored.as_ref()).map(StoredDocument::holds),
-            results: results.collect(),
+            results: waiting(journal.states()).cloned().collect(),
         };
         let mut pipeline = Self {
             setup,
@@ -148,6 +145,7 @@ impl Pipeline {
             fault: None,
             retry_at: None,
             link: LinkStatus::new(unix_ms()),
+            polling: None,
             stop_at: None,
             sweep_at: None,
             snapshot_due: true,
@@ -229,12 +227,24 @@ impl Pipeline {
             Command::Release { hold } => self.release(hold),
             Command::Polled { body } => self.polled(body)?,
             Command::Link(link) => self.link = link,
+            Command::Polling(polling) => self.polling = polling,
+            Command::Enrolled { agent_id } => self.enrolled(agent_id),
             Command::Stop => {
                 let stop_at = Instant::now() + self.setup.stop_wait;
                 self.stop_at.get_or_insert(stop_at);
             }
         }
         Ok(())
+    }
+
+    /// There is a server from now on.
+    fn enrolled(&mut self, agent_id: String) {
+        self.setup.agent_id = Some(agent_id);
+        // With the next commit, as all of them.
+        let results: Vec<_> = waiting(self.journal.states()).cloned().collect();
+        for result in results {
+            self.effects.push(Effect::Report(Report::Result(Box::new(result))));
+        }
     }
 
     /// Records what became of a result, unless that was of an earlier run than the one that ended last.
@@ -289,7 +299,8 @@ impl Pipeline {
     }
 
     fn settle(&mut self) {
-        let (Some(_), Some(newest)) = (&self.document, &self.stored) else { return };
+        let newest = self.stored.as_ref().or(self.polled.as_ref());
+        let (Some(_), Some(newest)) = (&self.document, newest) else { return };
         let version = newest.version;
         let idle = self.steps.is_empty() && self.running.is_empty();
         let done = idle && !self.unsaved && !self.is_held();
@@ -318,6 +329,14 @@ impl Pipeline {
         // Nobody listens only when the agent is ending.
         let _ = self.reports.send(report);
     }
+}
+
+/// Results that nobody has taken yet.
+fn waiting(states: &States) -> impl Iterator<Item = &DeploymentResult> {
+    states.iter().filter_map(|(_, state)| match state {
+        State::Finished { result, .. } => Some(&**result),
+        _ => None,
+    })
 }
 
 /// Wall clock, in milliseconds since 1970.

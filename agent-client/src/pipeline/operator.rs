@@ -106,6 +106,10 @@ impl Pipeline {
         asked_by: &str,
     ) -> Result<Result<Answer, Refusal>, PipelineError> {
         let refuse = |code, text: String, hint: &str| Ok(Err(Refusal::new(code, text, hint)));
+        if self.stored.is_none() && self.polled.is_some() {
+            let text = "the document in force was polled: only those that were pushed are kept";
+            return refuse(RefusalCode::NotNow, text.into(), "agent-client status");
+        }
         let (Some(newest), Some(from)) = (&self.stored, &self.document) else {
             let text = "there is no document in force yet";
             return refuse(RefusalCode::NotNow, text.into(), "agent-client status");

@@ -10,7 +10,7 @@ use crate::control::Ask;
 use crate::document::ConfigId;
 use crate::hooks::Hooks;
 use crate::journal::LogError;
-use crate::status::LinkStatus;
+use crate::status::{LinkStatus, PollStatus};
 
 /// Where things are and who we are.
 #[derive(Debug)]
@@ -27,8 +27,8 @@ pub struct Setup {
     pub status: PathBuf,
     /// The hooks of this machine.
     pub hooks: Hooks,
-    /// Who we are.
-    pub agent_id: String,
+    /// Who we are; none before there is an enrolment.
+    pub agent_id: Option<String>,
     /// How long a running hook may go on when the agent is told to stop.
     pub stop_wait: Duration,
     /// Bounds of runs.
@@ -100,6 +100,13 @@ pub enum Command {
     },
     /// How the connection stands, for the status file.
     Link(LinkStatus),
+    /// How asking the collectors stands, for the status file.
+    Polling(Option<PollStatus>),
+    /// There is a server from now on: it wants the results that wait.
+    Enrolled {
+        /// Who it makes us.
+        agent_id: String,
+    },
     /// Start nothing more; end when what runs has ended, or after [`Setup::stop_wait`].
     Stop,
 }

@@ -31,7 +31,7 @@ const NOTIFY_S_MAX: u64 = 900;
 /// How long an earlier result may hold up a run.
 const SEND_AGAIN_S_MAX: u64 = 10;
 /// How long a result is worth sending: stacks have given up long before.
-const UNSENT_MS_MAX: u64 = 24 * 3_600_000;
+pub(crate) const UNSENT_MS_MAX: u64 = 24 * 3_600_000;
 /// Bytes of a hook's output in the log.
 const LOG_BYTES_MAX: usize = 16 << 10;
 

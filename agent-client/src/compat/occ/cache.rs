@@ -56,14 +56,20 @@ impl Cache {
             .with_context(|| format!("could not make {}", self.directory.display()))?;
         let bytes = json_text_indented(content, 1).into_bytes();
         let (path, first) = (self.path(key), self.sibling(key, "orig"));
-        let is_first = !first.exists();
-        if is_first {
+        let is_news = self.is_news(key, content);
+        if !first.exists() {
             write_atomic(&first, &bytes, PRIVATE_FILE_MODE)?;
         }
         if !holds(&path, &bytes) {
             write_atomic(&path, &bytes, PRIVATE_FILE_MODE)?;
         }
-        Ok(is_first || read_json(&self.sibling(key, "last")).as_ref() != Some(content))
+        Ok(is_news)
+    }
+
+    /// Whether this would be news to the command.
+    pub(crate) fn is_news(&self, key: &str, content: &Value) -> bool {
+        !self.sibling(key, "orig").exists()
+            || read_json(&self.sibling(key, "last")).as_ref() != Some(content)
     }
 
     /// The command succeeded with the newest content.

@@ -37,11 +37,11 @@ pub(crate) struct Config {
     pub(super) print_only: bool,
     pub(super) print_cachedir: bool,
     /// First pause.
-    pub(super) pause_min: Duration,
+    pub(crate) pause_min: Duration,
     /// Longest pause.
     pub(crate) pause_max: Duration,
     /// Longest random pause before the first collection.
-    pub(super) splay: Duration,
+    pub(crate) splay: Duration,
     /// Keys of lists of deployments.
     pub(super) deployment_keys: Vec<String>,
     pub(super) log: LogSettings,
@@ -54,7 +54,7 @@ pub(crate) struct Config {
     pub(super) token_cache: Option<TokenCache>,
     pub(super) zaqar: Zaqar,
     /// What was read.
-    pub(super) sources: Sources,
+    pub(crate) sources: Sources,
 }
 
 /// There are passwords in it.
@@ -125,7 +125,7 @@ pub(super) struct Zaqar {
 
 /// The files that were read, and the directories whose files were.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Sources {
+pub(crate) struct Sources {
     files: Vec<PathBuf>,
     directories: Vec<PathBuf>,
 }

@@ -11,7 +11,7 @@ pub(crate) mod items;
 mod layers;
 mod log;
 mod options;
-mod pace;
-mod run;
+pub(crate) mod pace;
+pub(crate) mod run;
 
 pub use run::main;

@@ -4,19 +4,19 @@ use std::time::{Duration, Instant};
 
 /// Pauses that double up to a longest one. What is collected does not change them.
 #[derive(Debug, Clone)]
-pub(super) struct Pace {
+pub(crate) struct Pace {
     next: Duration,
     max: Duration,
 }
 
 impl Pace {
     /// The first pause is `min`, even if that is longer than `max`.
-    pub(super) fn new(min: Duration, max: Duration) -> Self {
+    pub(crate) fn new(min: Duration, max: Duration) -> Self {
         Self { next: min, max }
     }
 
     /// The next pause.
-    pub(super) fn next(&mut self) -> Duration {
+    pub(crate) fn next(&mut self) -> Duration {
         let pause = self.next;
         self.next = pause.saturating_mul(2).min(self.max);
         pause

@@ -287,7 +287,7 @@ fn start_anew() -> anyhow::Error {
     anyhow::Error::new(error).context("could not start anew")
 }
 
-fn hash_of(sources: &Sources) -> Digest {
+pub(crate) fn hash_of(sources: &Sources) -> Digest {
     let mut context = digest::Context::new(&SHA256);
     for content in sources.contents() {
         context.update(&content);
@@ -296,7 +296,7 @@ fn hash_of(sources: &Sources) -> Digest {
 }
 
 /// From 0 to 1.
-fn random_fraction() -> f64 {
+pub(crate) fn random_fraction() -> f64 {
     let mut bytes = [0; 4];
     // Without randomness all start at once, which is a pity and no more.
     let _ = SystemRandom::new().fill(&mut bytes);

@@ -17,7 +17,7 @@ pub use self::send::deliver;
 use super::settings::{NOTIFY_TIMEOUT, NOTIFY_TIMEOUT_DEFAULT, seconds};
 use crate::compat::pylog::{Level, Log, Style};
 use openstack_client::http::Client;
-use openstack_client::signal::{Failed, Transport, of_config};
+use openstack_client::signal::{Failed, Presigned, Transport, of_config};
 
 /// Exit code: it could not be sent this time, and may be another time.
 pub const EXIT_LATER: u8 = 69;
@@ -64,6 +64,12 @@ pub fn main(arguments: &[OsString]) -> ExitCode {
     });
     let deadline = Instant::now().checked_add(patience.unwrap_or(NOTIFY_TIMEOUT_DEFAULT));
     send_all(&transports, &data, deadline, &mut log)
+}
+
+/// Whether this way says itself that it is closed by now, in seconds since 1970.
+pub fn is_over(transport: &Transport, now_unix: u64) -> bool {
+    let now_unix = i64::try_from(now_unix).unwrap_or(i64::MAX);
+    matches!(transport, Transport::Presigned { url, .. } if Presigned::of_url(url).has_expired(now_unix))
 }
 
 fn send_all(

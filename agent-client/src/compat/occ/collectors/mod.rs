@@ -10,6 +10,8 @@ mod request;
 mod tokens;
 mod zaqar;
 
+pub(crate) use self::zaqar::QUEUE_EMPTY;
+
 use certs::file::read_public;
 use serde_json::{Map, Value};
 

@@ -7,6 +7,9 @@ use super::{Collectors, Found, Missing, needed, object, success};
 use openstack_client::http::{Client, Method, Request, TIMEOUT_DEFAULT};
 use openstack_client::percent_encoded;
 
+/// What is said of a queue without news.
+pub(crate) const QUEUE_EMPTY: &str = "the queue is empty";
+
 /// Takes one message off the queue.
 pub(super) fn collect(all: &mut Collectors<'_>) -> Found {
     let settings = &all.config.zaqar;
@@ -41,7 +44,7 @@ pub(super) fn collect(all: &mut Collectors<'_>) -> Found {
             Ok(all.exploded("zaqar", content, &all.config.deployment_keys))
         }
         Some(_) => Err(Missing::Unavailable("the message is no object".into())),
-        None => Err(Missing::Unavailable("the queue is empty".into())),
+        None => Err(Missing::Unavailable(QUEUE_EMPTY.into())),
     }
 }
 

@@ -1,0 +1,324 @@
+//! An agent that was never enrolled: it works as os-collect-config does, until a token comes.
+
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::sync::{Arc, Mutex};
+
+use certs::EnrolmentToken;
+use metadata_delivery::message::ResultStatus;
+use openstack_client::testing::{Answer, Asked, HttpServer};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use support::{Agent, Home, MiniServer, document, script, wait_until};
+
+/// What Heat has for this server; none: Heat is in trouble.
+type Metadata = Arc<Mutex<Option<Value>>>;
+
+/// A machine, and a Heat that it polls by `request`.
+struct Place {
+    home: Home,
+    heat: HttpServer,
+    metadata: Metadata,
+    /// The status that signals are answered with.
+    answer: Arc<Mutex<u16>>,
+}
+
+impl Place {
+    fn new() -> Self {
+        let metadata: Metadata = Arc::new(Mutex::new(None));
+        let answer = Arc::new(Mutex::new(200));
+        let (shared, signals) = (Arc::clone(&metadata), Arc::clone(&answer));
+        let heat = HttpServer::start(move |asked: &Asked| match asked.target.as_str() {
+            "/metadata" => match &*shared.lock().unwrap() {
+                Some(metadata) => Answer::new(200, metadata.to_string()),
+                None => Answer::new(503, "later"),
+            },
+            _ => Answer::new(*signals.lock().unwrap(), ""),
+        });
+        let place = Self { home: Home::new(), heat, metadata, answer };
+        place.configure(true);
+        fs::create_dir(place.home.path("local")).unwrap();
+        place.program("refresh", "echo \"command ${OS_CONFIG_FILES##*/}\" >> ran");
+        place
+    }
+
+    /// The configuration of os-collect-config, with or without a place to ask for metadata.
+    fn configure(&self, with_request: bool) {
+        let here = self.here();
+        let url = self.heat.url("/metadata");
+        let request =
+            if with_request { format!("[request]\nmetadata_url={url}\n") } else { String::new() };
+        let conf = format!(
+            "[DEFAULT]\ncachedir={here}/cache\nbackup_cachedir={here}/backup\ncommand={here}/refresh\n\
+             collectors=heat_local\ncollectors=request\ncollectors=local\n\
+             min_polling_interval=0.05\npolling_interval=0.05\n\
+             [local]\npath={here}/local\n[heat_local]\npath={here}/init\n{request}"
+        );
+        fs::write(self.home.path("conf.new"), conf).unwrap();
+        fs::rename(self.home.path("conf.new"), self.home.path("conf")).unwrap();
+    }
+
+    fn here(&self) -> String {
+        self.home.path("").display().to_string().trim_end_matches('/').to_owned()
+    }
+
+    fn program(&self, name: &str, text: &str) {
+        let path = self.home.path(name);
+        fs::write(&path, format!("#!/bin/sh\ncd {}\n{text}\n", self.here())).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    fn flags(&self) -> [String; 4] {
+        let conf = self.home.path("conf").display().to_string();
+        ["--stop-wait".into(), "0s".into(), "--collect-config".into(), conf]
+    }
+
+    fn run(&self) -> Agent {
+        self.home.run(&self.flags().each_ref().map(String::as_str))
+    }
+
+    fn ask(&self, arguments: &[&str]) -> Value {
+        let mut command = self.home.command(arguments);
+        command.env("AGENT_CLIENT_COLLECT_CONFIG", self.home.path("conf"));
+        serde_json::from_slice(&command.output().unwrap().stdout).unwrap()
+    }
+
+    fn set(&self, metadata: Value) {
+        *self.metadata.lock().unwrap() = Some(metadata);
+    }
+
+    fn signals(&self) -> Vec<(String, Value)> {
+        let asked = self.heat.asked().into_iter().filter(|asked| asked.target != "/metadata");
+        asked.map(|a| (a.target.clone(), serde_json::from_slice(&a.body).unwrap())).collect()
+    }
+
+    /// Waits until Heat has taken this many signals.
+    #[track_caller]
+    fn wait_for_signals(&self, many: usize) -> Vec<(String, Value)> {
+        let what = format!("{many} signals; log: {}", self.home.read("log"));
+        wait_until(&what, || (self.signals().len() >= many).then(|| self.signals()))
+    }
+
+    #[track_caller]
+    fn wait_for_status<T>(&self, what: &str, wanted: impl Fn(&Value) -> Option<T>) -> T {
+        let what = format!("{what}; log: {}", self.home.read("log"));
+        wait_until(&what, || {
+            let text = self.home.read("state/status.json");
+            wanted(&serde_json::from_str(&text).ok()?)
+        })
+    }
+}
+
+/// A deployment that leaves a line, and whose result goes to Heat.
+fn ran(place: &Place, id: &str) -> Value {
+    let mut entry = script(id, &format!("echo deployment {id} >> {}/ran", place.here()));
+    let url = place.heat.url(&format!("/{id}?Signature=secret"));
+    entry["inputs"] = json!([{"name": "deploy_signal_id", "type": "String", "value": url}]);
+    entry
+}
+
+#[test]
+fn it_polls_from_the_start_runs_the_command_and_the_deployments_and_signals() {
+    let place = Place::new();
+    place.set(document(&[
+        ran(&place, "one"),
+        json!({"id": "data", "name": "d", "group": "os-apply-config", "config": {"k": 1},
+            "inputs": [{"name": "deploy_signal_id", "value": place.heat.url("/data")}]}),
+    ]));
+    let agent = place.run();
+    let mut signals = place.wait_for_signals(2);
+    signals.sort_by_key(|(target, _)| target.clone());
+    assert_eq!(signals[0].0, "/data");
+    assert_eq!(signals[0].1["deploy_stdout"], "os-apply-config deployment data completed");
+    assert_eq!(signals[1].0, "/one?Signature=secret");
+    assert_eq!(signals[1].1["deploy_status_code"], 0);
+    assert_eq!(place.home.read("ran"), "command d.json\ndeployment one\n");
+    let status = place.wait_for_status("a result that was taken", |status| {
+        (status["results_waiting"] == 0).then(|| status.clone())
+    });
+    assert_eq!((&status["link"]["state"], &status["agent_id"]), (&json!("unenrolled"), &json!("")));
+    assert_eq!(status["polling"]["source"], "request");
+    assert_eq!(status["document"]["is_polled"], true);
+    let shown = place.home.output(&["status", "--wait=10s"]);
+    let text = String::from_utf8(shown.stdout).unwrap();
+    assert_eq!(shown.status.code(), Some(0), "{text}");
+    assert!(
+        text.contains("agent     (not enrolled)") && text.contains("polling   request"),
+        "{text}"
+    );
+    let why = place.ask(&["why", "one", "--json"]);
+    assert!(why.to_string().contains("nothing: its result was taken"), "{why}");
+    let doctor = place.ask(&["doctor", "--json"]);
+    let failed = |check: &&Value| check["verdict"] == "failed";
+    assert!(!doctor["checks"].as_array().unwrap().iter().any(|c| failed(&c)), "{doctor:#}");
+    assert!(place.home.output(&["rerun", "one"]).status.success());
+    place.wait_for_signals(3);
+    assert!(place.home.read("ran").ends_with("deployment one\ndeployment one\n"));
+    let rollback = place.home.output(&["rollback"]);
+    assert!(String::from_utf8_lossy(&rollback.stderr).contains("was polled"), "{rollback:?}");
+    agent.signal(Signal::TERM);
+    assert!(agent.wait().success());
+    assert!(!place.home.read("log").contains("secret"), "no signature in the log");
+}
+
+#[test]
+fn what_heat_left_at_boot_tells_where_to_poll() {
+    let place = Place::new();
+    place.configure(false);
+    let boot = json!({"os-collect-config": {"request": {"metadata_url": place.heat.url("/metadata")}},
+        "deployments": [ran(&place, "at-boot")]});
+    fs::write(place.home.path("init"), boot.to_string()).unwrap();
+    place.set(document(&[ran(&place, "at-boot"), ran(&place, "later")]));
+    // As the template of the configuration does it.
+    let url = place.heat.url("/metadata");
+    place.program(
+        "refresh",
+        &format!(
+            "echo command >> ran; cat $(echo $OS_CONFIG_FILES | tr : ' ') | grep -q metadata_url || exit 0\n\
+             grep -q request. conf || printf '[request]\\nmetadata_url={url}\\n' >> conf"
+        ),
+    );
+    let _agent = place.run();
+    place.wait_for_signals(2);
+    let text = place.home.read("ran");
+    assert_eq!(text.matches("deployment at-boot\n").count(), 1, "{text}");
+    assert!(text.starts_with("command\ndeployment at-boot\n"), "{text}");
+    assert!(text.ends_with("command\ndeployment later\n"), "{text}");
+}
+
+#[test]
+fn whatever_changes_on_the_machine_has_the_command_run_again() {
+    let place = Place::new();
+    place.set(document(&[ran(&place, "one")]));
+    let _agent = place.run();
+    place.wait_for_signals(1);
+    fs::write(place.home.path("local/more"), "{\"a\": 1}").unwrap();
+    let twice = "command request.json\ndeployment one\ncommand more.json\n";
+    wait_until("the command", || (place.home.read("ran") == twice).then_some(()));
+    // Also while Heat is away.
+    *place.metadata.lock().unwrap() = None;
+    fs::write(place.home.path("local/more"), "{\"a\": 2}").unwrap();
+    let thrice = format!("{twice}command more.json\n");
+    wait_until("the command", || (place.home.read("ran") == thrice).then_some(()));
+    place.wait_for_status("what is wrong", |status| {
+        status["polling"]["error"].as_str()?.contains("503").then_some(())
+    });
+    assert_eq!(place.home.output(&["status"]).status.code(), Some(69));
+}
+
+#[test]
+fn after_a_restart_without_heat_it_goes_on_with_what_it_had() {
+    let place = Place::new();
+    *place.answer.lock().unwrap() = 503;
+    let blocked = script("slow", &format!("echo slow >> {}/ran; sleep 30", place.here()));
+    place.set(document(&[ran(&place, "one"), blocked, ran(&place, "two")]));
+    let agent = place.run();
+    wait_until("the second", || place.home.read("ran").contains("slow").then_some(()));
+    agent.kill_9();
+    // Heat gives no metadata any more, and takes signals again.
+    *place.metadata.lock().unwrap() = None;
+    let before = place.signals().len();
+    *place.answer.lock().unwrap() = 200;
+    let _agent = place.run();
+    let signals = place.wait_for_signals(before + 2);
+    let mut targets: Vec<&str> =
+        signals[before..].iter().map(|(target, _)| target.as_str()).collect();
+    targets.sort_unstable();
+    assert_eq!(targets, ["/one?Signature=secret", "/two?Signature=secret"]);
+    let text = place.home.read("ran");
+    assert_eq!(text.matches("deployment one").count(), 1, "{text}");
+    assert_eq!(text.matches("slow").count(), 1, "interrupted, not run again: {text}");
+    assert_eq!(text.matches("deployment two").count(), 1, "{text}");
+}
+
+#[test]
+fn a_result_that_nobody_asks_for_any_more_is_given_up() {
+    let place = Place::new();
+    *place.answer.lock().unwrap() = 503;
+    place.set(document(&[ran(&place, "one")]));
+    let _agent = place.run();
+    place.wait_for_signals(1);
+    place.set(document(&[ran(&place, "two")]));
+    place.wait_for_status("the first result is out of the way", |status| {
+        let is_second = status["deployments"][0]["id"] == "two";
+        let has_ended = status["deployments"][0]["state"] == "complete";
+        (is_second && has_ended && status["results_waiting"] == 1).then_some(())
+    });
+    let why = place.ask(&["why", "one", "--json"]);
+    assert!(why.to_string().contains("nobody asks for it any more"), "{why}");
+}
+
+#[test]
+fn without_polling_there_must_be_an_enrolment_as_before() {
+    let place = Place::new();
+    let conf = place.home.path("conf").display().to_string();
+    let runs: [&[&str]; 3] = [
+        &["run"],
+        &["once", "--collect-config", &conf],
+        &["run", "--collect-config", &conf, "--poll-after", "0"],
+    ];
+    for arguments in runs {
+        let output = place.home.output(arguments);
+        assert_eq!(output.status.code(), Some(78), "{arguments:?}: {output:?}");
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(text.contains("this agent is not enrolled"), "{text}");
+    }
+}
+
+fn with_token(mut document: Value, token: &EnrolmentToken) -> Value {
+    document["agent-client"] = json!({"token": *token.encode()});
+    document
+}
+
+#[test]
+fn a_token_in_the_metadata_enrols_it_without_a_restart() {
+    let place = Place::new();
+    place.set(document(&[ran(&place, "one")]));
+    let agent = place.run();
+    place.wait_for_signals(1);
+    let server = MiniServer::start();
+    // One that a server refuses, since it was never its own.
+    let stranger = MiniServer::start();
+    let (address, fingerprint) = (server.address.to_string(), server.fingerprint);
+    let (refused, _) =
+        EnrolmentToken::issue(vec![address], fingerprint, "vm-1".parse().unwrap(), 4_000_000_000)
+            .unwrap();
+    drop(stranger);
+    place.set(with_token(document(&[ran(&place, "one"), ran(&place, "two")]), &refused));
+    place.wait_for_status("a refusal", |status| {
+        status["link"]["error"]["refused"].as_bool().filter(|refused| *refused)
+    });
+    place.set(with_token(document(&[ran(&place, "one"), ran(&place, "three")]), &server.token));
+    server.wait("the agent", |seen| seen.connected == 1);
+    wait_until("the third, which was polled", || {
+        place.home.read("ran").contains("deployment three").then_some(())
+    });
+    server.push(1, &document(&[ran(&place, "one"), ran(&place, "pushed")]));
+    assert_eq!(server.wait_for_result("pushed").status, ResultStatus::Complete);
+    let status = place.wait_for_status("the end of polling", |status| {
+        status.get("polling").is_none().then(|| status.clone())
+    });
+    assert_eq!((&status["agent_id"], &status["document"]["version"]), (&json!("vm-1"), &json!(1)));
+    let text = place.home.read("ran");
+    for id in ["one", "two", "three", "pushed"] {
+        assert_eq!(text.matches(&format!("deployment {id}\n")).count(), 1, "{text}");
+    }
+    let enrolment = place.home.read("state/enrolment.json");
+    assert!(enrolment.contains(&server.address.to_string()), "{enrolment}");
+    let hellos = server.seen().hellos.len();
+    agent.signal(Signal::TERM);
+    assert!(agent.wait().success());
+    let log = place.home.read("log");
+    assert!(log.contains("a token has come") && log.contains("the metadata of request"), "{log}");
+    for token in [&refused, &server.token] {
+        assert!(!log.contains(&token.encode()[5..40]), "no token in the log");
+    }
+    // Enrolled for good: the next start needs no metadata.
+    *place.metadata.lock().unwrap() = None;
+    let _agent = place.run();
+    server.wait("the agent", |seen| seen.hellos.len() > hellos && seen.connected == 1);
+}
