@@ -322,3 +322,53 @@ fn a_token_in_the_metadata_enrols_it_without_a_restart() {
     let _agent = place.run();
     server.wait("the agent", |seen| seen.hellos.len() > hellos && seen.connected == 1);
 }
+
+/// `heat-config` with this list, by itself or below os-refresh-config.
+fn heat_config(place: &Place, list: &Value) -> Vec<(&'static str, String)> {
+    fs::write(place.home.path("list"), list["deployments"].to_string()).unwrap();
+    let path = |name: &str| place.home.path(name).display().to_string();
+    vec![
+        ("HEAT_SHELL_CONFIG", path("list")),
+        ("HEAT_CONFIG_DEPLOYED", path("deployed")),
+        ("HEAT_CONFIG_DEPLOYED_OLD", path("deployed-old")),
+        ("HEAT_SCRIPT_WORKING", path("work")),
+        ("HEAT_SCRIPT_OUTPUTS", path("outputs")),
+        ("HEAT_CONFIG_NOTIFY_TIMEOUT", "0".into()),
+    ]
+}
+
+#[test]
+fn os_refresh_config_by_hand_leaves_deployments_to_an_agent_at_work() {
+    let place = Place::new();
+    place.set(document(&[ran(&place, "one")]));
+    let agent = place.run();
+    place.wait_for_signals(1);
+    // On its way to the agent, and in the list already.
+    let list = document(&[ran(&place, "one"), ran(&place, "on-its-way")]);
+    let program = env!("CARGO_BIN_EXE_agent-client");
+    fs::create_dir_all(place.home.path("orc/configure.d")).unwrap();
+    place.program("orc/configure.d/55-heat-config", &format!("exec {program} heat-config"));
+    let by_hand = || {
+        let mut command = std::process::Command::new(program);
+        command.arg("os-refresh-config").arg("--lockfile").arg(place.home.path("orc.lock"));
+        command.env("OS_REFRESH_CONFIG_BASE_DIR", place.home.path("orc"));
+        command.env("AGENT_CLIENT_STATE_DIR", place.home.state());
+        command.env("AGENT_CLIENT_COLLECT_CONFIG", place.home.path("conf"));
+        let output = command.envs(heat_config(&place, &list)).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let said = by_hand();
+    let pid = agent.child.id();
+    assert!(said.contains(&format!("agent-client (pid {pid}) runs the deployments")), "{said}");
+    assert_eq!(place.home.read("ran").matches("deployment").count(), 1);
+    assert!(!place.home.path("deployed").exists(), "nothing is marked");
+    agent.signal(Signal::TERM);
+    agent.wait();
+    // Nobody is at work: what the journal does not have is nobody's.
+    let said = by_hand();
+    assert!(said.contains("Skipping config one, agent-client has run it"), "{said}");
+    let text = place.home.read("ran");
+    assert_eq!(text.matches("deployment one").count(), 1, "{text}");
+    assert_eq!(text.matches("deployment on-its-way").count(), 1, "{text}");
+}

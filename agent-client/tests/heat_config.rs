@@ -11,6 +11,8 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
+use agent_client::document::ConfigId;
+use agent_client::journal::{Journal, Received, Record};
 use openstack_client::testing::{Answer, Asked, HttpServer};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -654,4 +656,59 @@ fn deployments_that_are_data_are_signalled_once_when_all_is_configured() {
     let (code, said) = run();
     assert_eq!((code, said.contains("Skipping a, already deployed")), (0, true), "{said}");
     assert_eq!(server.asked().len(), before + 6, "conditions again, deployments not");
+}
+
+/// An agent's journal in which these were received, and the second was started too.
+fn journal_of_agent(place: &Place, received: &str, started: &str) {
+    let state = place.path("agent");
+    fs::create_dir(&state).unwrap();
+    let mut journal = Journal::open(&state.join("journal")).unwrap();
+    let record = |id: &str| Received {
+        id: ConfigId::new(id).unwrap(),
+        name: String::new(),
+        group: String::new(),
+        action: String::new(),
+        document_version: 1,
+        at_unix_ms: 1,
+        rerun: None,
+    };
+    for id in [received, started] {
+        journal.stage(Record::Received(record(id))).unwrap();
+    }
+    let id = ConfigId::new(started).unwrap();
+    let boot_id = "boot".into();
+    journal.stage(Record::Started { id, at_unix_ms: 2, boot_id }).unwrap();
+    journal.commit().unwrap();
+}
+
+#[test]
+fn what_the_agent_of_this_machine_runs_is_left_to_it_and_not_marked() {
+    let place = Place::new();
+    place.hook("h", HOOK);
+    place.program(
+        "bin/heat-config-notify",
+        "#!/bin/sh\ncat > /dev/null\necho \"$1\" >> $PLACE/notified\n",
+    );
+    journal_of_agent(&place, "waits", "runs");
+    place.list(json!([entry("waits", "h"), entry("runs", "no-such-hook"), entry("other", "h")]));
+    let output = place
+        .command("heat-config")
+        .env("AGENT_CLIENT_STATE_DIR", place.path("agent"))
+        .output()
+        .unwrap();
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(
+        said.contains(
+            "[WARNING] Skipping config waits, agent-client will run it; see agent-client why waits"
+        ),
+        "{said}"
+    );
+    assert!(said.contains("[WARNING] Skipping config runs, agent-client runs it; see"), "{said}");
+    assert_eq!(place.deployed(), ["other.json", "other.notify.json"]);
+    assert_eq!(place.read("notified").lines().count(), 1);
+    // Without that agent as before.
+    place.run();
+    assert!(place.deployed().contains(&"waits.json".to_owned()));
+    assert!(place.deployed().contains(&"runs.notify.json".to_owned()));
 }

@@ -17,6 +17,7 @@ use anyhow::{Context, Result, bail};
 use certs::file::PRIVATE_FILE_MODE;
 use serde_json::{Value, json};
 
+use super::agent::Agent;
 use super::deployed::stem;
 use super::notify::deliver;
 use super::rebuild::metadata;
@@ -63,6 +64,11 @@ fn execute(log: &mut Log) -> Result<bool> {
         log.info("the agent answers for the deployments, after the command that it has started");
         return Ok(all_well);
     }
+    let agent = Agent::of_machine(log);
+    if let Some(pid) = agent.as_ref().and_then(Agent::runs_all) {
+        log.info(format!("agent-client (pid {pid}) answers for the deployments of this machine"));
+        return Ok(all_well);
+    }
     let deployments = match metadata("deployments")? {
         Some(Value::Array(deployments)) => deployments,
         None => return Ok(all_well),
@@ -88,6 +94,10 @@ fn execute(log: &mut Log) -> Result<bool> {
             }
         };
         if transports.is_empty() {
+            continue;
+        }
+        if let Some(why) = agent.as_ref().and_then(|agent| agent.has(&id)) {
+            println!("Skipping {id}, {why}");
             continue;
         }
         let marker = deployed.join(stem(&id));

@@ -4,6 +4,7 @@
 //! It works alone, without the daemon, below `os-refresh-config`. What it has done is in the files of
 //! [`deployed`]; [`run`] is one entry's way through them.
 
+pub mod agent;
 pub mod completed;
 pub mod deployed;
 mod migrate;
@@ -26,6 +27,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
+use self::agent::Agent;
 use self::deployed::Deployed;
 use self::run::{Outcome, Runner};
 use self::settings::Settings;
@@ -45,6 +47,13 @@ pub fn main(_arguments: &[OsString]) -> ExitCode {
         log.info("the agent runs the deployments, after the command that it has started");
         return ExitCode::SUCCESS;
     }
+    let agent = Agent::of_machine(&mut log);
+    if let Some(pid) = agent.as_ref().and_then(Agent::runs_all) {
+        log.info(format!(
+            "agent-client (pid {pid}) runs the deployments of this machine; see agent-client status"
+        ));
+        return ExitCode::SUCCESS;
+    }
     let (settings, complaints) = Settings::of_environment(|name| env::var_os(name));
     for complaint in complaints {
         log.error(complaint);
@@ -53,7 +62,7 @@ pub fn main(_arguments: &[OsString]) -> ExitCode {
         log.error(format!("No config file {}", settings.list.display()));
         return ExitCode::FAILURE;
     }
-    match execute(settings, &mut log) {
+    match execute(settings, agent.as_ref(), &mut log) {
         Ok(exit) => exit,
         Err(error) => {
             log.error(format!("{error:#}"));
@@ -62,7 +71,7 @@ pub fn main(_arguments: &[OsString]) -> ExitCode {
     }
 }
 
-fn execute(settings: Settings, log: &mut Log) -> Result<ExitCode> {
+fn execute(settings: Settings, agent: Option<&Agent>, log: &mut Log) -> Result<ExitCode> {
     make_private(&settings.list)?;
     migrate::make_ready(&settings.deployed, &settings.deployed_old, log)?;
     let entries = match read_list(&settings.list)? {
@@ -77,7 +86,7 @@ fn execute(settings: Settings, log: &mut Log) -> Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut stop = Stop::listen()?;
-        let mut runner = Runner::new(&settings, &deployed, log);
+        let mut runner = Runner::new(&settings, &deployed, agent, log);
         run_all(&mut runner, entries, &mut stop).await
     })
 }

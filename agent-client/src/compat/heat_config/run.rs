@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
+use openstack_client::signal;
 use rustix::process::Signal;
 use serde_json::Value;
 use tokio::time::{Instant, sleep_until};
 
+use super::agent::Agent;
 use super::deployed::{Claim, Cut, Deployed, Found};
 use super::notify::EXIT_REFUSED;
 use super::settings::{NOTIFY, NOTIFY_TIMEOUT, Settings, TIMEOUT};
@@ -39,6 +41,8 @@ const LOG_BYTES_MAX: usize = 16 << 10;
 pub struct Runner<'a> {
     settings: &'a Settings,
     deployed: &'a Deployed,
+    /// The agent of this machine, which has a journal of its own.
+    agent: Option<&'a Agent>,
     log: &'a mut Log,
 }
 
@@ -85,9 +89,15 @@ enum Waited {
 }
 
 impl<'a> Runner<'a> {
-    /// Runs entries as `settings` say, and keeps what was done in `deployed`.
-    pub fn new(settings: &'a Settings, deployed: &'a Deployed, log: &'a mut Log) -> Self {
-        Self { settings, deployed, log }
+    /// Runs entries as `settings` say, and keeps what was done in `deployed`. What `agent` has taken up is
+    /// left to it.
+    pub fn new(
+        settings: &'a Settings,
+        deployed: &'a Deployed,
+        agent: Option<&'a Agent>,
+        log: &'a mut Log,
+    ) -> Self {
+        Self { settings, deployed, agent, log }
     }
 
     /// Where it logs.
@@ -110,25 +120,19 @@ impl<'a> Runner<'a> {
             self.log.error("An entry is no object: there is nobody to signal that to");
             return Ok(Outcome::Nothing);
         }
-        let Entry { id, group, work, .. } = Entry::read_with(entry.clone(), &[]);
+        let Some(Read { id, group, text, work, redactor }) = read(entry) else {
+            return Ok(Outcome::Nothing);
+        };
         if !listed.insert(id.clone()) {
             self.log.warning(format!("Skipping config {id}, it is in the list twice"));
             return Ok(Outcome::Nothing);
         }
-        let (text, work, redactor) = match work {
-            Work::Run(config) => {
-                let redactor = Redactor::of_config(&config);
-                (Value::Object(config.json.clone()), Ok(config), redactor)
-            }
-            Work::Bad(why) => {
-                let redactor = Redactor::new(openstack_client::signal::inputs(&entry));
-                (entry, Err(why), redactor)
-            }
-            // Not without groups of data.
-            Work::Data => return Ok(Outcome::Nothing),
-        };
         let hook = work.as_ref().ok().map(|config| self.find(&config.hook));
         if DATA_GROUPS.contains(&group.as_str()) && !matches!(hook, Some(Some(_))) {
+            return Ok(Outcome::Nothing);
+        }
+        if let Some(why) = self.agent.and_then(|agent| agent.has(&id)) {
+            self.log.warning(format!("Skipping config {id}, {why}"));
             return Ok(Outcome::Nothing);
         }
         let mut claim = match self.deployed.claim(&id, &text)? {
@@ -385,6 +389,36 @@ impl<'a> Runner<'a> {
         }
         self.log.error(format!("Error running heat-config-notify. [{}]\n{stderr}", exit.code));
         if exit.code == i64::from(EXIT_REFUSED) { Sent::Refused } else { Sent::Later }
+    }
+}
+
+/// An entry that was understood as far as possible.
+struct Read {
+    id: ConfigId,
+    group: String,
+    /// As it is recorded.
+    text: Value,
+    /// What to run, or why that is not possible.
+    work: Result<Box<Config>, String>,
+    redactor: Redactor,
+}
+
+fn read(entry: Value) -> Option<Read> {
+    let Entry { id, group, work, .. } = Entry::read_with(entry.clone(), &[]);
+    match work {
+        Work::Run(config) => Some(Read {
+            id,
+            group,
+            text: Value::Object(config.json.clone()),
+            redactor: Redactor::of_config(&config),
+            work: Ok(config),
+        }),
+        Work::Bad(why) => {
+            let redactor = Redactor::new(signal::inputs(&entry));
+            Some(Read { id, group, text: entry, work: Err(why), redactor })
+        }
+        // Not without groups of data.
+        Work::Data => None,
     }
 }
 
