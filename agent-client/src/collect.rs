@@ -37,9 +37,11 @@ use tokio::sync::mpsc;
 use tokio::time::{sleep_until, timeout};
 
 use crate::bootstrap::Found;
+use crate::compat::heat_config::unsent::Unsent;
 use crate::compat::occ::cache::Cache;
 use crate::compat::occ::config::{Config, NoConfig, load};
 use crate::compat::occ::gather::store;
+use crate::compat::pylog::{Level, Log, Style};
 use crate::document::ConfigId;
 use crate::pipeline::Command;
 
@@ -116,7 +118,7 @@ enum Told {
 
 impl Collect {
     /// With this configuration of os-collect-config. `has_document`: there was a pushed one before, which is in
-    /// force.
+    /// force; `is_of_system`: results that `heat-config` has left in its usual place are sent too.
     ///
     /// # Errors
     /// There can be no further thread.
@@ -125,6 +127,7 @@ impl Collect {
         bounds: Bounds,
         tell: Tell,
         has_document: bool,
+        is_of_system: bool,
     ) -> io::Result<Self> {
         let Tell { commands, tokens } = tell;
         let (tell, told) = mpsc::unbounded_channel();
@@ -140,6 +143,7 @@ impl Collect {
             has_document,
             polling: Polling::default(),
             results: Results::default(),
+            unsent: Unsent::of_environment(|name| std::env::var_os(name), is_of_system),
             ec2_failed: None,
         };
         let serve = move || runtime.block_on(worker.serve());
@@ -199,6 +203,7 @@ struct Worker {
     has_document: bool,
     polling: Polling,
     results: Results,
+    unsent: Unsent,
     /// When the metadata service had no answer.
     ec2_failed: Option<Instant>,
 }
@@ -223,6 +228,10 @@ impl Worker {
                     },
                     () = at(polls_at) => self.poll(true),
                     () = at(sends_at) => self.send_results(),
+                    () = at(self.unsent.due_at().map(Into::into)) => {
+                        let mut log = Log::new(Style::Named("heat-config"), Level::Info);
+                        self.unsent.send(&mut log).await;
+                    }
                 }
                 continue;
             };

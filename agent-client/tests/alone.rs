@@ -372,3 +372,28 @@ fn os_refresh_config_by_hand_leaves_deployments_to_an_agent_at_work() {
     assert_eq!(text.matches("deployment one").count(), 1, "{text}");
     assert_eq!(text.matches("deployment on-its-way").count(), 1, "{text}");
 }
+
+#[test]
+fn the_agent_sends_what_heat_config_could_not_send() {
+    let place = Place::new();
+    *place.answer.lock().unwrap() = 503;
+    let environment = heat_config(&place, &document(&[ran(&place, "old")]));
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_agent-client"));
+    let output = command.arg("heat-config").envs(environment.clone()).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert!(place.home.path("deployed/old.unsent").exists());
+    let before = place.signals().len();
+    *place.answer.lock().unwrap() = 200;
+    let flags = place.flags();
+    let arguments: Vec<&str> =
+        ["run"].into_iter().chain(flags.iter().map(String::as_str)).collect();
+    let mut command = place.home.command(&arguments);
+    let log = fs::File::create(place.home.path("log")).unwrap();
+    let child = command.envs(environment).stderr(log).spawn().unwrap();
+    let _agent = Agent { child };
+    let signals = place.wait_for_signals(before + 1);
+    assert_eq!(signals[before].0, "/old?Signature=secret");
+    wait_until("nothing is left", || {
+        (!place.home.path("deployed/old.unsent").exists()).then_some(())
+    });
+}

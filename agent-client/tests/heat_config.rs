@@ -712,3 +712,58 @@ fn what_the_agent_of_this_machine_runs_is_left_to_it_and_not_marked() {
     assert!(place.deployed().contains(&"waits.json".to_owned()));
     assert!(place.deployed().contains(&"runs.notify.json".to_owned()));
 }
+
+#[test]
+fn the_loop_of_os_collect_config_sends_what_could_not_be_sent() {
+    let place = Place::new();
+    place.hook("h", HOOK);
+    let (server, status) = heat(503);
+    place.list(json!([signalled("a", "h", &server)]));
+    place.run();
+    assert_eq!(place.deployed(), ["a.json", "a.notify.json", "a.unsent"]);
+    // A result of an entry that has left the list is nobody's.
+    fs::copy(place.path("deployed/a.json"), place.path("deployed/gone.json")).unwrap();
+    fs::copy(place.path("deployed/a.notify.json"), place.path("deployed/gone.notify.json"))
+        .unwrap();
+    fs::copy(place.path("deployed/a.unsent"), place.path("deployed/gone.unsent")).unwrap();
+    let before = sent(&server).len();
+    status.store(200, Ordering::SeqCst);
+    let conf = format!(
+        "[DEFAULT]\ncommand=true\ncachedir={0}/cache\nbackup_cachedir={0}/backup\ncollectors=local\n\
+         min_polling_interval=0.05\npolling_interval=0.05\n[local]\npath={0}/hooks\n",
+        place.directory.path().display()
+    );
+    fs::write(place.path("conf"), conf).unwrap();
+    let mut command = place.command("os-collect-config");
+    let mut child = command.args(["--config-file", "conf"]).stderr(Stdio::null()).spawn().unwrap();
+    let patience = std::time::Instant::now() + std::time::Duration::from_secs(15);
+    while place.deployed().contains(&"a.unsent".to_owned()) {
+        assert!(std::time::Instant::now() < patience, "{:?}", place.deployed());
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(sent(&server).len(), before + 1);
+    assert!(place.deployed().contains(&"gone.unsent".to_owned()));
+}
+
+#[test]
+fn a_result_whose_url_is_over_is_not_sent_again() {
+    let place = Place::new();
+    place.hook("h", HOOK);
+    let (server, _) = heat(503);
+    let mut temporary = signalled("a", "h", &server);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let url = |expires: u64| server.url(&format!("/a?temp_url_sig=x&temp_url_expires={expires}"));
+    temporary["inputs"][0]["value"] = url(now + 600).into();
+    place.list(json!([temporary]));
+    place.run();
+    assert!(place.deployed().contains(&"a.unsent".to_owned()));
+    let before = sent(&server).len();
+    temporary["inputs"][0]["value"] = url(now - 1).into();
+    place.list(json!([temporary]));
+    let said = text(&place.run().stderr);
+    assert!(said.contains("the time of the URL for its result is over"), "{said}");
+    assert_eq!(place.deployed(), ["a.json", "a.notify.json"]);
+    assert_eq!(sent(&server).len(), before);
+}

@@ -127,7 +127,7 @@ pub fn run(settings: &Settings, token: Option<&EnrolmentToken>, mode: Mode) -> R
         };
         let tell = collect::Tell { commands: commands.clone(), tokens: found_in.clone() };
         let has_document = opened.holds.is_some();
-        Collect::start(config.clone(), bounds, tell, has_document)
+        Collect::start(config.clone(), bounds, tell, has_document, is_of_system)
     });
     let collect = collect.transpose().context("starting the collect thread")?;
     let search = (uplink.is_none() && is_of_system)

@@ -200,6 +200,45 @@ impl Deployed {
         }
     }
 
+    /// Names of entries whose results wait to be taken, the one first that was tried least lately.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn unsent(&self) -> io::Result<Vec<String>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.directory)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let stem = name.to_str().and_then(|name| name.strip_suffix(".unsent"));
+            let Some(stem) = stem.filter(|stem| !stem.starts_with('.')) else { continue };
+            // Each attempt writes it anew. One that has gone meanwhile was taken.
+            let Ok(tried) = entry.metadata().and_then(|metadata| metadata.modified()) else {
+                continue;
+            };
+            found.push((tried, stem.to_owned()));
+        }
+        found.sort();
+        Ok(found.into_iter().map(|(_, stem)| stem).collect())
+    }
+
+    /// Takes up the result of an entry that waits to be taken; `None` if there is none, or somebody is at it.
+    ///
+    /// # Errors
+    /// A file cannot be read or written.
+    pub fn claim_unsent(&self, id: &ConfigId) -> Result<Option<Claim>> {
+        let stem = stem(id);
+        let _lock = self.lock()?;
+        let (running, unsent) = (self.marker(&stem, "running")?, self.marker(&stem, "unsent")?);
+        let Some(marker) = unsent.filter(|_| running.is_none()) else { return Ok(None) };
+        if self.owner_alive(&marker).is_some() || !self.path(&stem, "json").exists() {
+            return Ok(None);
+        }
+        let marker = Marker { boot_id: self.boot_id.clone(), owner: Some(self.us), ..marker };
+        let claim = Claim { stem, marker };
+        self.write_marker(&claim, "unsent")?;
+        Ok(Some(claim))
+    }
+
     /// Notes which process the hook is. It is found without the note too, so a failure is no harm.
     pub fn started(&self, claim: &mut Claim, hook: ProcessMark) {
         claim.marker.hook = Some(hook);

@@ -14,6 +14,7 @@ pub mod run;
 pub mod settings;
 pub mod signal_data;
 pub mod stop;
+pub mod unsent;
 
 use std::collections::BTreeSet;
 use std::env;

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::agent::Agent;
 use super::deployed::{Claim, Cut, Deployed, Found};
-use super::notify::EXIT_REFUSED;
+use super::notify::{self, EXIT_REFUSED};
 use super::settings::{NOTIFY, NOTIFY_TIMEOUT, Settings, TIMEOUT};
 use super::signal_data;
 use super::stop::Stop;
@@ -24,6 +24,7 @@ use crate::hooks::capture::shorten;
 use crate::hooks::process::{Activity, Exit, Launch, Printing, Process};
 use crate::hooks::{SCRIPT, built_in, external, proc};
 use crate::json_text::json_text;
+use crate::pipeline::unix_ms;
 use crate::redact::Redactor;
 
 /// How long a hook gets between being asked to end and being killed.
@@ -65,6 +66,8 @@ pub struct Pending {
     claim: Claim,
     id: ConfigId,
     redactor: Redactor,
+    /// Whether the only way to send it says itself that it is closed.
+    is_over: bool,
 }
 
 /// How a hook ended.
@@ -148,7 +151,7 @@ impl<'a> Runner<'a> {
                 return Ok(Outcome::Nothing);
             }
             Found::Unsent(claim) => {
-                return Ok(Outcome::WaitsForSignal(Pending { claim, id, redactor }));
+                return Ok(Outcome::WaitsForSignal(pending(claim, id, redactor, &text)));
             }
             Found::Interrupted(claim, cut) => {
                 let why = interrupted(cut);
@@ -181,13 +184,30 @@ impl<'a> Runner<'a> {
         self.finish(claim, &result, &redactor, stop).await
     }
 
+    /// The result of this entry, if it waits to be sent and nobody else is at it.
+    ///
+    /// # Errors
+    /// A file cannot be read or written.
+    pub fn unsent(&self, entry: Value) -> Result<Option<Pending>> {
+        let Some(Read { id, text, redactor, .. }) = read(entry) else { return Ok(None) };
+        let claim = self.deployed.claim_unsent(&id)?;
+        Ok(claim.map(|claim| pending(claim, id, redactor, &text)))
+    }
+
     /// Sends a result of an earlier run, without much patience. Comes back with a signal if one asked this
     /// program to end meanwhile.
     ///
     /// # Errors
     /// What became of it cannot be kept: it will be sent again.
     pub async fn send_again(&mut self, pending: Pending, stop: &mut Stop) -> Result<Option<i32>> {
-        let Pending { claim, id, redactor } = pending;
+        let Pending { claim, id, redactor, is_over } = pending;
+        if is_over {
+            self.log.error(format!(
+                "Config {id}: the time of the URL for its result is over; it is not sent any more"
+            ));
+            self.deployed.sent(&claim)?;
+            return Ok(None);
+        }
         if claim.age_ms() > UNSENT_MS_MAX {
             self.log.error(format!(
                 "Config {id}: nobody took its result for {} hours; it is not sent any more",
@@ -420,6 +440,13 @@ fn read(entry: Value) -> Option<Read> {
         // Not without groups of data.
         Work::Data => None,
     }
+}
+
+fn pending(claim: Claim, id: ConfigId, redactor: Redactor, entry: &Value) -> Pending {
+    let ways = signal::of_config(entry).unwrap_or_default();
+    let now_unix = unix_ms() / 1_000;
+    let is_over = !ways.is_empty() && ways.iter().all(|way| notify::is_over(way, now_unix));
+    Pending { claim, id, redactor, is_over }
 }
 
 /// A hook's program.

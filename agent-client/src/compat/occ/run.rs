@@ -27,6 +27,7 @@ use super::items::file_keys;
 use super::log::{Log, die_if_broken};
 use super::pace::{Failures, Pace};
 use crate::compat::arguments::EXIT_USAGE;
+use crate::compat::heat_config::unsent::Unsent;
 use crate::json_text::json_text_indented;
 
 /// Runs the command; `arguments` begin with its name.
@@ -134,6 +135,7 @@ impl Program<'_> {
         log: &mut Log,
     ) -> Result<ExitCode> {
         let mut pace = Pace::new(self.config.pause_min, self.config.pause_max);
+        let mut unsent = Unsent::of_environment(|name| env::var_os(name), true);
         loop {
             let exit = self.cycle(collectors, &mut last_good, log);
             if self.config.one_time {
@@ -142,6 +144,7 @@ impl Program<'_> {
             if let Err(error) = exit {
                 log.error(format!("nothing was collected: {error:#}"));
             }
+            unsent.send_if_due();
             let pause = pace.next();
             log.info(format!("Sleeping {:.2} seconds.", pause.as_secs_f64()));
             wait_or_start_anew(&self.hangups, pause, log)?;
