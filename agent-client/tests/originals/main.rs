@@ -7,6 +7,7 @@
 mod apply;
 mod cfn;
 mod collect;
+mod deployed;
 mod generate;
 mod heat_config;
 mod hooks;
