@@ -397,3 +397,53 @@ fn the_agent_sends_what_heat_config_could_not_send() {
         (!place.home.path("deployed/old.unsent").exists()).then_some(())
     });
 }
+
+/// Keystone and Zaqar, whose queue gives each message once.
+fn zaqar(queue: &Arc<Mutex<Vec<Value>>>) -> HttpServer {
+    let queue = Arc::clone(queue);
+    HttpServer::start(move |asked: &Asked| {
+        let here = format!("http://{}/zaqar", asked.header("host").unwrap());
+        let endpoints = json!([{"interface": "public", "region_id": "one", "url": here}]);
+        match (asked.method.as_str(), asked.target.as_str()) {
+            ("POST", "/v3/auth/tokens") => {
+                let catalog = json!([{"type": "messaging", "endpoints": endpoints}]);
+                Answer::new(201, json!({"token": {"catalog": catalog}}).to_string())
+                    .header("X-Subject-Token", "token")
+            }
+            ("DELETE", "/zaqar/v2/queues/q/messages?pop=1") => {
+                let message = queue.lock().unwrap().pop();
+                let messages: Vec<Value> =
+                    message.map(|body| json!({"body": body})).into_iter().collect();
+                Answer::new(200, json!({ "messages": messages }).to_string())
+            }
+            _ => Answer::new(404, ""),
+        }
+    })
+}
+
+#[test]
+fn a_message_of_a_queue_outlives_a_crash_and_an_empty_queue_is_no_trouble() {
+    let place = Place::new();
+    let queue = Arc::new(Mutex::new(vec![document(&[ran(&place, "one")])]));
+    let server = zaqar(&queue);
+    let conf = place.home.read("conf").replace("collectors=request", "collectors=zaqar");
+    let user = format!("auth_url={}\nuser_id=u\npassword=p\nproject_id=p", server.url("/v3"));
+    fs::write(place.home.path("conf"), format!("{conf}[zaqar]\n{user}\nqueue_id=q\n")).unwrap();
+    place.program("refresh", "echo try >> tries; test -e ready");
+    let agent = place.run();
+    place.home.wait_for_file("tries");
+    agent.kill_9();
+    assert!(queue.lock().unwrap().is_empty(), "the message is gone");
+    place.program("ready", "");
+    let _agent = place.run();
+    assert_eq!(place.wait_for_signals(1)[0].1["deploy_status_code"], 0);
+    place.wait_for_status("that all is well", |status| {
+        let polling = &status["polling"];
+        let is_well = polling["source"] == "zaqar" && polling["error"].is_null();
+        (is_well && status["results_waiting"] == 0).then_some(())
+    });
+    assert_eq!(place.home.output(&["status", "--wait=10s"]).status.code(), Some(0));
+    queue.lock().unwrap().push(document(&[ran(&place, "one"), ran(&place, "two")]));
+    assert_eq!(place.wait_for_signals(2)[1].0, "/two?Signature=secret");
+    assert_eq!(place.home.read("ran"), "deployment one\ndeployment two\n");
+}
