@@ -1,20 +1,24 @@
 //! From a configuration to a running server, and down again.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::Context;
-use certs::file::ensure_private_directory;
+use certs::file::{ensure_private_directory, read_private};
 use certs::{Fingerprint, Identity, IdentityError};
+use openstack_client::http::Trust;
 use tokio::net::TcpListener;
 use tokio::sync::watch as signal;
 use tokio::task::JoinHandle;
+use zeroize::Zeroizing;
 
 use crate::clock;
 use crate::config::Config;
 use crate::error::{Exit, Failure};
+use crate::heat::Cloud;
 use crate::http::{self, AdminToken};
 use crate::hub::{HubChannels, HubHandle};
 use crate::metrics::Metrics;
@@ -22,6 +26,12 @@ use crate::relay::{self, RelayChannel};
 use crate::store::writer::{Observer, Writer, WriterThread};
 use crate::store::{Backend, RedbBackend, Store};
 use crate::tickets::Tickets;
+use crate::zaqar::keystone::{Keystone, ServiceUser};
+use crate::zaqar::settle::Settler;
+use crate::zaqar::{self, Admission, Zaqar};
+
+/// Longest password of the service user, in bytes.
+const PASSWORD_BYTES_MAX: u64 = 4096;
 
 /// A running server.
 pub struct Server {
@@ -29,17 +39,29 @@ pub struct Server {
     pub udp_address: SocketAddr,
     /// Where the admin API listens, as bound.
     pub admin_address: SocketAddr,
+    /// Where the messaging service listens, as bound, if it is served.
+    pub zaqar_address: Option<SocketAddr>,
     /// What agents pin.
     pub fingerprint: Fingerprint,
     hub: HubHandle,
     hub_task: JoinHandle<std::io::Result<()>>,
     tickets_task: JoinHandle<()>,
     relay_task: Option<JoinHandle<()>>,
+    settling_task: JoinHandle<()>,
+    messaging: Option<Messaging>,
     http_task: JoinHandle<std::io::Result<()>>,
     writer_thread: WriterThread,
+    store: Store,
     state: http::State,
     stopping: signal::Sender<bool>,
     drain_timeout: Duration,
+}
+
+/// The messaging service, running.
+struct Messaging {
+    zaqar: Zaqar,
+    serving: JoinHandle<std::io::Result<()>>,
+    sweeping: JoinHandle<()>,
 }
 
 impl Server {
@@ -67,7 +89,19 @@ impl Server {
             .map_err(|e| Failure::listen("TCP", "admin-listen", config.admin_listen, &e))?;
         let admin_address =
             listener.local_addr().context("asking for the admin listener's address")?;
+        let (messaging_listener, zaqar_address) = match config.zaqar_listen {
+            Some(listen) => {
+                let listener = TcpListener::bind(listen)
+                    .await
+                    .map_err(|e| Failure::listen("TCP", "zaqar-listen", listen, &e))?;
+                let address = listener.local_addr().context("asking for the listener's address")?;
+                (Some(listener), Some(address))
+            }
+            None => (None, None),
+        };
+        let keystone = keystone(&config)?;
         let store = Store::new(backend)?;
+        let kept_store = store.clone();
         let channels = HubChannels::new();
         let hub = channels.handle();
         let metrics = Arc::new(Metrics::default());
@@ -118,6 +152,37 @@ impl Server {
         let tickets_task = tokio::spawn(tickets.keep_fresh(writer.clone()));
         let (stopping, stopped) = signal::channel(false);
         let drain_timeout = config.drain_timeout;
+        let cloud = keystone
+            .clone()
+            .map(|keystone| Arc::new(Cloud::new(keystone, config.document_bytes_max)));
+        let settled = Settler::start(store.clone(), writer.clone(), metrics.clone(), cloud);
+        let messaging = match settled {
+            Ok((settle, settling)) => {
+                let parts = zaqar::Parts {
+                    store: store.clone(),
+                    writer: writer.clone(),
+                    metrics: metrics.clone(),
+                    admission: keystone.map_or(Admission::Anybody, Admission::Keystone),
+                    roles: config.zaqar_roles.clone(),
+                    settle: settle.clone(),
+                    document_bytes_max: config.document_bytes_max,
+                };
+                let listener = messaging_listener.map(|l| (l, stopped.clone(), drain_timeout));
+                start_messaging(listener, parts)
+                    .await
+                    .map(|messaging| (messaging, settle, settling))
+            }
+            Err(error) => Err(error),
+        };
+        let (messaging, settle, settling_task) = match messaging {
+            Ok(started) => started,
+            Err(error) => {
+                hub.drain(Duration::ZERO).await;
+                drop(hub_task.await);
+                writer_thread.stop();
+                return Err(error.into());
+            }
+        };
         let state = http::State::new(http::Inner {
             config,
             store,
@@ -128,19 +193,24 @@ impl Server {
             fingerprint,
             udp_address,
             started_unix_ms: clock::unix_ms(),
+            settle,
             ready: AtomicBool::new(true),
         });
         let http_task = tokio::spawn(http::serve(listener, state.clone(), stopped, drain_timeout));
         Ok(Self {
             udp_address,
             admin_address,
+            zaqar_address,
             fingerprint,
             hub,
             hub_task,
             tickets_task,
             relay_task,
+            settling_task,
+            messaging,
             http_task,
             writer_thread,
+            store: kept_store,
             state,
             stopping,
             drain_timeout,
@@ -152,6 +222,12 @@ impl Server {
         let (part, ended) = tokio::select! {
             ended = &mut self.hub_task => ("serving agents", ended),
             ended = &mut self.http_task => ("serving the admin API", ended),
+            ended = async {
+                match &mut self.messaging {
+                    Some(messaging) => (&mut messaging.serving).await,
+                    None => std::future::pending().await,
+                }
+            } => ("serving the messaging API", ended),
         };
         let why = match ended {
             Ok(Ok(())) => "it ended by itself".to_owned(),
@@ -168,6 +244,11 @@ impl Server {
         if let Some(task) = &self.relay_task {
             task.abort();
         }
+        if let Some(messaging) = &self.messaging {
+            messaging.zaqar.not_ready();
+            messaging.sweeping.abort();
+        }
+        self.settling_task.abort();
         self.hub.drain(self.drain_timeout).await;
         // A part that failed before has nothing to drain. Requests may go on meanwhile: what is
         // put now is stored, and pushed after the next start.
@@ -178,9 +259,28 @@ impl Server {
         if let Err(error) = self.http_task.await {
             tracing::error!(%error, "the admin API ended badly");
         }
+        if let Some(messaging) = self.messaging {
+            if let Err(error) = messaging.serving.await {
+                tracing::error!(%error, "the messaging API ended badly");
+            }
+            // Aborted above: they hold the store until they are gone.
+            drop(messaging.sweeping.await);
+        }
+        drop(self.settling_task.await);
         let writer_thread = self.writer_thread;
         if tokio::task::spawn_blocking(move || writer_thread.stop()).await.is_err() {
             tracing::error!("the store's writer was not stopped");
+        }
+        drop(self.state);
+        // A signal or a question to Heat may be under way on a thread of its own. Whoever starts a
+        // server on the same store next finds it closed.
+        let gone = async {
+            while !self.store.is_last_user() {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        if tokio::time::timeout(self.drain_timeout, gone).await.is_err() {
+            tracing::warn!("the store is still in use by a request to another machine");
         }
     }
 }
@@ -191,6 +291,57 @@ fn both((mut first, mut second): (Observer, Observer)) -> Observer {
         first(write, outcome);
         second(write, outcome);
     })
+}
+
+/// Starts the messaging service, if there is a listener for it.
+async fn start_messaging(
+    listener: Option<(TcpListener, signal::Receiver<bool>, Duration)>,
+    parts: zaqar::Parts,
+) -> anyhow::Result<Option<Messaging>> {
+    let Some((listener, stopped, drain_timeout)) = listener else { return Ok(None) };
+    let sweeping = tokio::spawn(zaqar::sweep(parts.writer.clone()));
+    let zaqar = Zaqar::new(parts).await?;
+    let serving = tokio::spawn(zaqar::serve(listener, zaqar.clone(), stopped, drain_timeout));
+    Ok(Some(Messaging { zaqar, serving, sweeping }))
+}
+
+/// The Keystone that is configured.
+fn keystone(config: &Config) -> Result<Option<Arc<Keystone>>, Failure> {
+    let Some(url) = config.keystone_url.as_ref().filter(|_| !config.zaqar_any_token) else {
+        return Ok(None);
+    };
+    let trust = config.keystone_ca_file.clone().map_or(Trust::Machine, Trust::File);
+    let own = match (
+        &config.keystone_user_id,
+        &config.keystone_password_file,
+        &config.keystone_project_id,
+    ) {
+        (Some(user_id), Some(file), Some(project_id)) => Some(ServiceUser {
+            user_id: user_id.clone(),
+            password: keystone_password(file)?,
+            project_id: project_id.clone(),
+        }),
+        _ => None,
+    };
+    Ok(Some(Arc::new(Keystone::new(url, trust, own))))
+}
+
+/// The service user's password, from its file.
+pub(crate) fn keystone_password(file: &Path) -> Result<Zeroizing<String>, Failure> {
+    let failed = |why: String| {
+        Failure::new(Exit::Config, format!("keystone_password_file: {why}")).with_hint(
+            "one line, readable by the user that runs metadata-server and by nobody else (mode 0600)",
+        )
+    };
+    let bytes = Zeroizing::new(
+        read_private(file, PASSWORD_BYTES_MAX)
+            .map_err(|e| failed(format!("{:#}", anyhow::Error::new(e))))?,
+    );
+    let text = std::str::from_utf8(&bytes).map(|text| text.trim_end_matches(['\r', '\n']));
+    match text {
+        Ok(text) if !text.is_empty() && !text.contains('\n') => Ok(Zeroizing::new(text.to_owned())),
+        _ => Err(failed(format!("{} must hold one line of text", file.display()))),
+    }
 }
 
 fn private_state_dir(config: &Config) -> Result<(), Failure> {

@@ -14,6 +14,7 @@
 //!
 //! - Running hooks, or knowing what they do: documents and results pass through as they are.
 //! - Keystone, TLS and the public internet for the admin API: it is for loopback and its tunnels.
+//! - TLS for the messaging service: a proxy in front of it, as the cloud's other services have.
 //!
 //! # Code map
 //!
@@ -25,6 +26,8 @@
 //! | [`hub`] | agents: who may connect, what each is sent, when a result counts |
 //! | [`relay`] | what became of deployments, told to Heat |
 //! | [`notice`], [`metrics`], [`log`] | what happens, for watchers, Prometheus and the journal |
+//! | [`zaqar`] | the cloud's messaging service, as far as Heat uses it: pushes come in here |
+//! | [`heat`] | asking Heat what a server's metadata is |
 //! | [`http`], [`client`] | the admin API and the command line's way to it |
 //! | [`boot`] | putting it together, and taking it apart in order |
 //! | [`cli`], [`error`] | commands, tables, errors, exit codes |
@@ -39,6 +42,7 @@ mod clock;
 pub mod config;
 pub mod document;
 pub mod error;
+pub mod heat;
 pub mod http;
 pub mod hub;
 pub mod log;
@@ -47,6 +51,7 @@ pub mod notice;
 pub mod relay;
 pub mod store;
 pub mod tickets;
+pub mod zaqar;
 
 /// Name and version of this program, as agents and callers are told.
 pub const SOFTWARE: &str = concat!("metadata-server/", env!("CARGO_PKG_VERSION"));

@@ -28,6 +28,10 @@ pub struct Metrics {
     store_failures: AtomicU64,
     signals: [AtomicU64; SIGNAL_STATES.len()],
     signals_waiting: AtomicU64,
+    messages_stored: AtomicU64,
+    messaging_refused: AtomicU64,
+    queues_settled: AtomicU64,
+    queues_put_right: AtomicU64,
     refusals: [AtomicU64; RefusalReason::ALL.len()],
     latency_buckets: [AtomicU64; LATENCY_BUCKETS_MS.len()],
     latency_sum_us: AtomicU64,
@@ -84,6 +88,22 @@ impl Metrics {
         self.signals_waiting.store(count as u64, Ordering::Relaxed);
     }
 
+    /// Counts messages made durable.
+    pub fn count_messages(&self, count: u64) {
+        add(&self.messages_stored, count);
+    }
+
+    /// Counts a request to the messaging service that was refused.
+    pub fn count_messaging_refusal(&self) {
+        add(&self.messaging_refused, 1);
+    }
+
+    /// Counts a queue about which Heat was asked, and whether that changed what is in force.
+    pub fn count_settled(&self, is_changed: bool) {
+        add(&self.queues_settled, 1);
+        add(&self.queues_put_right, u64::from(is_changed));
+    }
+
     /// Everything in the text format of Prometheus 0.0.4.
     pub fn render(&self, hub: Option<&HubStats>, is_ready: bool) -> String {
         let mut page = Page::default();
@@ -129,6 +149,22 @@ impl Metrics {
                 "mds_store_failures_total",
                 "Writes that the store did not take.",
                 &self.store_failures,
+            ),
+            ("mds_messages_stored_total", "Messages of Heat made durable.", &self.messages_stored),
+            (
+                "mds_messaging_refused_total",
+                "Requests to the messaging service that were refused.",
+                &self.messaging_refused,
+            ),
+            (
+                "mds_queues_settled_total",
+                "Bursts of pushes after which Heat was asked what is in force.",
+                &self.queues_settled,
+            ),
+            (
+                "mds_queues_put_right_total",
+                "Of those, the ones where something else was in force.",
+                &self.queues_put_right,
             ),
         ];
         for (name, help, counter) in counters {

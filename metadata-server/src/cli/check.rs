@@ -42,6 +42,11 @@ fn files(config: &Config) -> Vec<String> {
     {
         problem(boot::identity_failure("identity", error));
     }
+    if let Some(file) = &config.keystone_password_file
+        && let Err(failure) = boot::keystone_password(file)
+    {
+        problem(failure);
+    }
     match http::read_admin_token(&config.admin_token_file()) {
         Err(error) if !error.is_not_found() => problem(error.into()),
         _ => {}

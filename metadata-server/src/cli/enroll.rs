@@ -1,13 +1,24 @@
 //! `enroll`: a token for an agent.
 
+use std::path::{Path, PathBuf};
+
 use axum::http::Method;
 use bytes::Bytes;
 use certs::{AgentId, Fingerprint};
+use serde_json::Value;
 
 use super::{ClientArgs, output};
 use crate::config::parse_duration;
 use crate::error::{Exit, Failure};
 use crate::http::{EnrolmentAnswer, EnrolmentRequest};
+
+/// Where the agent's metadata comes from, if that was said.
+pub(super) struct Source {
+    /// A queue's name.
+    pub(super) queue: Option<String>,
+    /// A file.
+    pub(super) os_collect_config: Option<PathBuf>,
+}
 
 pub(super) async fn enroll(
     args: &ClientArgs,
@@ -15,6 +26,7 @@ pub(super) async fn enroll(
     addresses: Vec<String>,
     ttl: Option<&str>,
     cloud_init: bool,
+    source: Source,
 ) -> Result<(), Failure> {
     let ttl_s = ttl
         .map(|text| {
@@ -24,7 +36,9 @@ pub(super) async fn enroll(
             })
         })
         .transpose()?;
-    let request = serde_json::to_vec(&EnrolmentRequest { ttl_s, addresses })
+    let os_collect_config = source.os_collect_config.map(|file| read_json(&file)).transpose()?;
+    let request = EnrolmentRequest { ttl_s, addresses, queue: source.queue, os_collect_config };
+    let request = serde_json::to_vec(&request)
         .map_err(|e| Failure::new(Exit::Failed, format!("cannot write JSON: {e}")))?;
     let path = format!("/v1/agents/{agent}/enrolment");
     let (_, answer): (_, EnrolmentAnswer) =
@@ -42,6 +56,11 @@ pub(super) async fn enroll(
             snippet(&answer.token),
         ));
     }
+    if let Some(queue) = &answer.queue {
+        let from = answer.queue_moved_from.as_ref();
+        let from = from.map(|before| format!(" (it was agent {before}'s)")).unwrap_or_default();
+        output::note(&format!("what Heat posts to queue {queue} goes to agent {agent}{from}"));
+    }
     if !answer.replaces.is_empty() {
         let keys: Vec<String> = answer.replaces.iter().map(Fingerprint::to_string).collect();
         output::note(&format!(
@@ -53,6 +72,18 @@ pub(super) async fn enroll(
         "in the instance: agent-client run --token-file FILE  (with the token in FILE, mode 0600)",
     );
     Ok(())
+}
+
+fn read_json(file: &Path) -> Result<Value, Failure> {
+    let bytes = super::query::read(file)?;
+    // The text of such an error may quote the file, and that has a password in it.
+    serde_json::from_slice(&bytes).map_err(|e| {
+        let message =
+            format!("{} is not JSON: line {}, column {}", file.display(), e.line(), e.column());
+        Failure::new(Exit::Failed, message).with_hint(
+            "openstack stack resource show STACK RESOURCE --with-attr os_collect_config -f json",
+        )
+    })
 }
 
 /// User data that enrols an instance at its first boot.

@@ -80,6 +80,14 @@ enum Command {
         /// Print a cloud-init snippet that enrols the instance instead of the bare token
         #[arg(long, conflicts_with = "json")]
         cloud_init: bool,
+        /// The queue into which Heat posts the agent's metadata; the project may be left out if only one
+        /// has such a queue
+        #[arg(long, value_name = "[PROJECT_ID/]QUEUE_ID", conflicts_with = "os_collect_config")]
+        queue: Option<String>,
+        /// File with the attribute os_collect_config of the agent's server in Heat, or with what
+        /// "openstack stack resource show -f json" prints of it; - reads standard input
+        #[arg(long, value_name = "FILE")]
+        os_collect_config: Option<PathBuf>,
         #[command(flatten)]
         client: ClientArgs,
     },
@@ -312,8 +320,9 @@ fn execute(command: Command) -> Result<(), Failure> {
 /// The commands that ask a running server.
 async fn call(command: Command) -> Result<(), Failure> {
     match command {
-        Command::Enroll { agent, addresses, ttl, cloud_init, client } => {
-            enroll::enroll(&client, &agent, addresses, ttl.as_deref(), cloud_init).await
+        Command::Enroll { agent, addresses, ttl, cloud_init, queue, os_collect_config, client } => {
+            let source = enroll::Source { queue, os_collect_config };
+            enroll::enroll(&client, &agent, addresses, ttl.as_deref(), cloud_init, source).await
         }
         Command::Put { agent, file, client } => query::put(&client, &agent, &file).await,
         Command::Get { agent, head, client } => query::get(&client, &agent, head).await,

@@ -57,7 +57,7 @@ fn shown(file: &Path) -> String {
     if is_stdin(file) { "standard input".into() } else { file.display().to_string() }
 }
 
-fn read(file: &Path) -> Result<Bytes, Failure> {
+pub(super) fn read(file: &Path) -> Result<Bytes, Failure> {
     let read = if is_stdin(file) {
         let mut bytes = Vec::new();
         std::io::stdin().lock().read_to_end(&mut bytes).map(|_| bytes)

@@ -48,6 +48,9 @@ where
     tracing::info!(path = %store_file.display(), "store");
     tracing::info!(udp = %server.udp_address, "agents connect here");
     tracing::info!(tcp = %server.admin_address, token_file = %token_file.display(), "admin API");
+    if let Some(tcp) = server.zaqar_address {
+        tracing::info!(%tcp, "messaging API: Heat pushes here");
+    }
     started(&server).await?;
     let failed = tokio::select! {
         name = signals.next() => {

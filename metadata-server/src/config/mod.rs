@@ -50,6 +50,22 @@ pub struct Config {
     pub admin_listen: SocketAddr,
     /// Whether the admin API may listen beyond loopback, in plain HTTP.
     pub admin_remote: bool,
+    /// TCP address of the messaging service; unset: it is not served.
+    pub zaqar_listen: Option<SocketAddr>,
+    /// Of these roles a caller of the messaging service must have one.
+    pub zaqar_roles: Vec<String>,
+    /// Whether the messaging service takes any token, on loopback.
+    pub zaqar_any_token: bool,
+    /// Keystone's URL.
+    pub keystone_url: Option<String>,
+    /// PEM file of the authorities that sign Keystone's and Heat's certificates; unset: the machine's.
+    pub keystone_ca_file: Option<PathBuf>,
+    /// The user that validates tokens; unset: each token validates itself.
+    pub keystone_user_id: Option<String>,
+    /// The file with its password.
+    pub keystone_password_file: Option<PathBuf>,
+    /// A project in which it has a role.
+    pub keystone_project_id: Option<String>,
     /// Where the admin API's bearer token lies; unset: `admin-token` in the state folder.
     admin_token_file: Option<PathBuf>,
     /// Folder of the store, the identity and the admin token.
@@ -205,6 +221,33 @@ impl Config {
                 self.admin_listen
             ));
         }
+        if let Some(listen) = self.zaqar_listen {
+            if self.keystone_url.is_none() && !self.zaqar_any_token {
+                problem(
+                    "zaqar_listen needs keystone_url, by which the tokens of its callers are validated \
+                     (for trying out on loopback, zaqar_any_token = true takes any)"
+                        .into(),
+                );
+            }
+            if self.zaqar_any_token && !listen.ip().is_loopback() {
+                problem(format!(
+                    "zaqar_any_token lets everybody post metadata, and zaqar_listen is {listen}, beyond \
+                     loopback; set keystone_url in its place"
+                ));
+            }
+        }
+        let own = [
+            self.keystone_user_id.is_some(),
+            self.keystone_password_file.is_some(),
+            self.keystone_project_id.is_some(),
+        ];
+        if own.contains(&true) && own.contains(&false) {
+            problem(
+                "keystone_user_id, keystone_password_file and keystone_project_id belong together: \
+                 set all or none"
+                    .into(),
+            );
+        }
         if self.certificate_file.is_some() != self.key_file.is_some() {
             problem("certificate_file and key_file belong together: set both or none".into());
         }
@@ -240,6 +283,14 @@ impl Default for Config {
             listen: SocketAddr::from(([0, 0, 0, 0], 0)),
             admin_listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             admin_remote: false,
+            zaqar_listen: None,
+            zaqar_roles: Vec::new(),
+            zaqar_any_token: false,
+            keystone_url: None,
+            keystone_ca_file: None,
+            keystone_user_id: None,
+            keystone_password_file: None,
+            keystone_project_id: None,
             admin_token_file: None,
             state_dir: PathBuf::new(),
             certificate_file: None,

@@ -91,6 +91,41 @@ impl Value {
         parsed.collect()
     }
 
+    /// A list of names without spaces.
+    pub(super) fn names(&self, what: &str) -> Result<Vec<String>, String> {
+        let list: Vec<String> = match self {
+            Self::List(list) => list.clone(),
+            Self::Text(text) => text.split(',').map(|part| part.trim().to_owned()).collect(),
+            _ => return Err(self.must_be(what)),
+        };
+        let is_name =
+            |name: &String| !name.is_empty() && name.chars().all(|c| c.is_ascii_graphic());
+        if list.iter().all(is_name) { Ok(list) } else { Err(self.must_be(what)) }
+    }
+
+    pub(super) fn url(&self) -> Result<String, String> {
+        match self {
+            Self::Text(text)
+                if text
+                    .strip_prefix("https://")
+                    .or_else(|| text.strip_prefix("http://"))
+                    .is_some_and(|rest| {
+                        !rest.is_empty() && !rest.contains(['?', '#', '@', ' '])
+                    }) =>
+            {
+                Ok(text.clone())
+            }
+            _ => Err(self.must_be("a URL, like \"https://cloud.example:5000/v3\"")),
+        }
+    }
+
+    pub(super) fn keystone_id(&self) -> Result<String, String> {
+        match self {
+            Self::Text(text) if crate::store::queues::is_keystone_id(text) => Ok(text.clone()),
+            _ => Err(self.must_be("an id, not a name: \"openstack user show NAME\" prints it")),
+        }
+    }
+
     pub(super) fn count(&self, min: u64, max: u64) -> Result<u64, String> {
         let count = match self {
             Self::Integer(number) => u64::try_from(*number).ok(),

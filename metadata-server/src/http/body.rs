@@ -16,7 +16,7 @@ const DISCARD_FACTOR: u64 = 4;
 ///
 /// # Errors
 /// 413 with the size, as far as it is known, or 400 if the caller stopped in between.
-pub(super) async fn read(mut body: Body, bytes_max: usize) -> Result<Bytes, ApiError> {
+pub(crate) async fn read(mut body: Body, bytes_max: usize) -> Result<Bytes, ApiError> {
     let announced = axum::body::HttpBody::size_hint(&body).exact();
     let discard_max = bytes_max as u64 * DISCARD_FACTOR;
     let too_large = |bytes| ApiError::from(DocumentError::TooLarge { bytes, bytes_max });

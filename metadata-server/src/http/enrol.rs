@@ -10,10 +10,13 @@ use axum::response::{IntoResponse, Response};
 use certs::token::IssueError;
 use certs::{AgentId, EnrolmentToken, Fingerprint};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::{Agent, ApiError, body};
 use crate::clock;
-use crate::store::Write;
+use crate::heat::Source;
+use crate::store::queues::{QueueKey, QueueNameError, QueueOutcome, QueueWrite};
+use crate::store::{Outcome, Write};
 
 /// Longest request.
 const REQUEST_BYTES_MAX: usize = 16 * 1024;
@@ -30,6 +33,13 @@ pub(crate) struct EnrolmentRequest {
     /// Where the agent finds the server.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) addresses: Vec<String>,
+    /// The queue into which Heat posts the agent's metadata: `PROJECT_ID/QUEUE_ID`, or `QUEUE_ID` if only
+    /// one project has such a queue.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) queue: Option<String>,
+    /// The attribute `os_collect_config` of the agent's server in Heat, in place of `queue`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) os_collect_config: Option<Value>,
 }
 
 /// The token. Its secret is in it: neither logged nor kept.
@@ -49,6 +59,12 @@ pub(crate) struct EnrolmentAnswer {
     pub(crate) server_fingerprint: Fingerprint,
     /// What is pinned for that agent now, and will not be once the token is used.
     pub(crate) replaces: Vec<Fingerprint>,
+    /// The queue whose newest document is the agent's, `PROJECT_ID/QUEUE_ID`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) queue: Option<String>,
+    /// The agent that had this queue until here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) queue_moved_from: Option<AgentId>,
 }
 
 pub(super) async fn enrol(
@@ -73,7 +89,8 @@ pub(super) async fn enrol(
             return Err(ApiError::bad_request("bad_ttl", message));
         }
     };
-    let addresses = addresses(&state, request.addresses)?;
+    let addresses = addresses(&state, request.addresses.clone())?;
+    let source = source(&state, &request).await?;
     let now_unix_s = clock::unix_ms() / 1000;
     let (token, record) = EnrolmentToken::issue(
         addresses,
@@ -91,6 +108,13 @@ pub(super) async fn enrol(
     let replaces = state.read(move |store| store.pins_of(&id)).await?;
     state.write(Write::IssueToken { record, now_unix_s }).await?;
     tracing::info!(agent = %agent, token = %token.token_id, ttl_s = ttl.as_secs(), "enrolment token issued");
+    let (queue, queue_moved_from) = match source {
+        Some(source) => {
+            let (queue, moved_from) = bind(&state, &agent, source).await?;
+            (Some(queue.to_string()), moved_from)
+        }
+        None => (None, None),
+    };
     let answer = EnrolmentAnswer {
         agent_id: agent,
         token: token.encode(),
@@ -99,8 +123,75 @@ pub(super) async fn enrol(
         addresses: token.servers.clone(),
         server_fingerprint: token.server_fingerprint,
         replaces,
+        queue,
+        queue_moved_from,
     };
     Ok((StatusCode::CREATED, [(header::CACHE_CONTROL, "no-store")], Json(answer)).into_response())
+}
+
+/// Where the agent's metadata comes from, if that was said.
+async fn source(
+    state: &super::State,
+    request: &EnrolmentRequest,
+) -> Result<Option<Source>, ApiError> {
+    let bad_queue = |words: String| ApiError::bad_request("bad_queue", words);
+    match (&request.queue, &request.os_collect_config) {
+        (None, None) => Ok(None),
+        (Some(_), Some(_)) => {
+            Err(bad_queue("queue and os_collect_config both say where metadata comes from".into())
+                .with_hint("give one of them; os_collect_config also says who may post"))
+        }
+        (None, Some(value)) => Source::read(value).map(Some).map_err(|error| {
+            bad_queue(error.to_string()).with_hint(
+                "set software_config_transport: ZAQAR_MESSAGE on the server in the template",
+            )
+        }),
+        (Some(text), None) if text.contains('/') => {
+            let queue = text.parse().map_err(|e: QueueNameError| bad_queue(e.to_string()))?;
+            Ok(Some(Source::Queue { queue, user: None }))
+        }
+        (Some(name), None) => {
+            let wanted = name.clone();
+            let mut found =
+                state.read(move |store| store.find_queues(|q, _| q.name() == wanted)).await?;
+            let words = match (found.pop(), found.is_empty()) {
+                (Some((queue, _)), true) => return Ok(Some(Source::Queue { queue, user: None })),
+                (Some(_), false) => format!("several projects have a queue {name}"),
+                (None, _) => format!("nobody has posted to a queue {name} yet"),
+            };
+            Err(bad_queue(words).with_hint(
+                "say whose it is: PROJECT_ID/QUEUE_ID, both are in os_collect_config of the server",
+            ))
+        }
+    }
+}
+
+/// Makes the queue's newest document the agent's.
+async fn bind(
+    state: &super::State,
+    agent: &AgentId,
+    source: Source,
+) -> Result<(QueueKey, Option<AgentId>), ApiError> {
+    let Source::Queue { queue, user } = source;
+    let write = QueueWrite::Bind {
+        queue: queue.clone(),
+        agent: agent.clone(),
+        owner: user,
+        now_unix_ms: clock::unix_ms(),
+    };
+    match state.write(Write::Queue(write)).await? {
+        Outcome::Queue(QueueOutcome::Bound { moved_from, .. }) => {
+            tracing::info!(%agent, %queue, "queue bound");
+            state.inner.settle.note(queue.clone());
+            Ok((queue, moved_from))
+        }
+        Outcome::Queue(QueueOutcome::Full { what, max }) => Err(ApiError::new(
+            StatusCode::INSUFFICIENT_STORAGE,
+            "queue_limit",
+            format!("there are {max} {what} already, which is the limit"),
+        )),
+        other => Err(other.unexpected().into()),
+    }
 }
 
 /// What was asked for, else what is configured, else where we listen.

@@ -47,6 +47,11 @@ impl ApiError {
         self
     }
 
+    /// The status.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
     /// What is wrong, for people.
     pub fn message(&self) -> &str {
         &self.body.error.message

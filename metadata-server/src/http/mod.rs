@@ -42,6 +42,7 @@ use tokio::sync::watch as signal;
 pub(crate) use self::agents::{AgentList, AgentState, AgentView};
 pub use self::auth::AdminToken;
 pub(crate) use self::auth::read as read_admin_token;
+pub(crate) use self::body::read as read_body;
 pub(crate) use self::documents::PutAnswer;
 pub(crate) use self::enrol::{EnrolmentAnswer, EnrolmentRequest};
 pub use self::error::ApiError;
@@ -54,6 +55,7 @@ use crate::hub::HubHandle;
 use crate::metrics::Metrics;
 use crate::store::writer::Writer;
 use crate::store::{Outcome, Store, StoreError, Write};
+use crate::zaqar::settle::SettleHandle;
 
 /// What the handlers work with.
 #[derive(Clone)]
@@ -81,6 +83,8 @@ pub struct Inner {
     pub udp_address: SocketAddr,
     /// When the server started, in milliseconds since 1970.
     pub started_unix_ms: u64,
+    /// Whom to tell of queues whose order is doubtful.
+    pub settle: SettleHandle,
     /// Cleared when a stop begins.
     pub ready: AtomicBool,
 }

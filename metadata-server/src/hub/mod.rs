@@ -25,6 +25,7 @@ use self::core::{Census, Core, Input, LiveAgent, PeerId, Settings};
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::notice::Stamped;
+use crate::store::queues::Pushed;
 use crate::store::writer::{Observer, Writer};
 use crate::store::{Outcome, Store, Write};
 use crate::tickets::TICKET_LIFETIME;
@@ -110,6 +111,12 @@ impl HubChannels {
         let commands = self.handle.commands.clone();
         Box::new(move |write, outcome| {
             let input = match (write, outcome) {
+                (_, Outcome::Queue(outcome)) => match outcome.pushed() {
+                    Some(Pushed { agent, document }) => {
+                        Input::DocumentAccepted(agent.clone(), document.clone())
+                    }
+                    None => return,
+                },
                 (
                     Write::PutDocument { agent, .. },
                     Outcome::Document { document, is_new: true },

@@ -47,11 +47,21 @@ pub enum Table {
     WaitsOfAgent,
     /// Agent id, 0, id of a wait condition's signal → number.
     WaitsSeen,
+    /// Project id, 0, queue → what is known of the queue (JSON).
+    Queues,
+    /// Project id, 0, queue, 0, number (u64, big endian) → message.
+    QueueMessages,
+    /// Project id, 0, queue → the document that came last, while it is no agent's.
+    QueueDocuments,
+    /// Agent id → the queue whose newest document is the agent's.
+    QueueOfAgent,
+    /// Project id → how many queues it has (u64, big endian).
+    QueueCounts,
 }
 
 impl Table {
     /// All tables, so that a back end can create them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 25] = [
         Self::Meta,
         Self::Heads,
         Self::Bodies,
@@ -72,6 +82,11 @@ impl Table {
         Self::Waits,
         Self::WaitsOfAgent,
         Self::WaitsSeen,
+        Self::Queues,
+        Self::QueueMessages,
+        Self::QueueDocuments,
+        Self::QueueOfAgent,
+        Self::QueueCounts,
     ];
 
     /// The name of the table on disk: never change one.
@@ -97,6 +112,11 @@ impl Table {
             Self::Waits => "waits",
             Self::WaitsOfAgent => "waits_of_agent",
             Self::WaitsSeen => "waits_seen",
+            Self::Queues => "queues",
+            Self::QueueMessages => "queue_messages",
+            Self::QueueDocuments => "queue_documents",
+            Self::QueueOfAgent => "queue_of_agent",
+            Self::QueueCounts => "queue_counts",
         }
     }
 }

@@ -9,6 +9,7 @@
 pub mod backend;
 mod memory;
 mod ops;
+pub mod queues;
 mod redb;
 pub mod signals;
 mod types;
@@ -25,6 +26,7 @@ use self::signals::{SavedWait, Signal, SignalJob};
 pub use self::backend::Backend;
 pub use self::memory::MemoryBackend;
 pub use self::ops::FORMAT;
+use self::queues::{QueueKey, QueueRecord, StoredMessage};
 pub use self::redb::RedbBackend;
 pub use self::types::{
     AgentRecord, DocumentHead, Dropped, Enrolment, Kept, Outcome, PinOrigin, PinRecord,
@@ -129,7 +131,8 @@ impl StoreError {
 /// The store's face for reading. Cheap to clone; reads block, so call from a thread that may.
 #[derive(Clone)]
 pub struct Store {
-    backend: Arc<dyn Backend>,
+    // An Arc of its own, so that it can be told when the last user of this store is gone.
+    backend: Arc<Arc<dyn Backend>>,
 }
 
 impl Store {
@@ -139,7 +142,12 @@ impl Store {
     /// It cannot be read or written, or is of a newer format.
     pub fn new(backend: Arc<dyn Backend>) -> Result<Self, StoreError> {
         backend.write(0, &mut |tx| ops::check_format(tx))?;
-        Ok(Self { backend })
+        Ok(Self { backend: Arc::new(backend) })
+    }
+
+    /// Whether nobody else uses the store: who drops it then, closes it.
+    pub(crate) fn is_last_user(&self) -> bool {
+        Arc::strong_count(&self.backend) == 1
     }
 
     /// The head of an agent's document.
@@ -212,6 +220,62 @@ impl Store {
     /// Reading failed.
     pub fn ticket_keys(&self) -> Result<Option<TicketKeyRecord>, StoreError> {
         self.read(ops::ticket_keys)
+    }
+
+    /// The key that signs the URLs of queues.
+    ///
+    /// # Errors
+    /// Reading failed.
+    pub fn url_key(&self) -> Result<Option<zeroize::Zeroizing<Vec<u8>>>, StoreError> {
+        self.read(ops::url_key)
+    }
+
+    /// What is known of a queue.
+    ///
+    /// # Errors
+    /// Reading failed.
+    pub fn queue(&self, queue: &QueueKey) -> Result<Option<QueueRecord>, StoreError> {
+        self.read(|view| queues::ops::get(view, queue))
+    }
+
+    /// The queue whose newest document is an agent's.
+    ///
+    /// # Errors
+    /// Reading failed.
+    pub fn queue_of(&self, agent: &AgentId) -> Result<Option<QueueKey>, StoreError> {
+        self.read(|view| queues::ops::of_agent(view, agent))
+    }
+
+    /// The queues of which `wanted` says yes. Looks at all of them.
+    ///
+    /// # Errors
+    /// Reading failed.
+    pub fn find_queues(
+        &self,
+        wanted: impl Fn(&QueueKey, &QueueRecord) -> bool,
+    ) -> Result<Vec<(QueueKey, QueueRecord)>, StoreError> {
+        self.read(|view| queues::ops::find(view, &wanted))
+    }
+
+    /// A queue's messages that have not expired, with numbers above `after`, the oldest first.
+    ///
+    /// # Errors
+    /// Reading failed.
+    pub fn queue_messages(
+        &self,
+        queue: &QueueKey,
+        after: u64,
+        now_unix_ms: u64,
+    ) -> Result<Vec<StoredMessage>, StoreError> {
+        self.read(|view| queues::ops::messages(view, queue, after, now_unix_ms))
+    }
+
+    /// The document that came last into a queue, while it is no agent's.
+    ///
+    /// # Errors
+    /// Reading failed.
+    pub fn waiting_document(&self, queue: &QueueKey) -> Result<Option<StoredMessage>, StoreError> {
+        self.read(|view| queues::ops::waiting_document(view, queue))
     }
 
     /// Results in the order they were stored.

@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 
 use super::StoreError;
 use super::backend::{Snapshot, Table, Transaction};
+use super::queues;
 use super::signals;
 use super::types::{
     AgentRecord, DocumentHead, Dropped, Enrolment, Kept, Outcome, PinOrigin, PinRecord,
@@ -26,6 +27,8 @@ const KEY_FORMAT: &[u8] = b"format";
 const KEY_LAST_RESULT: &[u8] = b"last_result";
 /// Eight bytes of time, then the keys.
 const KEY_TICKET_KEYS: &[u8] = b"ticket_keys";
+/// Signs the URLs of queues.
+const KEY_URL_KEY: &[u8] = b"queue_url_key";
 
 /// A page of results ends after so many bytes of them.
 const RESULTS_PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -130,6 +133,10 @@ pub(super) fn ticket_keys(view: &dyn Snapshot) -> Result<Option<TicketKeyRecord>
     Ok(Some(TicketKeyRecord { made_unix_ms, keys: keys.to_vec().into() }))
 }
 
+pub(super) fn url_key(view: &dyn Snapshot) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
+    Ok(view.get(Table::Meta, KEY_URL_KEY)?.map(Zeroizing::new))
+}
+
 pub(super) fn results(
     view: &dyn Snapshot,
     query: &ResultsQuery,
@@ -223,6 +230,11 @@ pub(super) fn apply(tx: &mut dyn Transaction, write: &Write) -> Result<Outcome, 
             Ok(Outcome::Result(saved))
         }
         Write::Signal(write) => signals::ops::apply(tx, write).map(Outcome::Signal),
+        Write::Queue(write) => queues::ops::apply(tx, write).map(Outcome::Queue),
+        Write::SaveUrlKey(key) => {
+            tx.put(Table::Meta, KEY_URL_KEY, key.as_slice())?;
+            Ok(Outcome::Done)
+        }
     }
 }
 
@@ -483,6 +495,15 @@ pub(super) fn get_number(
     key: &[u8],
 ) -> Result<Option<u64>, StoreError> {
     view.get(table, key)?.map(|bytes| number_of(table, &bytes)).transpose()
+}
+
+pub(super) fn put_number(
+    tx: &mut dyn Transaction,
+    table: Table,
+    key: &[u8],
+    number: u64,
+) -> Result<(), StoreError> {
+    tx.put(table, key, &number.to_be_bytes())
 }
 
 fn number_of(table: Table, bytes: &[u8]) -> Result<u64, StoreError> {

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::StoreError;
+use super::queues::{QueueOutcome, QueueWrite};
 use super::signals::{Signal, SignalOutcome, SignalWrite};
 use crate::document::ValidDocument;
 
@@ -218,6 +219,10 @@ pub enum Write {
     },
     /// Something about signals. → [`Outcome::Signal`]
     Signal(SignalWrite),
+    /// A change to a queue of messages. → [`Outcome::Queue`]
+    Queue(QueueWrite),
+    /// The key that signs the URLs of queues. → [`Outcome::Done`]
+    SaveUrlKey(Zeroizing<Vec<u8>>),
 }
 
 impl Write {
@@ -228,6 +233,7 @@ impl Write {
             + match self {
                 Self::PutDocument { document, .. } => document.body().len(),
                 Self::SaveResult { bytes, .. } => *bytes,
+                Self::Queue(write) => write.bytes(),
                 _ => 0,
             }
     }
@@ -261,6 +267,8 @@ pub enum Outcome {
     Result(Kept),
     /// What became of a signal.
     Signal(SignalOutcome),
+    /// What became of a queue.
+    Queue(QueueOutcome),
 }
 
 impl Outcome {

@@ -1,0 +1,156 @@
+//! Asking Heat what a server's metadata is.
+//!
+//! Asked as the server's own user, whose password Heat itself puts into the metadata: who could make us ask
+//! about a server of somebody else's would have to be that server's user. Keystone is the one that is
+//! configured and Heat the one in its catalogue; no address is taken from a document.
+
+mod source;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use openstack_client::http::{Request, Response};
+use openstack_client::keystone::{Credentials, Session, sign_in};
+use openstack_client::percent_encoded;
+use serde_json::Value;
+
+pub(crate) use self::source::Source;
+use crate::document::ValidDocument;
+use crate::store::queues::is_keystone_id;
+use crate::zaqar::keystone::Keystone;
+
+/// How long each step of a request may take.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The cloud that is asked.
+pub struct Cloud {
+    keystone: Arc<Keystone>,
+    document_bytes_max: usize,
+}
+
+/// Why there is no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AskError {
+    /// There may be one later.
+    #[error("{0}")]
+    Transient(String),
+    /// There will be none.
+    #[error("{0}")]
+    Final(String),
+}
+
+/// As whom a server may ask for its own metadata.
+#[derive(Clone, PartialEq, Eq)]
+struct ServerUser {
+    user_id: String,
+    password: String,
+    region: Option<String>,
+}
+
+impl Cloud {
+    /// The cloud of this Keystone.
+    pub fn new(keystone: Arc<Keystone>, document_bytes_max: usize) -> Self {
+        Self { keystone, document_bytes_max }
+    }
+
+    fn sign_in(&self, user: &ServerUser, project: &str) -> Result<Session, AskError> {
+        let credentials = Credentials {
+            auth_url: self.keystone.url(),
+            user_id: &user.user_id,
+            password: &user.password,
+            project_id: project,
+        };
+        sign_in(self.keystone.client(), &credentials, TIMEOUT).map_err(|error| {
+            let words = error.to_string();
+            if error.is_transient() { AskError::Transient(words) } else { AskError::Final(words) }
+        })
+    }
+
+    fn get(
+        &self,
+        session: &Session,
+        region: Option<&str>,
+        path: &str,
+    ) -> Result<Response, AskError> {
+        let base = session
+            .endpoint("orchestration", region)
+            .map_err(|error| AskError::Final(error.to_string()))?;
+        let request = Request::get(format!("{}{path}", base.trim_end_matches('/')))
+            .header("Accept", "application/json")
+            .header("X-Auth-Token", &session.token)
+            .timeout(TIMEOUT)
+            .redirects_max(0)
+            .response_bytes_max(self.document_bytes_max as u64 * 2);
+        let response = self
+            .keystone
+            .client()
+            .send(&request)
+            .map_err(|error| AskError::Transient(error.to_string()))?;
+        match response.status {
+            200 => Ok(response),
+            status @ (429 | 500..) => Err(AskError::Transient(format!("Heat said {status}"))),
+            status => Err(AskError::Final(format!("Heat said {status}"))),
+        }
+    }
+}
+
+/// The document that Heat has in force for the server that `documents` are about, the newest of them first;
+/// one of them, if it is that. Blocks.
+///
+/// # Errors
+/// Heat was not asked, or did not say.
+pub(crate) fn in_force(
+    cloud: &Cloud,
+    project: &str,
+    server_id: Option<&str>,
+    documents: &[Bytes],
+) -> Result<ValidDocument, AskError> {
+    let parsed: Vec<Value> =
+        documents.iter().filter_map(|body| serde_json::from_slice(body).ok()).collect();
+    let server_id = server_id
+        .ok_or_else(|| AskError::Final("no deployment has said the server's id yet".into()))?;
+    let user = parsed
+        .iter()
+        .find_map(|document| user_in(document, project))
+        .ok_or_else(|| AskError::Final("the metadata names no user of the server".into()))?;
+    let session = cloud.sign_in(&user, project)?;
+    let path = format!("/software_deployments/metadata/{}", percent_encoded(server_id));
+    let response = cloud.get(&session, user.region.as_deref(), &path)?;
+    let mut answer: Value = serde_json::from_slice(&response.body)
+        .map_err(|_| AskError::Transient("Heat's answer is not JSON".into()))?;
+    let deployments = answer
+        .get_mut("metadata")
+        .map(Value::take)
+        .filter(Value::is_array)
+        .ok_or_else(|| AskError::Final("Heat's answer has no list \"metadata\"".into()))?;
+    let bytes_max = cloud.document_bytes_max;
+    let checked = |body: Bytes| {
+        ValidDocument::check(body, bytes_max).map_err(|error| AskError::Final(error.to_string()))
+    };
+    // The one that is in force already comes first, so that nothing is pushed for nothing.
+    for (body, document) in documents.iter().zip(&parsed).rev() {
+        if document.get("deployments") == Some(&deployments) {
+            return checked(body.clone());
+        }
+    }
+    let mut document = parsed.into_iter().next().unwrap_or_default();
+    if let Some(members) = document.as_object_mut() {
+        members.insert("deployments".into(), deployments);
+    }
+    checked(Bytes::from(document.to_string()))
+}
+
+/// The server's user, if it is one of the queue's project.
+fn user_in(document: &Value, project: &str) -> Option<ServerUser> {
+    let section = document.get("os-collect-config")?.get("zaqar")?;
+    let text = |key: &str| section.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
+    if text("project_id")? != project || !text("user_id").is_some_and(is_keystone_id) {
+        return None;
+    }
+    Some(ServerUser {
+        user_id: text("user_id")?.into(),
+        password: text("password")?.into(),
+        region: text("region_name").map(str::to_owned),
+    })
+}

@@ -1,0 +1,106 @@
+//! Where an agent's metadata comes from, read from what Heat says of its server.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::store::queues::{QueueKey, is_keystone_id};
+
+/// Where an agent's metadata comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// Heat posts it (`ZAQAR_MESSAGE`).
+    Queue {
+        /// The queue.
+        queue: QueueKey,
+        /// The user who posts.
+        user: Option<String>,
+    },
+}
+
+/// Why nothing can be made of an `os_collect_config`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+pub(crate) enum SourceError {
+    /// No known section.
+    #[error("os_collect_config has no section \"zaqar\"; it has {0}")]
+    NoSection(String),
+    /// A section lacks something, or has what cannot be.
+    #[error("os_collect_config: {0}")]
+    Bad(String),
+}
+
+impl Source {
+    /// Reads the attribute `os_collect_config` of a server, bare or within what
+    /// `openstack stack resource show -f json` prints.
+    pub(crate) fn read(value: &Value) -> Result<Self, SourceError> {
+        let attributes = value.get("attributes").unwrap_or(value);
+        let config = attributes.get("os_collect_config").unwrap_or(attributes);
+        let Some(zaqar) = config.get("zaqar") else {
+            let has: Vec<&str> = config
+                .as_object()
+                .map(|members| members.keys().map(String::as_str).take(8).collect())
+                .unwrap_or_default();
+            let has = if has.is_empty() { "none".to_owned() } else { has.join(", ") };
+            return Err(SourceError::NoSection(has));
+        };
+        let text = |key: &str| {
+            zaqar
+                .get(key)
+                .and_then(Value::as_str)
+                .ok_or_else(|| SourceError::Bad(format!("zaqar has no \"{key}\"")))
+        };
+        let queue = QueueKey::new(text("project_id")?, text("queue_id")?)
+            .map_err(|error| SourceError::Bad(error.to_string()))?;
+        let user = text("user_id")?;
+        if !is_keystone_id(user) {
+            return Err(SourceError::Bad("user_id is no id of a user".into()));
+        }
+        Ok(Self::Queue { queue, user: Some(user.to_owned()) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn attribute() -> Value {
+        json!({"collectors": ["zaqar", "local"], "zaqar": {
+            "user_id": "5651924cee9d45f39d622ebe1fa7ca8d", "password": "secret",
+            "auth_url": "http://127.0.0.1:5000/v3/",
+            "project_id": "d1a0b261ce584e3ea3eae85b60b69030",
+            "queue_id": "cap-server-p5ql2x37etgt", "region_name": "RegionOne",
+        }})
+    }
+
+    #[test]
+    fn the_attribute_is_read_bare_and_as_the_client_shows_it() {
+        let queue = "d1a0b261ce584e3ea3eae85b60b69030/cap-server-p5ql2x37etgt".parse().unwrap();
+        let user = Some("5651924cee9d45f39d622ebe1fa7ca8d".to_owned());
+        let wanted = Ok(Source::Queue { queue, user });
+        assert_eq!(Source::read(&attribute()), wanted);
+        assert_eq!(Source::read(&json!({"os_collect_config": attribute()})), wanted);
+        let shown = json!({"attributes": {"os_collect_config": attribute(), "name": "x"}});
+        assert_eq!(Source::read(&shown), wanted);
+    }
+
+    #[test]
+    fn what_is_missing_is_named_without_the_password() {
+        let cases = [
+            (
+                json!({"cfn": {}, "collectors": []}),
+                "has no section \"zaqar\"; it has cfn, collectors",
+            ),
+            (json!(3), "it has none"),
+            (json!({"zaqar": {}}), "zaqar has no \"project_id\""),
+            (
+                json!({"zaqar": {"project_id": "p", "queue_id": "a b", "user_id": "u"}}),
+                "queue \"a b\"",
+            ),
+        ];
+        for (value, words) in cases {
+            let error = Source::read(&value).unwrap_err().to_string();
+            assert!(error.contains(words), "{error}");
+        }
+    }
+}

@@ -1,0 +1,630 @@
+//! What the bytes in the queues' tables mean.
+
+use bytes::Bytes;
+use certs::AgentId;
+use serde::{Deserialize, Serialize};
+
+use super::order::{Order, Outline};
+use super::{
+    BURST_MS, NewMessage, Pushed, QUEUE_MESSAGES_MAX, QUEUES_BYTES_MAX, QUEUES_PER_PROJECT_MAX,
+    QueueKey, QueueOutcome, QueueRecord, QueueWrite, SWEPT_PER_WRITE_MAX, StoredMessage,
+    UNUSED_MS_MAX,
+};
+use crate::document::ValidDocument;
+use crate::store::StoreError;
+use crate::store::backend::{Snapshot, Table, Transaction};
+use crate::store::ops::{
+    document, get_json, get_number, joined, parse, put_document, put_json, put_number,
+};
+
+const KEY_QUEUES_BYTES: &[u8] = b"queues_bytes";
+
+/// What is written before a message's body, in a line of its own.
+#[derive(Serialize, Deserialize)]
+struct Head {
+    number: u64,
+    ttl_s: u64,
+    posted_unix_ms: u64,
+    client: String,
+    /// A document that was taken as a message, and is kept for the agent that will be bound.
+    #[serde(default)]
+    is_taken: bool,
+}
+
+/// Does one write inside a transaction.
+pub(in crate::store) fn apply(
+    tx: &mut dyn Transaction,
+    write: &QueueWrite,
+) -> Result<QueueOutcome, StoreError> {
+    match write {
+        QueueWrite::Make { queue, user, now_unix_ms } => {
+            match open(tx, queue, user.as_deref(), *now_unix_ms)? {
+                Ok((record, is_new)) => {
+                    save(tx, queue, &record)?;
+                    Ok(QueueOutcome::Made { is_new })
+                }
+                Err(refused) => Ok(refused),
+            }
+        }
+        QueueWrite::Remove { queue, user } => match get(tx, queue)? {
+            Some(record) if is_foreign(&record, user.as_deref()) => Ok(QueueOutcome::NotYours),
+            Some(record) => {
+                remove(tx, queue, &record)?;
+                Ok(QueueOutcome::Done)
+            }
+            None => Ok(QueueOutcome::Done),
+        },
+        QueueWrite::Post { queue, user, client, messages, now_unix_ms } => {
+            post(tx, queue, user.as_deref(), client, messages, *now_unix_ms)
+        }
+        QueueWrite::Take { queue, user, count, now_unix_ms } => {
+            take(tx, queue, user.as_deref(), *count, *now_unix_ms)
+        }
+        QueueWrite::Drop { queue, user, numbers } => {
+            let Some(mut record) = get(tx, queue)? else { return Ok(QueueOutcome::Done) };
+            if is_foreign(&record, user.as_deref()) {
+                return Ok(QueueOutcome::NotYours);
+            }
+            for number in numbers {
+                if message(tx, queue, *number)?.is_some() {
+                    drop_message(tx, queue, &mut record, *number)?;
+                } else {
+                    hide_document(tx, queue, *number)?;
+                }
+            }
+            save(tx, queue, &record)?;
+            Ok(QueueOutcome::Done)
+        }
+        QueueWrite::Bind { queue, agent, owner, now_unix_ms } => {
+            bind(tx, queue, agent, owner.as_deref(), *now_unix_ms)
+        }
+        QueueWrite::Settle { queue, pushes, document, now_unix_ms } => {
+            settle(tx, queue, *pushes, document.as_ref(), *now_unix_ms)
+        }
+        QueueWrite::Sweep { from, now_unix_ms } => sweep(tx, from.as_ref(), *now_unix_ms),
+    }
+}
+
+/// What is known of a queue.
+pub(in crate::store) fn get(
+    view: &dyn Snapshot,
+    queue: &QueueKey,
+) -> Result<Option<QueueRecord>, StoreError> {
+    get_json(view, Table::Queues, &queue.bytes())
+}
+
+/// The queue whose newest document is an agent's.
+pub(in crate::store) fn of_agent(
+    view: &dyn Snapshot,
+    agent: &AgentId,
+) -> Result<Option<QueueKey>, StoreError> {
+    let key = view.get(Table::QueueOfAgent, agent.as_str().as_bytes())?;
+    key.map(|key| key_of(Table::QueueOfAgent, &key)).transpose()
+}
+
+/// All queues of which `wanted` says yes, with what is known of them.
+pub(in crate::store) fn find(
+    view: &dyn Snapshot,
+    wanted: &dyn Fn(&QueueKey, &QueueRecord) -> bool,
+) -> Result<Vec<(QueueKey, QueueRecord)>, StoreError> {
+    let mut found = Vec::new();
+    view.scan(Table::Queues, &[], &mut |key, value| {
+        let queue = key_of(Table::Queues, key)?;
+        let record = parse(Table::Queues, value)?;
+        if wanted(&queue, &record) {
+            found.push((queue, record));
+        }
+        Ok(true)
+    })?;
+    Ok(found)
+}
+
+/// Messages that have not expired, with numbers above `after`, the oldest first.
+pub(in crate::store) fn messages(
+    view: &dyn Snapshot,
+    queue: &QueueKey,
+    after: u64,
+    now_unix_ms: u64,
+) -> Result<Vec<StoredMessage>, StoreError> {
+    let mut all = Vec::new();
+    let prefix = prefix(queue);
+    let from = joined(&prefix, &after.saturating_add(1).to_be_bytes());
+    view.scan(Table::QueueMessages, &from, &mut |key, value| {
+        if !key.starts_with(&prefix) {
+            return Ok(false);
+        }
+        all.push(decode(Table::QueueMessages, value)?.1);
+        Ok(true)
+    })?;
+    // The document of a queue that no agent is bound to is a message like others.
+    if get(view, queue)?.is_some_and(|record| record.agent.is_none())
+        && let Some(value) = view.get(Table::QueueDocuments, &queue.bytes())?
+    {
+        let (head, message) = decode(Table::QueueDocuments, &value)?;
+        if !head.is_taken && message.number > after {
+            all.push(message);
+        }
+    }
+    all.retain(|message| !is_expired(message, now_unix_ms));
+    all.sort_by_key(|message| message.number);
+    Ok(all)
+}
+
+/// The document that came last and is not the agent's: none is bound, or its order is doubtful.
+pub(in crate::store) fn waiting_document(
+    view: &dyn Snapshot,
+    queue: &QueueKey,
+) -> Result<Option<StoredMessage>, StoreError> {
+    let value = view.get(Table::QueueDocuments, &queue.bytes())?;
+    value.map(|value| Ok(decode(Table::QueueDocuments, &value)?.1)).transpose()
+}
+
+fn post(
+    tx: &mut dyn Transaction,
+    queue: &QueueKey,
+    user: Option<&str>,
+    client: &str,
+    messages: &[NewMessage],
+    now_unix_ms: u64,
+) -> Result<QueueOutcome, StoreError> {
+    let mut record = match open(tx, queue, user, now_unix_ms)? {
+        Ok((record, _)) => record,
+        Err(refused) => return Ok(refused),
+    };
+    // Decided before anything is written: a refusal leaves nothing behind.
+    let plain = messages.iter().filter(|message| message.document.is_none()).count() as u64;
+    if plain > 0 && record.messages + plain > QUEUE_MESSAGES_MAX {
+        expire(tx, queue, &mut record, now_unix_ms)?;
+        if record.messages + plain > QUEUE_MESSAGES_MAX {
+            save(tx, queue, &record)?;
+            return Ok(QueueOutcome::Full {
+                what: "messages in the queue",
+                max: QUEUE_MESSAGES_MAX,
+            });
+        }
+    }
+    let bytes: usize = messages.iter().map(|message| message.body.len()).sum();
+    if total_bytes(tx)? + bytes as u64 > QUEUES_BYTES_MAX {
+        return Ok(QueueOutcome::Full { what: "bytes in all queues", max: QUEUES_BYTES_MAX });
+    }
+    let mut numbers = Vec::new();
+    let mut newest = None;
+    for message in messages {
+        record.last_message += 1;
+        numbers.push(record.last_message);
+        let stored = StoredMessage {
+            number: record.last_message,
+            ttl_s: message.ttl_s,
+            posted_unix_ms: now_unix_ms,
+            client: client.to_owned(),
+            body: message.body.clone(),
+        };
+        match &message.document {
+            Some(document) => newest = Some((stored, document)),
+            None => add_message(tx, queue, &mut record, &stored)?,
+        }
+    }
+    let pushed = match newest {
+        Some((stored, document)) => push(tx, queue, &mut record, &stored, document, now_unix_ms)?,
+        None => None,
+    };
+    let is_unsettled = record.unsettled_since_unix_ms.is_some();
+    save(tx, queue, &record)?;
+    Ok(QueueOutcome::Posted { numbers, pushed, is_unsettled })
+}
+
+/// A document has come: it is the agent's at once, unless it looks older than what the agent has.
+fn push(
+    tx: &mut dyn Transaction,
+    queue: &QueueKey,
+    record: &mut QueueRecord,
+    stored: &StoredMessage,
+    new: &ValidDocument,
+    now_unix_ms: u64,
+) -> Result<Option<Pushed>, StoreError> {
+    let is_burst =
+        record.pushes > 0 && now_unix_ms.saturating_sub(record.pushed_unix_ms) < BURST_MS;
+    record.pushes += 1;
+    record.pushed_unix_ms = now_unix_ms;
+    let outline = Outline::of(new.body());
+    let order = match &record.agent {
+        Some(agent) => document(tx, agent)?
+            .map_or(Order::Newer, |held| outline.compared_to(&Outline::of(&held.body))),
+        None => Order::Newer,
+    };
+    if outline.server_id.is_some() {
+        record.server_id = outline.server_id;
+    }
+    let Some(agent) = record.agent.clone() else {
+        set_document(tx, queue, record, Some(stored))?;
+        return Ok(None);
+    };
+    if is_burst || order == Order::Older {
+        record.unsettled_since_unix_ms.get_or_insert(now_unix_ms);
+    }
+    if order == Order::Older || (order == Order::Fewer && is_burst) {
+        set_document(tx, queue, record, Some(stored))?;
+        return Ok(None);
+    }
+    set_document(tx, queue, record, None)?;
+    enforce(tx, agent, new, now_unix_ms)
+}
+
+fn take(
+    tx: &mut dyn Transaction,
+    queue: &QueueKey,
+    user: Option<&str>,
+    count: usize,
+    now_unix_ms: u64,
+) -> Result<QueueOutcome, StoreError> {
+    let Some(mut record) = get(tx, queue)? else { return Ok(QueueOutcome::Taken(Vec::new())) };
+    if is_foreign(&record, user) {
+        return Ok(QueueOutcome::NotYours);
+    }
+    expire(tx, queue, &mut record, now_unix_ms)?;
+    let mut taken = messages(tx, queue, 0, now_unix_ms)?;
+    taken.truncate(count);
+    for message in &taken {
+        if tx.get(Table::QueueMessages, &message_key(queue, message.number))?.is_some() {
+            drop_message(tx, queue, &mut record, message.number)?;
+        } else {
+            hide_document(tx, queue, message.number)?;
+        }
+    }
+    save(tx, queue, &record)?;
+    Ok(QueueOutcome::Taken(taken))
+}
+
+fn bind(
+    tx: &mut dyn Transaction,
+    queue: &QueueKey,
+    agent: &AgentId,
+    owner: Option<&str>,
+    now_unix_ms: u64,
+) -> Result<QueueOutcome, StoreError> {
+    let mut record = match open(tx, queue, None, now_unix_ms)? {
+        Ok((record, _)) => record,
+        Err(refused) => return Ok(refused),
+    };
+    let mut waiting = waiting_document(tx, queue)?;
+    if let Some(owner) = owner {
+        if is_foreign(&record, Some(owner)) {
+            // Somebody else of the project was quicker to use the name.
+            clear(tx, queue, &mut record)?;
+            waiting = None;
+        }
+        record.owner = Some(owner.to_owned());
+    }
+    if let Some(other) = of_agent(tx, agent)?.filter(|other| other != queue)
+        && let Some(mut before) = get(tx, &other)?
+    {
+        before.agent = None;
+        save(tx, &other, &before)?;
+    }
+    let moved_from = record.agent.replace(agent.clone()).filter(|before| before != agent);
+    if let Some(before) = &moved_from {
+        tx.delete(Table::QueueOfAgent, before.as_str().as_bytes())?;
+    }
+    tx.put(Table::QueueOfAgent, agent.as_str().as_bytes(), &queue.bytes())?;
+    let body = match (waiting, &moved_from) {
+        (Some(waiting), _) => Some(waiting.body),
+        (None, Some(before)) => document(tx, before)?.map(|document| document.body),
+        (None, None) => None,
+    };
+    set_document(tx, queue, &mut record, None)?;
+    if record.pushes > 0 {
+        record.unsettled_since_unix_ms.get_or_insert(now_unix_ms);
+    }
+    save(tx, queue, &record)?;
+    let pushed = match body {
+        Some(body) => enforce(tx, agent.clone(), &checked(body)?, now_unix_ms)?,
+        None => None,
+    };
+    Ok(QueueOutcome::Bound { pushed, moved_from })
+}
+
+fn settle(
+    tx: &mut dyn Transaction,
+    queue: &QueueKey,
+    pushes: u64,
+    in_force: Option<&ValidDocument>,
+    now_unix_ms: u64,
+) -> Result<QueueOutcome, StoreError> {
+    let Some(mut record) = get(tx, queue)? else {
+        return Ok(QueueOutcome::Settled { pushed: None, is_done: true });
+    };
+    let Some(agent) = record.agent.clone() else {
+        return Ok(QueueOutcome::Settled { pushed: None, is_done: true });
+    };
+    if record.pushes != pushes {
+        return Ok(QueueOutcome::Settled { pushed: None, is_done: false });
+    }
+    let last = waiting_document(tx, queue)?;
+    let document = match (in_force, last) {
+        (Some(document), _) => Some(document.clone()),
+        (None, Some(last)) => Some(checked(last.body)?),
+        (None, None) => None,
+    };
+    set_document(tx, queue, &mut record, None)?;
+    record.unsettled_since_unix_ms = None;
+    save(tx, queue, &record)?;
+    let pushed = match document {
+        Some(document) => enforce(tx, agent, &document, now_unix_ms)?,
+        None => None,
+    };
+    Ok(QueueOutcome::Settled { pushed, is_done: true })
+}
+
+fn sweep(
+    tx: &mut dyn Transaction,
+    from: Option<&QueueKey>,
+    now_unix_ms: u64,
+) -> Result<QueueOutcome, StoreError> {
+    let mut seen = Vec::new();
+    let from = from.map(QueueKey::bytes).unwrap_or_default();
+    tx.scan(Table::Queues, &from, &mut |key, value| {
+        let record: QueueRecord = parse(Table::Queues, value)?;
+        seen.push((key_of(Table::Queues, key)?, record));
+        Ok(seen.len() <= SWEPT_PER_WRITE_MAX)
+    })?;
+    let next = (seen.len() > SWEPT_PER_WRITE_MAX).then(|| seen.pop()).flatten();
+    for (queue, mut record) in seen {
+        let unused_ms = now_unix_ms.saturating_sub(record.used_unix_ms);
+        if record.agent.is_none() && unused_ms > UNUSED_MS_MAX {
+            remove(tx, &queue, &record)?;
+        } else if record.messages > 0 && expire(tx, &queue, &mut record, now_unix_ms)? {
+            save(tx, &queue, &record)?;
+        }
+    }
+    Ok(QueueOutcome::Swept(next.map(|(queue, _)| queue)))
+}
+
+/// The queue for a use of it, made if it is not there, or why not.
+fn open(
+    tx: &mut dyn Transaction,
+    queue: &QueueKey,
+    user: Option<&str>,
+    now_unix_ms: u64,
+) -> Result<Result<(QueueRecord, bool), QueueOutcome>, StoreError> {
+    if let Some(mut record) = get(tx, queue)? {
+        if is_foreign(&record, user) {
+            return Ok(Err(QueueOutcome::NotYours));
+        }
+        if record.owner.is_none() {
+            record.owner = user.map(str::to_owned);
+        }
+        record.used_unix_ms = now_unix_ms;
+        return Ok(Ok((record, false)));
+    }
+    let project = queue.project().as_bytes();
+    let count = get_number(tx, Table::QueueCounts, project)?.unwrap_or(0);
+    if count >= QUEUES_PER_PROJECT_MAX {
+        return Ok(Err(QueueOutcome::Full {
+            what: "queues of the project",
+            max: QUEUES_PER_PROJECT_MAX,
+        }));
+    }
+    put_number(tx, Table::QueueCounts, project, count + 1)?;
+    let record = QueueRecord {
+        owner: user.map(str::to_owned),
+        created_unix_ms: now_unix_ms,
+        used_unix_ms: now_unix_ms,
+        ..QueueRecord::default()
+    };
+    save(tx, queue, &record)?;
+    Ok(Ok((record, true)))
+}
+
+fn is_foreign(record: &QueueRecord, user: Option<&str>) -> bool {
+    user.is_some() && record.owner.as_deref().is_some_and(|owner| Some(owner) != user)
+}
+
+fn enforce(
+    tx: &mut dyn Transaction,
+    agent: AgentId,
+    new: &ValidDocument,
+    now_unix_ms: u64,
+) -> Result<Option<Pushed>, StoreError> {
+    let (document, is_new) = put_document(tx, &agent, new, now_unix_ms)?;
+    Ok(is_new.then_some(Pushed { agent, document }))
+}
+
+/// A document that was checked when it came.
+fn checked(body: Bytes) -> Result<ValidDocument, StoreError> {
+    ValidDocument::check(body, usize::MAX)
+        .map_err(|_| StoreError::Corrupt { what: "a queue's document is none".into() })
+}
+
+fn remove(
+    tx: &mut dyn Transaction,
+    queue: &QueueKey,
+    record: &QueueRecord,
+) -> Result<(), StoreError> {
+    clear(tx, queue, &mut record.clone())?;
+    if let Some(agent) = &record.agent {
+        tx.delete(Table::QueueOfAgent, agent.as_str().as_bytes())?;
+    }
+    tx.delete(Table::Queues, &queue.bytes())?;
+    let project = queue.project().as_bytes();
+    match get_number(tx, Table::QueueCounts, project)?.unwrap_or(0) {
+        0 | 1 => tx.delete(Table::QueueCounts, project),
+        count => put_number(tx, Table::QueueCounts, project, count - 1),
+    }
+}
+
+/// Removes all messages and the waiting document.
+fn clear(
+    tx: &mut dyn Transaction,
+    queue: &QueueKey,
+    record: &mut QueueRecord,
+) -> Result<(), StoreError> {
+    for number in numbers(tx, queue)? {
+        drop_message(tx, queue, record, number)?;
+    }
+    set_document(tx, queue, record, None)
+}
+
+/// Removes messages that have expired; whether there were any.
+fn expire(
+    tx: &mut dyn Transaction,
+    queue: &QueueKey,
+    record: &mut QueueRecord,
+    now_unix_ms: u64,
+) -> Result<bool, StoreError> {
+    let mut is_any = false;
+    for number in numbers(tx, queue)? {
+        if message(tx, queue, number)?.is_some_and(|message| is_expired(&message, now_unix_ms)) {
+            drop_message(tx, queue, record, number)?;
+            is_any = true;
+        }
+    }
+    Ok(is_any)
+}
+
+fn is_expired(message: &StoredMessage, now_unix_ms: u64) -> bool {
+    let end = message.posted_unix_ms.saturating_add(message.ttl_s.saturating_mul(1000));
+    now_unix_ms >= end
+}
+
+fn numbers(view: &dyn Snapshot, queue: &QueueKey) -> Result<Vec<u64>, StoreError> {
+    let prefix = prefix(queue);
+    let mut numbers = Vec::new();
+    view.scan(Table::QueueMessages, &prefix, &mut |key, value| {
+        if !key.starts_with(&prefix) {
+            return Ok(false);
+        }
+        numbers.push(decode(Table::QueueMessages, value)?.0.number);
+        Ok(true)
+    })?;
+    Ok(numbers)
+}
+
+fn message(
+    view: &dyn Snapshot,
+    queue: &QueueKey,
+    number: u64,
+) -> Result<Option<StoredMessage>, StoreError> {
+    let value = view.get(Table::QueueMessages, &message_key(queue, number))?;
+    value.map(|value| Ok(decode(Table::QueueMessages, &value)?.1)).transpose()
+}
+
+fn add_message(
+    tx: &mut dyn Transaction,
+    queue: &QueueKey,
+    record: &mut QueueRecord,
+    message: &StoredMessage,
+) -> Result<(), StoreError> {
+    let value = encode(message, false)?;
+    tx.put(Table::QueueMessages, &message_key(queue, message.number), &value)?;
+    record.messages += 1;
+    count_bytes(tx, record, 0, message.body.len() as u64)
+}
+
+fn drop_message(
+    tx: &mut dyn Transaction,
+    queue: &QueueKey,
+    record: &mut QueueRecord,
+    number: u64,
+) -> Result<(), StoreError> {
+    let Some(gone) = message(tx, queue, number)? else { return Ok(()) };
+    tx.delete(Table::QueueMessages, &message_key(queue, number))?;
+    record.messages = record.messages.saturating_sub(1);
+    count_bytes(tx, record, gone.body.len() as u64, 0)
+}
+
+/// Sets the waiting document, in place of the one before.
+fn set_document(
+    tx: &mut dyn Transaction,
+    queue: &QueueKey,
+    record: &mut QueueRecord,
+    new: Option<&StoredMessage>,
+) -> Result<(), StoreError> {
+    let old = waiting_document(tx, queue)?.map_or(0, |old| old.body.len() as u64);
+    match new {
+        Some(new) => tx.put(Table::QueueDocuments, &queue.bytes(), &encode(new, false)?)?,
+        None => tx.delete(Table::QueueDocuments, &queue.bytes())?,
+    }
+    count_bytes(tx, record, old, new.map_or(0, |new| new.body.len() as u64))
+}
+
+/// The waiting document counts as taken, if it has this number.
+fn hide_document(
+    tx: &mut dyn Transaction,
+    queue: &QueueKey,
+    number: u64,
+) -> Result<(), StoreError> {
+    match waiting_document(tx, queue)? {
+        Some(document) if document.number == number => {
+            tx.put(Table::QueueDocuments, &queue.bytes(), &encode(&document, true)?)
+        }
+        _ => Ok(()),
+    }
+}
+
+fn total_bytes(view: &dyn Snapshot) -> Result<u64, StoreError> {
+    Ok(get_number(view, Table::Meta, KEY_QUEUES_BYTES)?.unwrap_or(0))
+}
+
+fn count_bytes(
+    tx: &mut dyn Transaction,
+    record: &mut QueueRecord,
+    minus: u64,
+    plus: u64,
+) -> Result<(), StoreError> {
+    if minus == plus {
+        return Ok(());
+    }
+    record.bytes = (record.bytes + plus).saturating_sub(minus);
+    let total = (total_bytes(tx)? + plus).saturating_sub(minus);
+    put_number(tx, Table::Meta, KEY_QUEUES_BYTES, total)
+}
+
+fn save(
+    tx: &mut dyn Transaction,
+    queue: &QueueKey,
+    record: &QueueRecord,
+) -> Result<(), StoreError> {
+    put_json(tx, Table::Queues, &queue.bytes(), record)
+}
+
+fn prefix(queue: &QueueKey) -> Vec<u8> {
+    joined(&queue.bytes(), &[0])
+}
+
+fn message_key(queue: &QueueKey, number: u64) -> Vec<u8> {
+    joined(&prefix(queue), &number.to_be_bytes())
+}
+
+fn key_of(table: Table, key: &[u8]) -> Result<QueueKey, StoreError> {
+    QueueKey::from_bytes(key)
+        .ok_or_else(|| StoreError::Corrupt { what: format!("a queue's name in {}", table.name()) })
+}
+
+fn encode(message: &StoredMessage, is_taken: bool) -> Result<Vec<u8>, StoreError> {
+    let head = Head {
+        number: message.number,
+        ttl_s: message.ttl_s,
+        posted_unix_ms: message.posted_unix_ms,
+        client: message.client.clone(),
+        is_taken,
+    };
+    let mut bytes = serde_json::to_vec(&head)
+        .map_err(|e| StoreError::Io { what: format!("writing a message: {e}") })?;
+    bytes.push(b'\n');
+    bytes.extend_from_slice(&message.body);
+    Ok(bytes)
+}
+
+fn decode(table: Table, bytes: &[u8]) -> Result<(Head, StoredMessage), StoreError> {
+    let end = bytes.iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len());
+    let (head, body) = bytes.split_at(end);
+    let head: Head = parse(table, head)?;
+    let message = StoredMessage {
+        number: head.number,
+        ttl_s: head.ttl_s,
+        posted_unix_ms: head.posted_unix_ms,
+        client: head.client.clone(),
+        body: Bytes::copy_from_slice(body.get(1..).unwrap_or_default()),
+    };
+    Ok((head, message))
+}

@@ -1,0 +1,254 @@
+//! The cloud's `messaging` service, as far as Heat uses it: an unmodified Heat pushes to us.
+//!
+//! Heat with `software_config_transport: ZAQAR_MESSAGE` posts the whole metadata of a server into a queue
+//! at every change, and fails the stack when that fails, so an answer of 201 means durable. `ZAQAR_SIGNAL`
+//! is the way back: the instance posts, Heat takes the message away by a signed URL. The shapes are those of
+//! Zaqar's API, version 2 (and 1.1, which differs in nothing used here).
+//!
+//! | method, path below `/v2` | answer |
+//! |---|---|
+//! | `PUT /queues/{q}` | 201 new, 204 there |
+//! | `GET`, `DELETE /queues/{q}` | 200 or 404, 204 |
+//! | `POST /queues/{q}/share` | 200: a signed URL's parts |
+//! | `POST /queues/{q}/messages` | 201, durable |
+//! | `GET /queues/{q}/messages` | 200, `?marker=&limit=&echo=` |
+//! | `DELETE /queues/{q}/messages` | `?pop=N` 200, `?ids=a,b` 204 |
+//! | `GET`, `DELETE /queues/{q}/messages/{id}` | 200 or 404, 204 |
+//! | `GET /ping` | 204 without a token, 503 when stopping |
+//!
+//! Every error is Zaqar's `{"title", "description"}`: Heat shows both as the reason of the failed stack.
+//!
+//! | module | what it knows |
+//! |---|---|
+//! | `auth` | who asks: a token, or a signed URL |
+//! | `token`, [`keystone`] | what Keystone said of a token, remembered; asking it |
+//! | `signed` | signatures of URLs |
+//! | `messages`, `queues` | the paths |
+//! | [`settle`] | what is in force when pushes came out of order |
+
+mod auth;
+mod error;
+pub mod keystone;
+mod messages;
+mod queues;
+pub mod settle;
+mod signed;
+mod token;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{Method, StatusCode, Uri};
+use axum::routing::{get, post, put};
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch as signal};
+
+pub use self::error::ZaqarError;
+use self::keystone::Keystone;
+use self::settle::SettleHandle;
+use self::signed::Signer;
+use self::token::TokenCache;
+use crate::clock;
+use crate::metrics::Metrics;
+use crate::store::queues::{QueueOutcome, QueueWrite};
+use crate::store::writer::Writer;
+use crate::store::{Outcome, Store, StoreError, Write};
+
+/// Requests whose body is held at a time; more wait.
+const BODIES_MAX: usize = 16;
+/// Time between two sweeps.
+const SWEEP_EVERY: Duration = Duration::from_secs(3600);
+/// Bytes of a request around a document.
+const ENVELOPE_BYTES_MAX: usize = 64 * 1024;
+
+/// What the handlers work with.
+#[derive(Clone)]
+pub struct Zaqar {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Store,
+    writer: Writer,
+    metrics: Arc<Metrics>,
+    admission: Admission,
+    roles: Vec<String>,
+    tokens: TokenCache,
+    signer: Signer,
+    settle: SettleHandle,
+    document_bytes_max: usize,
+    bodies: Semaphore,
+    ready: AtomicBool,
+}
+
+/// Who is let in.
+pub enum Admission {
+    /// Whom Keystone knows.
+    Keystone(Arc<Keystone>),
+    /// Everybody who says a project: for trying out, on loopback only.
+    Anybody,
+}
+
+/// What [`Zaqar`] is made of.
+pub struct Parts {
+    /// For reading.
+    pub store: Store,
+    /// For writing.
+    pub writer: Writer,
+    /// What `/metrics` shows.
+    pub metrics: Arc<Metrics>,
+    /// Who is let in.
+    pub admission: Admission,
+    /// Of these roles a caller must have one.
+    pub roles: Vec<String>,
+    /// Whom to tell of doubtful order.
+    pub settle: SettleHandle,
+    /// Largest document, in bytes.
+    pub document_bytes_max: usize,
+}
+
+impl Zaqar {
+    /// Puts the parts together; makes the key of signed URLs at the first start.
+    ///
+    /// # Errors
+    /// The store cannot be read or written, or there is no randomness.
+    pub async fn new(parts: Parts) -> anyhow::Result<Self> {
+        let signer = Signer::open(&parts.store, &parts.writer).await?;
+        let inner = Inner {
+            store: parts.store,
+            writer: parts.writer,
+            metrics: parts.metrics,
+            admission: parts.admission,
+            roles: parts.roles,
+            tokens: TokenCache::default(),
+            signer,
+            settle: parts.settle,
+            document_bytes_max: parts.document_bytes_max,
+            bodies: Semaphore::new(BODIES_MAX),
+            ready: AtomicBool::new(true),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Makes `ping` say no.
+    pub fn not_ready(&self) {
+        self.inner.ready.store(false, Ordering::Release);
+    }
+
+    /// Reads the store off the event loop.
+    async fn read<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, ZaqarError> {
+        let store = self.inner.store.clone();
+        match tokio::task::spawn_blocking(move || job(&store)).await {
+            Ok(read) => Ok(read?),
+            Err(_) => Err(StoreError::Closed.into()),
+        }
+    }
+
+    /// Writes, and returns when it is durable.
+    async fn write(&self, write: QueueWrite) -> Result<QueueOutcome, ZaqarError> {
+        match self.inner.writer.write(Write::Queue(write)).await {
+            Ok(Outcome::Queue(outcome)) => match ZaqarError::refusal(&outcome) {
+                Some(error) => Err(error),
+                None => Ok(outcome),
+            },
+            Ok(other) => Err(other.unexpected().into()),
+            Err(error) => {
+                self.inner.metrics.count_store_failure();
+                Err(error.into())
+            }
+        }
+    }
+}
+
+/// All routes.
+pub fn router(zaqar: Zaqar) -> Router {
+    let mut router = Router::new();
+    for version in ["/v2", "/v1.1"] {
+        let at = |path: &str| format!("{version}{path}");
+        router = router
+            .route(&at("/ping"), get(ping))
+            .route(
+                &at("/queues/{queue}"),
+                put(queues::make).get(queues::show).delete(queues::remove),
+            )
+            .route(&at("/queues/{queue}/share"), post(queues::share))
+            .route(
+                &at("/queues/{queue}/messages"),
+                post(messages::post).get(messages::list).delete(messages::delete),
+            )
+            .route(
+                &at("/queues/{queue}/messages/{id}"),
+                get(messages::show).delete(messages::delete_one),
+            );
+    }
+    router.method_not_allowed_fallback(method_not_allowed).fallback(not_found).with_state(zaqar)
+}
+
+/// Serves until `stopping` turns true, then lets requests finish, for `drain_timeout` at most.
+///
+/// # Errors
+/// The listener failed.
+pub async fn serve(
+    listener: TcpListener,
+    zaqar: Zaqar,
+    mut stopping: signal::Receiver<bool>,
+    drain_timeout: Duration,
+) -> std::io::Result<()> {
+    let mut stop = stopping.clone();
+    let stopped = async move {
+        // An error means that nobody can ask for a stop any more, which is as good as being asked.
+        drop(stop.wait_for(|stop| *stop).await);
+    };
+    let serving =
+        axum::serve(listener, router(zaqar)).with_graceful_shutdown(stopped).into_future();
+    tokio::select! {
+        served = serving => served,
+        () = async {
+            drop(stopping.wait_for(|stop| *stop).await);
+            tokio::time::sleep(drain_timeout).await;
+        } => Ok(()),
+    }
+}
+
+/// Forgets what has expired, once an hour, for as long as it is polled.
+pub async fn sweep(writer: Writer) {
+    loop {
+        tokio::time::sleep(SWEEP_EVERY).await;
+        let mut from = None;
+        loop {
+            let write = QueueWrite::Sweep { from, now_unix_ms: clock::unix_ms() };
+            match writer.write(Write::Queue(write)).await {
+                Ok(Outcome::Queue(QueueOutcome::Swept(Some(next)))) => from = Some(next),
+                // What fails was logged by the writer, and is tried again.
+                _ => break,
+            }
+        }
+    }
+}
+
+async fn ping(State(zaqar): State<Zaqar>) -> StatusCode {
+    if zaqar.inner.ready.load(Ordering::Acquire) {
+        StatusCode::NO_CONTENT
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    }
+}
+
+async fn not_found(uri: Uri) -> ZaqarError {
+    let what = format!(
+        "metadata-server serves what Heat uses of Zaqar's API, below /v2/queues; there is nothing at {}",
+        uri.path()
+    );
+    ZaqarError::new(StatusCode::NOT_FOUND, "Not found", what)
+}
+
+async fn method_not_allowed(method: Method, uri: Uri) -> ZaqarError {
+    let what = format!("{method} is not possible at {}", uri.path());
+    ZaqarError::new(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed", what)
+}
