@@ -137,6 +137,28 @@ fn a_newer_document_ends_a_run_that_it_does_not_name_and_leaves_the_others_alone
 }
 
 #[test]
+fn a_drain_that_heat_withdraws_while_it_runs_goes_on_to_its_end() {
+    let (server, home) = (MiniServer::start(), Home::new());
+    home.enroll(&server);
+    let _agent = home.run(&[]);
+    let (running, go) = (home.path("running"), home.path("go"));
+    let drain = format!(
+        "echo x > {}; until [ -e {} ]; do sleep 0.02; done; echo drained",
+        running.display(),
+        go.display()
+    );
+    let mut drain = script("drain", &drain);
+    drain["inputs"] = json!([{"name": "deploy_action", "value": "DELETE"}]);
+    server.push(1, &document(&[drain]));
+    home.wait_for_file("running");
+    server.push(2, &document(&[]));
+    server.wait("the second document", |seen| seen.documents_stored.contains(&2));
+    std::fs::write(go, "").unwrap();
+    let result = server.wait_for_result("drain");
+    assert_eq!((result.status, &*result.deploy_stdout), (ResultStatus::Complete, "drained\n"));
+}
+
+#[test]
 fn a_run_that_was_being_cancelled_when_the_agent_died_is_interrupted_and_not_run_again() {
     let (server, home) = (MiniServer::start(), Home::new());
     home.enroll(&server);
@@ -193,7 +215,7 @@ fn lanes_run_side_by_side_only_when_allowed_and_each_in_order() {
     // Each of the first two waits for the other: only side by side they end.
     let meet = |mine: &str, other: &str| {
         format!(
-            "touch {}; until [ -e {} ]; do sleep 0.02; done; echo {mine} >> {}",
+            "echo x > {}; until [ -e {} ]; do sleep 0.02; done; echo {mine} >> {}",
             at(mine),
             at(other),
             at("order")

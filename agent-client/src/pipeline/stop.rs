@@ -13,6 +13,9 @@ use super::work::Running;
 use crate::document::Document;
 use crate::journal::Ending;
 
+/// The action of deployments that are withdrawn while they run.
+const DELETE: &str = "DELETE";
+
 /// Why a run was ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Why {
@@ -101,12 +104,14 @@ impl Running {
 }
 
 impl Pipeline {
-    /// Asks runs to end that `document`, which has just come, does not name. A run that it names goes on.
+    /// Asks runs to end that `document`, which has just come, does not name. A run that it names goes on,
+    /// and so does one for a DELETE: of a server that Nova does not know, Heat withdraws that half a second
+    /// after the push and waits for nobody, which is no reason to stop a drain.
     pub(super) fn cancel(&mut self, document: &Document) {
         let (now, grace) = (Instant::now(), self.setup.limits.kill_grace);
         for running in &mut self.running {
-            let id = &running.entry().id;
-            if !document.entries.iter().any(|entry| entry.id == *id) {
+            let (id, action) = (&running.entry().id, &running.entry().action);
+            if action != DELETE && !document.entries.iter().any(|entry| entry.id == *id) {
                 running.ask_to_end(Why::Cancelled(document.version), now, grace);
             }
         }
