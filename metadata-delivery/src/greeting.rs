@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::PacketError;
 use crate::ack::ACK_DELAY_MAX;
+use crate::form;
 use crate::limits::{EARLY_DOCUMENT_BYTES_MAX, Limits};
 use crate::outbound::PeerLimits;
 use crate::wire::{ENCODINGS_RAW, Hello, PROTOCOL_VERSION_MAX, PROTOCOL_VERSION_MIN};
@@ -48,7 +49,7 @@ impl Greeting {
             document_bytes_max: limits.document_bytes_max as u64,
             inbound_bytes_max: limits.inbound_bytes_max as u64,
             inbound_transfers_max: limits.inbound_transfers_max as u64,
-            encodings: ENCODINGS_RAW,
+            encodings: form::encodings(limits.compressed),
         })
     }
 
@@ -103,12 +104,14 @@ impl Greeting {
                 document_bytes_max: hello.document_bytes_max,
                 inbound_bytes_max: hello.inbound_bytes_max,
                 inbound_transfers_max: hello.inbound_transfers_max,
+                encodings: hello.encodings,
                 told: true,
             },
             None => PeerLimits {
                 document_bytes_max: EARLY_DOCUMENT_BYTES_MAX,
                 inbound_bytes_max: EARLY_DOCUMENT_BYTES_MAX,
                 inbound_transfers_max: 1,
+                encodings: ENCODINGS_RAW,
                 told: false,
             },
         }

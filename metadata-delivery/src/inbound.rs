@@ -7,14 +7,18 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
+
 use crate::assembly::{Assembly, NoRoom};
 use crate::error::tidy_reason;
+use crate::form;
 use crate::limits::{ANSWERS_MAX, Limits, NAMES_REMEMBERED_MAX, TRANSFERS_CEILING};
+use crate::message::Hex32;
 use crate::packet::Packet;
 use crate::range_set::RangeSet;
 use crate::recovery::SentFrame;
-use crate::wire::{ENCODING_RAW, Frame, Offer};
-use crate::{Document, Name, PacketError, refusal};
+use crate::wire::{ENCODING_RAW, ENCODING_ZSTD, Frame, Offer};
+use crate::{Base, Document, Name, PacketError, refusal};
 
 /// What the peer sends us.
 #[derive(Debug, Default)]
@@ -24,6 +28,9 @@ pub(crate) struct Inbound {
     settled: RangeSet,
     answers: BTreeMap<u64, Answer>,
     names: BTreeMap<Name, NameState>,
+    /// What the application holds, for deltas to build on. Few sessions have any.
+    #[expect(clippy::box_collection, reason = "a server has many sessions, none of which has any")]
+    bases: Option<Box<BTreeMap<Name, Base>>>,
     /// Orders names by when they were settled.
     clock: u64,
 }
@@ -41,9 +48,21 @@ enum Open {
 struct Receiving {
     name: Name,
     version: u64,
+    /// Bytes that DATA frames carry.
     length: u64,
+    plain_length: usize,
     sha256: [u8; 32],
+    coding: Coding,
     assembly: Assembly,
+}
+
+/// How the bytes of a transfer become the document.
+#[derive(Debug)]
+enum Coding {
+    Raw,
+    Zstd,
+    /// The base is kept until then, whatever the application comes to hold meanwhile.
+    Delta(Base),
 }
 
 /// What the peer has to be told about a settled transfer, until it acknowledges that.
@@ -104,6 +123,15 @@ impl Inbound {
         })
     }
 
+    pub(crate) fn hold(&mut self, name: Name, base: Base) {
+        self.bases.get_or_insert_default().insert(name, base);
+    }
+
+    fn base(&self, name: &Name, sha256: [u8; 32]) -> Option<Base> {
+        let base = self.bases.as_ref()?.get(name)?;
+        (base.sha256().0 == sha256).then(|| base.clone())
+    }
+
     /// Takes in an OFFER.
     pub(crate) fn on_offer(
         &mut self,
@@ -135,6 +163,18 @@ impl Inbound {
         if self.names.contains_key(&name) && self.compare(&name, offer)? == Newer::No {
             return Ok(Taken::Quietly);
         }
+        let coding = match offer.base {
+            None if offer.encoding == ENCODING_RAW => Coding::Raw,
+            None => Coding::Zstd,
+            Some(sha256) => match self.base(&name, sha256) {
+                Some(base) => Coding::Delta(base),
+                None => {
+                    let reason = "the base of this delta is not held here".to_owned();
+                    self.answer(transfer, Some((refusal::BASE, reason)))?;
+                    return Ok(Taken::Quietly);
+                }
+            },
+        };
         let announced: u64 = self.receiving().map(|receiving| receiving.length).sum();
         if self.open.len() >= limits.inbound_transfers_max
             || announced + offer.encoded_length > limits.inbound_bytes_max as u64
@@ -150,7 +190,10 @@ impl Inbound {
             name: name.clone(),
             version: offer.version,
             length: offer.encoded_length,
+            // Within a limit that is a usize.
+            plain_length: usize::try_from(offer.plain_length).unwrap_or(usize::MAX),
             sha256: offer.sha256,
+            coding,
             assembly: Assembly::new(offer.encoded_length),
         };
         self.open.insert(transfer, Open::Receiving(Box::new(receiving)));
@@ -242,18 +285,17 @@ impl Inbound {
         let Some(Open::Receiving(receiving)) = self.open.remove(&transfer) else {
             return Ok(Taken::Quietly);
         };
-        let Receiving { name, version, sha256, assembly, .. } = *receiving;
+        let Receiving { name, version, sha256, coding, plain_length, assembly, .. } = *receiving;
         let state = self.names.entry(name.clone()).or_default();
         state.receiving = None;
-        let (body, actual) = assembly.finish();
-        if actual != sha256 {
+        let Some(body) = finish(assembly, &coding, plain_length, sha256) else {
             if state.delivered.is_none() {
                 self.names.remove(&name);
             }
             let reason = "the bytes do not have the announced SHA-256".to_owned();
             self.answer(transfer, Some((refusal::DIGEST, reason)))?;
             return Ok(Taken::Quietly);
-        }
+        };
         let verdict = Verdict::Awaited(Some(transfer));
         state.delivered = Some(Delivered { version, verdict, settled_at: self.clock });
         self.open.insert(transfer, Open::Delivered);
@@ -392,9 +434,32 @@ impl Receiving {
     fn matches(&self, offer: &Offer<'_>) -> bool {
         self.version == offer.version
             && self.length == offer.encoded_length
+            && self.plain_length as u64 == offer.plain_length
             && self.sha256 == offer.sha256
             && self.name.as_str() == offer.name
+            && match &self.coding {
+                Coding::Raw => offer.encoding == ENCODING_RAW,
+                Coding::Zstd => offer.encoding == ENCODING_ZSTD,
+                Coding::Delta(base) => offer.base == Some(base.sha256().0),
+            }
     }
+}
+
+/// The document, if its bytes have the announced digest.
+fn finish(
+    assembly: Assembly,
+    coding: &Coding,
+    plain_length: usize,
+    sha256: [u8; 32],
+) -> Option<Bytes> {
+    let (bytes, actual) = assembly.finish();
+    let base = match coding {
+        Coding::Raw => return (actual == sha256).then_some(bytes),
+        Coding::Zstd => None,
+        Coding::Delta(base) => Some(base),
+    };
+    let plain = form::decode(&bytes, base, plain_length).ok()?;
+    (Hex32::sha256_of(&plain).0 == sha256).then(|| plain.into())
 }
 
 /// Why an OFFER is refused whatever else is going on.
@@ -402,12 +467,18 @@ fn objection(offer: &Offer<'_>, limits: &Limits) -> Option<(u16, String)> {
     if !limits.names.admits(offer.name) {
         return Some((refusal::NAME, format!("documents named {} are not accepted", offer.name)));
     }
-    if offer.encoding != ENCODING_RAW {
+    let known = form::encodings(limits.compressed);
+    if offer.encoding >= u64::from(u64::BITS) || known & (1 << offer.encoding) == 0 {
         let reason = format!("encoding {} is not understood", offer.encoding);
         return Some((refusal::ENCODING, reason));
     }
-    if offer.encoded_length != offer.plain_length {
+    let raw = offer.encoding == ENCODING_RAW;
+    if raw && offer.encoded_length != offer.plain_length {
         let reason = "raw documents have one length".to_owned();
+        return Some((refusal::ENCODING, reason));
+    }
+    if offer.encoded_length > offer.plain_length {
+        let reason = "the encoded form is longer than the document".to_owned();
         return Some((refusal::ENCODING, reason));
     }
     let max = limits.document_bytes_max;

@@ -70,6 +70,7 @@
 //! | `session` | the public face: ties the others together, writes packets (`session::transmit`) |
 //! | `outbound` | our documents: waiting, transfers, cancels, whose turn it is |
 //! | `inbound`, `assembly` | the peer's documents: transfers, pieces, verdicts, what was seen before |
+//! | `form` | documents compressed, or as deltas to what the peer holds |
 //! | `greeting` | HELLO both ways: versions and limits |
 //! | `recovery`, `rtt` | packets in flight, loss, probes (RFC 9002) |
 //! | `congestion`, `loss_share`, `pacer` | how much may be in flight, and when |
@@ -84,6 +85,7 @@ mod assembly;
 mod congestion;
 mod document;
 mod error;
+mod form;
 mod greeting;
 mod inbound;
 mod limits;
@@ -105,6 +107,7 @@ mod wire;
 
 pub use document::{Document, Event};
 pub use error::{CloseCode, OfferError, PacketError, refusal};
+pub use form::{Base, ENCODED_BYTES_MIN, Form};
 pub use limits::{
     ACK_RANGES_MAX, ANSWERS_MAX, DOCUMENT_BYTES_MAX, Limits, NAMES_REMEMBERED_MAX, NamePolicy,
     PAYLOAD_BYTES_MAX, PAYLOAD_BYTES_MIN, PENDING_PIECE_BYTES, PENDING_PIECES_MAX,

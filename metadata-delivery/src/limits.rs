@@ -84,13 +84,17 @@ pub struct Limits {
     /// Longest document accepted, in bytes. Longer ones are answered REFUSED
     /// ([`refusal::TOO_LARGE`](crate::refusal::TOO_LARGE)) before a byte of them is held.
     pub document_bytes_max: usize,
+    /// Whether compressed documents and deltas are accepted. Otherwise they are answered REFUSED
+    /// ([`refusal::ENCODING`](crate::refusal::ENCODING)), and nothing of them is decompressed.
+    pub compressed: bool,
     /// Bytes of unfinished documents held, over all transfers. At least `document_bytes_max`;
     /// a smaller value is read as that.
     pub inbound_bytes_max: usize,
     /// Transfers from the peer that may be open (not stored, refused or cancelled) at once:
     /// 1..=[`TRANSFERS_CEILING`], other values are clamped.
     pub inbound_transfers_max: usize,
-    /// Bytes of our own documents held until the peer has stored them.
+    /// Bytes of our own documents held until the peer has stored them. Encoded forms, which are
+    /// shorter than their documents, come on top.
     pub outbound_bytes_max: usize,
     /// Our own documents held until the peer has stored them.
     pub outbound_documents_max: usize,
@@ -102,6 +106,7 @@ impl Limits {
         Self {
             names: NamePolicy::AnyOf(&[HELLO]),
             document_bytes_max: STRANGER_DOCUMENT_BYTES_MAX,
+            compressed: false,
             inbound_bytes_max: STRANGER_DOCUMENT_BYTES_MAX,
             inbound_transfers_max: 1,
             outbound_bytes_max: STRANGER_DOCUMENT_BYTES_MAX,
@@ -109,11 +114,14 @@ impl Limits {
         }
     }
 
-    /// What a server grants an agent it knows: results, signals and progress up to 1 MiB each.
+    /// What a server grants an agent it knows: results, signals and progress up to 1 MiB each,
+    /// uncompressed. A few bytes from an instance, which its tenant controls, are not to become a
+    /// megabyte here.
     pub const fn server() -> Self {
         Self {
             names: NamePolicy::AnyOf(&[HELLO, PROGRESS, "result/*", "signal/*"]),
             document_bytes_max: 1 << 20,
+            compressed: false,
             inbound_bytes_max: 4 << 20,
             inbound_transfers_max: 16,
             // The newest metadata document and the welcome.
@@ -127,6 +135,7 @@ impl Limits {
         Self {
             names: NamePolicy::AnyOf(&[WELCOME, METADATA]),
             document_bytes_max: DOCUMENT_BYTES_MAX,
+            compressed: true,
             inbound_bytes_max: DOCUMENT_BYTES_MAX + (64 << 10),
             inbound_transfers_max: 4,
             // A backlog of results after a long time without a server.
@@ -151,6 +160,7 @@ impl Default for Limits {
         Self {
             names: NamePolicy::Any,
             document_bytes_max: DOCUMENT_BYTES_MAX,
+            compressed: true,
             inbound_bytes_max: 2 * DOCUMENT_BYTES_MAX,
             inbound_transfers_max: 16,
             outbound_bytes_max: 4 * DOCUMENT_BYTES_MAX,
@@ -190,6 +200,7 @@ mod tests {
     fn a_stranger_gets_a_hello_and_nothing_else() {
         let limits = Limits::stranger();
         assert!(limits.names.admits(HELLO));
+        assert!(!limits.compressed && !Limits::server().compressed);
         for name in [PROGRESS, METADATA, WELCOME, "result/1"] {
             assert!(!limits.names.admits(name), "{name}");
         }

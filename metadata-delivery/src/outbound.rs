@@ -9,13 +9,13 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+use crate::form::Chosen;
 use crate::limits::Limits;
-use crate::message::Hex32;
 use crate::packet::Packet;
 use crate::range_set::RangeSet;
 use crate::recovery::SentFrame;
 use crate::wire::{self, ENCODING_RAW, Frame, Offer, VARINT_MAX};
-use crate::{Document, Name, OfferError, refusal};
+use crate::{Form, Name, OfferError, refusal};
 
 /// One DATA frame of this many goes to the transfer that waited longest, the others to the one
 /// with the least left: a result overtakes a large document, and the large one still moves.
@@ -30,6 +30,8 @@ pub(crate) struct PeerLimits {
     pub(crate) document_bytes_max: u64,
     pub(crate) inbound_bytes_max: u64,
     pub(crate) inbound_transfers_max: u64,
+    /// Bit n: the peer reads encoding n.
+    pub(crate) encodings: u64,
     /// Whether the peer has said so, or this is the assumption made before.
     pub(crate) told: bool,
 }
@@ -54,15 +56,16 @@ pub(crate) struct Outbound {
 #[derive(Debug)]
 struct Waiting {
     version: u64,
-    body: Bytes,
+    form: Form,
 }
 
 #[derive(Debug)]
 struct Transfer {
     name: Name,
     version: u64,
-    body: Bytes,
-    sha256: [u8; 32],
+    form: Form,
+    /// What of it is sent.
+    chosen: Chosen,
     offer: Delivery,
     /// Everything from here on was never sent.
     next: u64,
@@ -90,9 +93,21 @@ enum Delivery {
     Acknowledged,
 }
 
+/// What the peer's answer means for us.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Answered {
+    /// The document's way ends here.
+    Over(Name, u64),
+    /// It is sent once more, as it is: the peer could not read its other form.
+    Again,
+    /// We had given it up.
+    Nothing,
+}
+
 impl Transfer {
+    /// Bytes that DATA frames carry.
     fn length(&self) -> u64 {
-        self.body.len() as u64
+        self.chosen.bytes.len() as u64
     }
 
     fn unsent(&self) -> u64 {
@@ -107,20 +122,26 @@ impl Transfer {
         Offer {
             transfer,
             version: self.version,
-            base: 0,
-            encoding: ENCODING_RAW,
-            plain_length: self.length(),
+            encoding: self.chosen.encoding,
+            plain_length: self.form.body().len() as u64,
             encoded_length: self.length(),
-            sha256: self.sha256,
+            sha256: self.form.sha256().0,
             name: self.name.as_str(),
+            base: self.chosen.base,
         }
     }
 }
 
 impl Outbound {
     /// Takes a document for sending; a newer version replaces an older one.
-    pub(crate) fn offer(&mut self, document: Document, limits: &Limits) -> Result<(), OfferError> {
-        let Document { name, version, body } = document;
+    pub(crate) fn offer(
+        &mut self,
+        name: Name,
+        version: u64,
+        form: Form,
+        limits: &Limits,
+    ) -> Result<(), OfferError> {
+        let body = form.body();
         if version > VARINT_MAX {
             return Err(OfferError::VersionTooLarge { name, version });
         }
@@ -130,7 +151,7 @@ impl Outbound {
                 return Err(OfferError::Stale { name, version, newest });
             }
             if version == newest {
-                let same = body == *newest_body;
+                let same = body == newest_body;
                 return if same { Ok(()) } else { Err(OfferError::Conflict { name, version }) };
             }
             replaced = newest_body.len();
@@ -142,15 +163,15 @@ impl Outbound {
             return Err(OfferError::NoBytesLeft { name, bytes: body.len(), free });
         }
         self.withdraw(&name);
-        self.bytes += body.len();
-        self.waiting.insert(name, Waiting { version, body });
+        self.bytes += form.body().len();
+        self.waiting.insert(name, Waiting { version, form });
         Ok(())
     }
 
     /// Gives a document up, wherever it stands.
     pub(crate) fn withdraw(&mut self, name: &Name) {
         if let Some(waiting) = self.waiting.remove(name) {
-            self.bytes -= waiting.body.len();
+            self.bytes -= waiting.form.body().len();
         }
         let Some((&transfer, _)) = self.open.iter().find(|(_, open)| open.name == *name) else {
             return;
@@ -163,16 +184,16 @@ impl Outbound {
     }
 
     fn find(&self, name: &Name) -> Option<(u64, &Bytes)> {
-        let waiting = self.waiting.get(name).map(|waiting| (waiting.version, &waiting.body));
+        let waiting = self.waiting.get(name).map(|waiting| (waiting.version, waiting.form.body()));
         waiting.or_else(|| {
             let open = self.open.values().find(|open| open.name == *name)?;
-            Some((open.version, &open.body))
+            Some((open.version, open.form.body()))
         })
     }
 
     fn close(&mut self, transfer: u64) -> Option<Transfer> {
         let open = self.open.remove(&transfer)?;
-        self.bytes -= open.body.len();
+        self.bytes -= open.form.body().len();
         Some(open)
     }
 
@@ -181,9 +202,10 @@ impl Outbound {
     pub(crate) fn promote(&mut self, peer: &PeerLimits) -> Vec<(Name, u64, u16, String)> {
         let mut refused = Vec::new();
         while ((self.open.len() + self.cancels.len()) as u64) < peer.inbound_transfers_max {
-            let smallest = self.waiting.iter().min_by_key(|(_, waiting)| waiting.body.len());
+            let length = |form: &Form| form.chosen(peer.encodings).bytes.len();
+            let smallest = self.waiting.iter().min_by_key(|(_, waiting)| length(&waiting.form));
             let Some((name, waiting)) = smallest else { break };
-            let bytes = waiting.body.len() as u64;
+            let bytes = waiting.form.body().len() as u64;
             if bytes > peer.document_bytes_max {
                 if !peer.told {
                     break;
@@ -197,12 +219,13 @@ impl Outbound {
                 refused.push((name, version, refusal::TOO_LARGE, reason));
                 continue;
             }
-            if self.bytes_open_besides(name) + bytes > peer.inbound_bytes_max {
+            let chosen = waiting.form.chosen(peer.encodings);
+            if self.bytes_open_besides(name) + chosen.bytes.len() as u64 > peer.inbound_bytes_max {
                 break;
             }
             let name = name.clone();
-            if let Some(Waiting { version, body }) = self.waiting.remove(&name) {
-                self.start(name, version, body);
+            if let Some(Waiting { version, form }) = self.waiting.remove(&name) {
+                self.start(name, version, form, chosen);
             }
         }
         refused
@@ -217,12 +240,12 @@ impl Outbound {
         open.chain(cancels).sum()
     }
 
-    fn start(&mut self, name: Name, version: u64, body: Bytes) {
+    fn start(&mut self, name: Name, version: u64, form: Form, chosen: Chosen) {
         let transfer = Transfer {
             name,
             version,
-            sha256: Hex32::sha256_of(&body).0,
-            body,
+            form,
+            chosen,
             offer: Delivery::Due,
             next: 0,
             lost: RangeSet::default(),
@@ -250,6 +273,11 @@ impl Outbound {
     /// Bytes of documents held.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Bytes under way, as they are sent.
+    pub(crate) fn wire_bytes(&self) -> u64 {
+        self.open.values().map(Transfer::length).sum()
     }
 
     /// Puts as much as fits into a packet.
@@ -301,7 +329,7 @@ impl Outbound {
         if end < range.end && end - range.start < PIECE_BYTES_MIN {
             return false;
         }
-        let bytes = &open.body[piece.start as usize..piece.end as usize];
+        let bytes = &open.chosen.bytes[piece.start as usize..piece.end as usize];
         let sent = SentFrame::Data { transfer, start: piece.start, end };
         if !packet.push(&Frame::Data { transfer, offset: piece.start, bytes }, sent) {
             return false;
@@ -364,12 +392,19 @@ impl Outbound {
         transfer < self.next_transfer
     }
 
-    /// The peer has answered a transfer: it is over. Returns which document that was, unless we
-    /// had given it up.
-    pub(crate) fn answered(&mut self, transfer: u64) -> Option<(Name, u64)> {
+    /// The peer has answered a transfer: it is over. `refusal`: the code, if it did not store it.
+    pub(crate) fn answered(&mut self, transfer: u64, refusal: Option<u16>) -> Answered {
         self.cancels.remove(&transfer);
-        let open = self.close(transfer)?;
-        Some((open.name, open.version))
+        let Some(open) = self.close(transfer) else { return Answered::Nothing };
+        let unread = matches!(refusal, Some(refusal::ENCODING | refusal::BASE | refusal::DIGEST));
+        if unread && open.chosen.encoding != ENCODING_RAW {
+            // Once: what goes now has no other form.
+            self.bytes += open.form.body().len();
+            let waiting = Waiting { version: open.version, form: open.form.stripped() };
+            self.waiting.insert(open.name, waiting);
+            return Answered::Again;
+        }
+        Answered::Over(open.name, open.version)
     }
 }
 

@@ -13,12 +13,12 @@ use crate::error::tidy_reason;
 use crate::greeting::Greeting;
 use crate::inbound::{Inbound, Taken};
 use crate::limits::{PAYLOAD_BYTES_MAX, PAYLOAD_BYTES_MIN};
-use crate::outbound::Outbound;
+use crate::outbound::{Answered, Outbound};
 use crate::pacer::Pacer;
 use crate::path_mtu::PathMtu;
 use crate::recovery::{Recovery, SentFrame, SentPacket, Settled, TimedOut};
 use crate::wire::{self, Frame};
-use crate::{CloseCode, Document, Event, Limits, Name, OfferError, PacketError, Stats};
+use crate::{Base, CloseCode, Document, Event, Form, Limits, Name, OfferError, PacketError, Stats};
 
 /// Copies of a CLOSE that are sent at most.
 const CLOSE_COPIES_MAX: u8 = 5;
@@ -143,11 +143,34 @@ impl Session {
     /// # Errors
     /// [`OfferError`] for a version older than the one under way, or the same with other bytes,
     /// when a limit of ours is reached, and after the end of the session.
-    pub fn offer(&mut self, _now: Instant, document: Document) -> Result<(), OfferError> {
+    pub fn offer(&mut self, now: Instant, document: Document) -> Result<(), OfferError> {
+        let Document { name, version, body } = document;
+        self.offer_form(now, name, version, Form::plain(body))
+    }
+
+    /// The same, with another form of the document for a peer that can read it: a compressed one, or a
+    /// delta. A peer that turns out to be unable to gets the document as it is, once; no event tells of
+    /// that.
+    ///
+    /// # Errors
+    /// As [`offer`](Self::offer).
+    pub fn offer_form(
+        &mut self,
+        _now: Instant,
+        name: Name,
+        version: u64,
+        form: Form,
+    ) -> Result<(), OfferError> {
         match self.phase {
-            Phase::Open => self.outbound.offer(document, &self.config.limits),
+            Phase::Open => self.outbound.offer(name, version, form, &self.config.limits),
             Phase::Closing(_) | Phase::Over => Err(OfferError::Closed),
         }
+    }
+
+    /// Tells what we hold of a name, so that deltas from the peer can build on it: what is durable, since
+    /// that is what the peer is told as well. Replaces what was told before.
+    pub fn hold(&mut self, name: Name, base: Base) {
+        self.inbound.hold(name, base);
     }
 
     /// Gives up sending a document. No event follows.
@@ -248,14 +271,18 @@ impl Session {
                 return Ok(self.take(taken));
             }
             (Phase::Open, Frame::Stored { transfer }) => {
-                if let Some((name, version)) = self.answered(transfer)? {
+                if let Answered::Over(name, version) = self.answered(transfer, None)? {
                     self.counters.documents_stored += 1;
                     self.events.push_back(Event::Stored { name, version });
                 }
             }
             (Phase::Open, Frame::Refused { transfer, code, reason }) => {
-                if let Some((name, version)) = self.answered(transfer)? {
-                    self.refused(name, version, code, tidy_reason(reason));
+                match self.answered(transfer, Some(code))? {
+                    Answered::Over(name, version) => {
+                        self.refused(name, version, code, tidy_reason(reason));
+                    }
+                    Answered::Again => self.counters.forms_unread += 1,
+                    Answered::Nothing => {}
                 }
             }
             (Phase::Open, Frame::Cancel { transfer }) => self.inbound.on_cancel(transfer)?,
@@ -281,11 +308,11 @@ impl Session {
         }
     }
 
-    fn answered(&mut self, transfer: u64) -> Result<Option<(Name, u64)>, PacketError> {
+    fn answered(&mut self, transfer: u64, refusal: Option<u16>) -> Result<Answered, PacketError> {
         if !self.outbound.was_opened(transfer) {
             return Err(PacketError::UnknownTransfer { transfer });
         }
-        Ok(self.outbound.answered(transfer))
+        Ok(self.outbound.answered(transfer, refusal))
     }
 
     fn refused(&mut self, name: Name, version: u64, code: u16, reason: String) {

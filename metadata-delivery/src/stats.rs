@@ -34,6 +34,8 @@ pub struct Stats {
     pub documents_stored: u64,
     /// Our documents that the peer has refused.
     pub documents_refused: u64,
+    /// Deltas and compressed documents of ours that the peer could not read, and got plain.
+    pub forms_unread: u64,
     /// Our transfers given up because a newer version came or the document was withdrawn.
     pub transfers_cancelled: u64,
     /// Smoothed round-trip time, once measured.

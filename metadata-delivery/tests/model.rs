@@ -23,6 +23,11 @@ proptest::proptest! {
     fn any_bytes_are_survived(packets in vec(0u8.., 0..2000)) {
         fuzz::packets(&packets);
     }
+
+    #[test]
+    fn any_form_is_the_document_or_nothing(form in vec(0u8.., 0..2000)) {
+        fuzz::forms(&form);
+    }
 }
 
 /// Runs every file of a corpus and returns how many there were.
@@ -47,4 +52,9 @@ fn the_corpus_of_packets_is_survived() {
 #[test]
 fn the_corpus_of_schedules_is_delivered() {
     assert!(replay("operations", fuzz::operations) > 0);
+}
+
+#[test]
+fn the_corpus_of_forms_is_the_document_or_nothing() {
+    assert!(replay("forms", fuzz::forms) > 0);
 }

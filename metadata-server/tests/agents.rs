@@ -50,6 +50,64 @@ async fn a_document_of_sixteen_megabytes_arrives() {
     running.server.stop().await;
 }
 
+/// A document with so many deployments, all different, and a word in one of them.
+fn many_deployments(count: u64, word: &str) -> String {
+    let deployments: Vec<String> = (0..count)
+        .map(|n| {
+            let random = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let word = if n == count / 2 { word } else { "same" };
+            format!("{{\"id\": \"{random:016x}\", \"config\": \"echo {random} {word}\"}}")
+        })
+        .collect();
+    format!("{{\"deployments\": [{}]}}", deployments.join(", "))
+}
+
+#[tokio::test]
+async fn a_change_travels_as_a_delta_over_reconnects_and_restarts_unless_that_is_off() {
+    for compression in ["on", "off"] {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = [("compression", compression)];
+        let running = Running::start(config(folder.path(), &settings)).await;
+        let (identity, mut agent) = running.enrolled("a").await;
+        let text = many_deployments(1000, "first");
+        running.put("a", &text).await;
+        let held = agent.document("metadata").await;
+        agent.settle(1).await;
+        println!("{compression}: {} bytes for {}", agent.bytes_received(), text.len());
+        let whole = text.len() as u64;
+        assert_eq!(compression == "off", agent.bytes_received() > whole);
+
+        // The server's record of what is held is durable, too.
+        drop(agent);
+        running.server.stop().await;
+        let running = Running::start(config(folder.path(), &settings)).await;
+        let mut agent = running.connect(&identity).await;
+        agent.hold(&held);
+        let holds = Holds { version: held.version, sha256: Hex32::sha256_of(&held.body) };
+        agent.hello("a", Some(holds), None);
+        agent.welcome().await;
+        let before = agent.bytes_received();
+        let text = many_deployments(1000, "second");
+        running.put("a", &text).await;
+        let second = agent.document("metadata").await;
+        assert_eq!(second.body.as_ref(), text.as_bytes());
+        let cost = agent.bytes_received() - before;
+        println!("{compression}: {cost} bytes for a change");
+        // Copies are among them: to a new connection the path is one that may lose packets.
+        assert!(if compression == "on" { cost < whole / 4 } else { cost > whole }, "{cost}");
+
+        // It turns out to hold something else: the document comes as it is.
+        agent.hold(&Document { body: "{}".into(), ..second });
+        agent.settle(2).await;
+        let before = agent.bytes_received();
+        let text = many_deployments(1000, "third");
+        running.put("a", &text).await;
+        assert_eq!(agent.document("metadata").await.body.as_ref(), text.as_bytes());
+        assert!(agent.bytes_received() - before > whole);
+        running.server.stop().await;
+    }
+}
+
 #[tokio::test]
 async fn everything_is_there_after_a_restart_and_what_is_held_is_not_sent_again() {
     let folder = tempfile::tempdir().unwrap();

@@ -330,7 +330,8 @@ impl<'a> Conductor<'a> {
         );
         let agent_id = enrolment.agent_id.to_string();
         let holds = parts.opened.holds;
-        let mut uplink = Uplink::new(parts.settings, enrolment, parts.identity.clone(), holds)?;
+        let mut uplink =
+            Uplink::new(parts.settings, enrolment, parts.identity.clone(), holds, None)?;
         if let Some(progress) = parts.progress.borrow().clone() {
             uplink.link.send_progress(progress);
         }

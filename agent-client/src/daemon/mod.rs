@@ -112,10 +112,13 @@ pub fn run(settings: &Settings, token: Option<&EnrolmentToken>, mode: Mode) -> R
         }
     };
     let (worker, opened) = worker.map_or((None, None), |(w, o)| (Some(w), Some(o)));
-    let opened = opened.unwrap_or(Opened { holds: None, results: Vec::new() });
+    let mut opened = opened.unwrap_or(Opened { holds: None, body: None, results: Vec::new() });
+    let body = opened.body.take();
     let guard = runtime.enter();
     let uplink = enrolment
-        .map(|enrolment| Uplink::new(settings, enrolment, home.identity.clone(), opened.holds))
+        .map(|enrolment| {
+            Uplink::new(settings, enrolment, home.identity.clone(), opened.holds, body)
+        })
         .transpose()?;
     let is_of_system = settings.is_of_system(rustix::process::geteuid().is_root());
     let on_push = (is_of_system && mode == Mode::Run).then(OnPush::of_machine).transpose();

@@ -1,6 +1,7 @@
 //! The way to the server: an enrolment, and the link that it opens.
 
 use anyhow::anyhow;
+use bytes::Bytes;
 use certs::{EnrolmentToken, Identity};
 use metadata_delivery::message::Holds;
 use ring::rand::{SecureRandom, SystemRandom};
@@ -20,15 +21,17 @@ pub(super) struct Uplink {
 }
 
 impl Uplink {
-    /// A link that connects once it is driven. `holds` is what the server need not send again.
+    /// A link that connects once it is driven. `holds` is what the server need not send again,
+    /// `body` the bytes of it.
     pub(super) fn new(
         settings: &Settings,
         enrolment: Enrolment,
         identity: Identity,
         holds: Option<Holds>,
+        body: Option<Bytes>,
     ) -> Result<Self, Abort> {
         let setup = link_setup(settings, &enrolment, identity)?;
-        let link = Link::new(setup, holds).map_err(|e| Abort::new(Exit::Config, e))?;
+        let link = Link::new(setup, holds, body).map_err(|e| Abort::new(Exit::Config, e))?;
         Ok(Self { enrolment, link })
     }
 

@@ -20,11 +20,11 @@ use dtls_channel::{
 };
 use metadata_delivery::message::{
     DeploymentResult, Enrol, Hello, Hex32, Holds, METADATA, Message, PROTOCOL, Progress, WELCOME,
-    Welcome,
+    Welcome, metadata_name,
 };
 use metadata_delivery::{
-    CloseCode, Document, Event as SessionEvent, Limits, Name, OfferError, Session, SessionConfig,
-    refusal,
+    Base, CloseCode, Document, Event as SessionEvent, Limits, Name, OfferError, Session,
+    SessionConfig, refusal,
 };
 use tokio::task::JoinHandle;
 
@@ -116,6 +116,10 @@ pub struct Link {
     since_unix_ms: u64,
     last_failure: Option<Failure>,
     holds: Option<Holds>,
+    /// The document that `holds` names: what the server's deltas build on.
+    base: Option<Base>,
+    /// A document that came and is not durable yet.
+    came: Option<(u64, Bytes)>,
     server: usize,
     attempts: usize,
     resolving: Option<JoinHandle<io::Result<Vec<SocketAddr>>>>,
@@ -152,11 +156,15 @@ impl PeerVerifier for Pinned {
 
 impl Link {
     /// A link that connects with the first call of [`next`](Self::next). `holds` is what the server need
-    /// not send again.
+    /// not send again, `body` the bytes of it.
     ///
     /// # Errors
     /// The identity is not one the channel can use.
-    pub fn new(setup: Setup, holds: Option<Holds>) -> Result<Self, CredentialsError> {
+    pub fn new(
+        setup: Setup,
+        holds: Option<Holds>,
+        body: Option<Bytes>,
+    ) -> Result<Self, CredentialsError> {
         let credentials = Credentials::from_der(
             setup.identity.certificate_der().to_vec(),
             setup.identity.pkcs8(),
@@ -172,7 +180,9 @@ impl Link {
             core: Core::new(Instant::now(), setup.servers.len(), setup.patience, setup.seed),
             since_unix_ms: unix_ms(),
             last_failure: None,
+            base: holds.zip(body).map(|(holds, body)| Base::with_digest(body, holds.sha256)),
             holds,
+            came: None,
             server: 0,
             attempts: 0,
             resolving: None,
@@ -213,15 +223,23 @@ impl Link {
     /// A document from [`Happened::Document`] is durable.
     pub fn document_stored(&mut self, holds: Holds) {
         self.holds = Some(holds);
-        if let (Some(session), Some(name)) = (self.session(), name(METADATA)) {
-            session.stored(Instant::now(), &name, holds.version);
+        let came = self.came.take_if(|(version, _)| *version == holds.version);
+        if let Some((_, body)) = came {
+            self.base = Some(Base::with_digest(body, holds.sha256));
         }
+        let base = self.base.clone();
+        let Some(session) = self.session() else { return };
+        if let Some(base) = base {
+            session.hold(metadata_name(), base);
+        }
+        session.stored(Instant::now(), &metadata_name(), holds.version);
     }
 
     /// A document from [`Happened::Document`] is of no use.
     pub fn document_refused(&mut self, version: u64, reason: &str) {
-        if let (Some(session), Some(name)) = (self.session(), name(METADATA)) {
-            session.refuse(Instant::now(), &name, version, refusal::APPLICATION_FIRST, reason);
+        if let Some(session) = self.session() {
+            let code = refusal::APPLICATION_FIRST;
+            session.refuse(Instant::now(), &metadata_name(), version, code, reason);
         }
     }
 
@@ -433,6 +451,9 @@ impl Link {
                 limits: Limits::agent(),
             },
         );
+        if let Some(base) = &self.base {
+            session.hold(metadata_name(), base.clone());
+        }
         let offered = hello.to_document(1).map_err(|e| e.to_string());
         let offered = offered.and_then(|h| session.offer(now, h).map_err(|e| e.to_string()));
         channel.session = Some(session);
@@ -456,10 +477,11 @@ impl Link {
         match event {
             SessionEvent::Received(document) => match document.name.as_str() {
                 WELCOME => self.welcome(now, &document),
-                METADATA => self.happened.push_back(Happened::Document {
-                    version: document.version,
-                    body: document.body,
-                }),
+                METADATA => {
+                    let Document { version, body, .. } = document;
+                    self.came = Some((version, body.clone()));
+                    self.happened.push_back(Happened::Document { version, body });
+                }
                 // The limits of an agent's session admit no other name.
                 _ => {}
             },
@@ -657,8 +679,4 @@ fn to_document(progress: &Progress, version: u64) -> Option<Document> {
         }
     }
     None
-}
-
-fn name(text: &str) -> Option<Name> {
-    Name::new(text).ok()
 }

@@ -121,6 +121,7 @@ impl Pipeline {
         });
         let opened = Opened {
             holds: document.as_ref().and(stored.as_ref()).map(StoredDocument::holds),
+            body: document.as_ref().and(stored.as_ref()).map(|stored| stored.body.clone()),
             results: waiting(journal.states()).cloned().collect(),
         };
         let mut pipeline = Self {

@@ -147,6 +147,8 @@ pub enum Report {
 pub struct Opened {
     /// The document on disk.
     pub holds: Option<Holds>,
+    /// Its bytes.
+    pub body: Option<Bytes>,
     /// Results that the server does not have yet.
     pub results: Vec<DeploymentResult>,
 }

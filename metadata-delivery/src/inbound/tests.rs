@@ -1,7 +1,8 @@
 use super::*;
+use crate::Form;
 use crate::message::Hex32;
-use crate::testing::{body, name};
-use crate::wire::frames;
+use crate::testing::{body, heat, name};
+use crate::wire::{ENCODING_DELTA, frames};
 
 fn limits() -> Limits {
     Limits {
@@ -36,12 +37,12 @@ impl Sent {
         let offer = Offer {
             transfer: self.transfer,
             version: self.version,
-            base: 0,
             encoding: self.encoding,
             plain_length: length,
             encoded_length: length,
             sha256: self.sha256,
             name: self.name,
+            base: None,
         };
         inbound.on_offer(&offer, &limits())
     }
@@ -171,12 +172,12 @@ fn what_is_not_acceptable_is_refused_before_a_byte_is_held() {
         let offer = Offer {
             transfer,
             version: 1,
-            base: 0,
             encoding,
             plain_length,
             encoded_length,
             sha256: [0; 32],
             name,
+            base: None,
         };
         assert_eq!(inbound.on_offer(&offer, &stranger), Ok(Taken::Quietly));
         answers(inbound)
@@ -196,6 +197,11 @@ fn what_is_not_acceptable_is_refused_before_a_byte_is_held() {
     assert_eq!(
         offer(&mut inbound, 3, "hello", 0, 1, 2),
         "REFUSED 3 4: raw documents have one length"
+    );
+    assert_eq!(
+        offer(&mut inbound, 4, "hello", 1, 100, 50),
+        "REFUSED 4 4: encoding 1 is not understood",
+        "nothing of a stranger is decompressed"
     );
     assert!(inbound.open.is_empty() && inbound.names.is_empty());
     assert_eq!(offer(&mut inbound, 4, "hello", 0, 4096, 4096), "");
@@ -343,4 +349,93 @@ fn transitions_of_a_transfer() {
         }
     }
     insta::assert_snapshot!(table);
+}
+
+/// A delta of version 2 of "a", its base, and the document.
+fn delta() -> (Sent, [u8; 32], Base, Bytes) {
+    let before = heat::document(8 << 10);
+    let base = Base::new(before.clone());
+    let form = Form::plain(heat::with_one_changed(&before)).encoded(Some(&base));
+    let chosen = form.chosen(u64::MAX);
+    let sent = Sent {
+        transfer: 0,
+        name: "a",
+        version: 2,
+        body: chosen.bytes.to_vec(),
+        announced: None,
+        encoding: chosen.encoding,
+        sha256: form.sha256().0,
+    };
+    (sent, chosen.base.unwrap(), base, form.body().clone())
+}
+
+fn offer_delta(inbound: &mut Inbound, sent: &Sent, base: [u8; 32], plain_length: usize) -> String {
+    let offer = Offer {
+        transfer: sent.transfer,
+        version: sent.version,
+        encoding: sent.encoding,
+        plain_length: plain_length as u64,
+        encoded_length: sent.body.len() as u64,
+        sha256: sent.sha256,
+        name: sent.name,
+        base: Some(base),
+    };
+    assert_eq!(sent.encoding, ENCODING_DELTA);
+    inbound.on_offer(&offer, &Limits::default()).unwrap();
+    answers(inbound)
+}
+
+#[test]
+fn a_delta_is_taken_on_the_base_it_was_made_for_and_on_no_other() {
+    let (sent, base_sha256, base, document) = delta();
+    let mut inbound = Inbound::default();
+    let refused = "REFUSED 0 7: the base of this delta is not held here";
+    assert_eq!(offer_delta(&mut inbound, &sent, base_sha256, document.len()), refused);
+    inbound.hold(name("a"), Base::new(body(1, 5000)));
+    inbound.hold(name("b"), base.clone());
+    let again = Sent { transfer: 1, ..sent.clone() };
+    let refused = refused.replace("REFUSED 0", "REFUSED 1");
+    assert_eq!(offer_delta(&mut inbound, &again, base_sha256, document.len()), refused);
+
+    inbound.hold(name("a"), base);
+    let third = Sent { transfer: 2, ..sent };
+    assert_eq!(offer_delta(&mut inbound, &third, base_sha256, document.len()), "");
+    // Whatever comes to be held meanwhile.
+    inbound.hold(name("a"), Base::new(body(2, 5000)));
+    let taken = third.data(&mut inbound).unwrap();
+    assert_eq!(taken, Taken::Document(Document { name: name("a"), version: 2, body: document }));
+}
+
+#[test]
+fn a_delta_that_says_something_else_than_announced_is_refused_and_delivers_nothing() {
+    let (sent, base_sha256, base, document) = delta();
+    for (what, change, length) in [
+        ("another digest", 0, document.len()),
+        ("another byte", 1, document.len()),
+        ("shorter", 2, document.len() - 1),
+        ("longer", 2, document.len() + 1),
+    ] {
+        let mut inbound = Inbound::default();
+        inbound.hold(name("a"), base.clone());
+        let mut sent = sent.clone();
+        match change {
+            0 => sent.sha256[0] ^= 1,
+            1 => sent.body[20] ^= 1,
+            _ => {}
+        }
+        assert_eq!(offer_delta(&mut inbound, &sent, base_sha256, length), "");
+        assert_eq!(sent.data(&mut inbound), Ok(Taken::Quietly), "{what}");
+        let refused = "REFUSED 0 5: the bytes do not have the announced SHA-256";
+        assert_eq!(answers(&mut inbound), refused, "{what}");
+        assert!(inbound.names.is_empty());
+    }
+}
+
+#[test]
+fn a_delta_to_a_document_beyond_the_limit_is_refused_before_a_byte_is_held() {
+    let (sent, base_sha256, base, _) = delta();
+    let mut inbound = Inbound::default();
+    inbound.hold(name("a"), base);
+    let refused = offer_delta(&mut inbound, &sent, base_sha256, (16 << 20) + 1);
+    assert_eq!(refused, "REFUSED 0 1: 16777217 bytes, at most 16777216 are accepted");
 }

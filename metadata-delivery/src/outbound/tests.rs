@@ -1,11 +1,13 @@
 use super::*;
-use crate::testing::{body, name};
-use crate::wire::frames;
+use crate::testing::{body, heat, name};
+use crate::wire::{ENCODING_DELTA, ENCODINGS_RAW, frames};
+use crate::{Base, Document};
 
 const PEER: PeerLimits = PeerLimits {
     document_bytes_max: 10_000,
     inbound_bytes_max: 20_000,
     inbound_transfers_max: 3,
+    encodings: 7,
     told: true,
 };
 
@@ -13,10 +15,15 @@ fn document(text: &str, version: u64, length: usize) -> Document {
     Document { name: name(text), version, body: body(version, length) }
 }
 
+fn offer(outbound: &mut Outbound, document: Document, limits: &Limits) -> Result<(), OfferError> {
+    let Document { name, version, body } = document;
+    outbound.offer(name, version, Form::plain(body), limits)
+}
+
 fn offering(documents: &[(&str, u64, usize)]) -> Outbound {
     let mut outbound = Outbound::default();
     for (text, version, length) in documents {
-        outbound.offer(document(text, *version, *length), &Limits::default()).unwrap();
+        offer(&mut outbound, document(text, *version, *length), &Limits::default()).unwrap();
     }
     outbound
 }
@@ -96,7 +103,7 @@ fn a_small_document_overtakes_a_large_one_which_still_moves() {
     outbound.promote(&PEER);
     text(&mut outbound);
     outbound.offer_acked(0);
-    outbound.offer(document("small", 1, 9_000), &Limits::default()).unwrap();
+    offer(&mut outbound, document("small", 1, 9_000), &Limits::default()).unwrap();
     outbound.promote(&PEER);
     outbound.offer_acked(1);
     let order: Vec<String> = (0..16).map(|_| text(&mut outbound)).collect();
@@ -117,11 +124,11 @@ fn a_newer_version_cancels_one_that_is_under_way_and_its_answer_means_nothing() 
     let mut outbound = offering(&[("a", 1, 5000)]);
     outbound.promote(&PEER);
     text(&mut outbound);
-    outbound.offer(document("a", 2, 100), &Limits::default()).unwrap();
+    offer(&mut outbound, document("a", 2, 100), &Limits::default()).unwrap();
     outbound.promote(&PEER);
     assert_eq!(text(&mut outbound), "CANCEL 0, OFFER 1 a v2, DATA 1 0..100");
-    assert_eq!(outbound.answered(0), None);
-    assert_eq!(outbound.answered(1), Some((name("a"), 2)));
+    assert_eq!(outbound.answered(0, None), Answered::Nothing);
+    assert_eq!(outbound.answered(1, None), Answered::Over(name("a"), 2));
     assert_eq!(outbound.bytes(), 0);
 }
 
@@ -147,12 +154,12 @@ fn the_peers_limits_are_kept() {
     let mut outbound = offering(&[("a", 1, 9000), ("b", 1, 9500), ("c", 1, 10_000)]);
     assert!(outbound.promote(&PEER).is_empty());
     assert_eq!(outbound.open.len(), 2, "the third would exceed 20,000 bytes");
-    outbound.answered(0);
+    outbound.answered(0, None);
     outbound.promote(&PEER);
     assert_eq!(outbound.open.len(), 2);
 
     // A newer version needs no more room than the older one leaves, at once.
-    outbound.offer(document("b", 2, 9900), &Limits::default()).unwrap();
+    offer(&mut outbound, document("b", 2, 9900), &Limits::default()).unwrap();
     outbound.promote(&PEER);
     assert_eq!(outbound.open.len(), 2);
 }
@@ -163,12 +170,13 @@ fn before_the_peer_has_spoken_one_small_document_may_go() {
         document_bytes_max: 4096,
         inbound_bytes_max: 4096,
         inbound_transfers_max: 1,
+        encodings: ENCODINGS_RAW,
         told: false,
     };
     let mut outbound = offering(&[("a", 1, 50_000), ("hello", 1, 500)]);
     assert!(outbound.promote(&early).is_empty(), "too large is not said before it is known");
     assert_eq!(text(&mut outbound), "OFFER 0 hello v1, DATA 0 0..500");
-    outbound.answered(0);
+    outbound.answered(0, None);
     outbound.promote(&early);
     assert_eq!(text(&mut outbound), "");
     let refused = outbound.promote(&PEER);
@@ -182,8 +190,9 @@ fn offers_that_make_no_sense_or_exceed_a_limit_of_ours_are_errors() {
     let limits =
         Limits { outbound_bytes_max: 1000, outbound_documents_max: 2, ..Limits::default() };
     let mut outbound = Outbound::default();
-    let mut offer =
-        |version, length, text: &str| outbound.offer(document(text, version, length), &limits);
+    let mut offer = |version, length, text: &str| {
+        offer(&mut outbound, document(text, version, length), &limits)
+    };
     offer(5, 600, "a").unwrap();
     assert!(matches!(offer(4, 1, "a"), Err(OfferError::Stale { version: 4, newest: 5, .. })));
     assert!(matches!(offer(5, 1, "a"), Err(OfferError::Conflict { version: 5, .. })));
@@ -233,11 +242,11 @@ fn transitions_of_a_transfer() {
             outbound.cancel_lost(0);
         }),
         ("newer version", |outbound| {
-            outbound.offer(document("a", 2, 200), &Limits::default()).unwrap();
+            offer(outbound, document("a", 2, 200), &Limits::default()).unwrap();
         }),
         ("withdraw", |outbound| outbound.withdraw(&name("a"))),
         ("cancel acknowledged", |outbound| outbound.cancel_acked(0)),
-        ("answered", |outbound| drop(outbound.answered(0))),
+        ("answered", |outbound| drop(outbound.answered(0, None))),
         ("session ends", Outbound::clear),
     ];
     let waits: &[Step] = &[];
@@ -266,4 +275,54 @@ fn transitions_of_a_transfer() {
         }
     }
     insta::assert_snapshot!(table);
+}
+
+/// A document of deployments, also as a delta to another, of which only the digest matters here.
+fn delta() -> Form {
+    let base = heat::document(8 << 10);
+    Form::plain(heat::with_one_changed(&base)).encoded(Some(&Base::new(base)))
+}
+
+#[test]
+fn a_delta_takes_its_own_length_of_the_peers_room_and_says_what_it_builds_on() {
+    let mut outbound = Outbound::default();
+    let form = delta();
+    let bytes = form.body().len() as u64;
+    outbound.offer(name("a"), 1, form.clone(), &Limits::default()).unwrap();
+    outbound.promote(&PeerLimits { inbound_bytes_max: bytes - 1, ..PEER });
+    let open = &outbound.open[&0];
+    assert!(open.length() < 200, "{} bytes", open.length());
+    let offer = open.offer_frame(0);
+    assert_eq!(offer.encoding, ENCODING_DELTA);
+    assert_eq!(offer.base, form.chosen(7).base);
+    assert_eq!((offer.plain_length, offer.sha256), (bytes, form.sha256().0));
+    assert_eq!(outbound.bytes() as u64, bytes);
+
+    let mut outbound = Outbound::default();
+    outbound.offer(name("a"), 1, form, &Limits::default()).unwrap();
+    outbound.promote(&PeerLimits { document_bytes_max: bytes - 1, ..PEER });
+    assert!(outbound.open.is_empty(), "the document itself is too long");
+}
+
+#[test]
+fn a_form_that_the_peer_cannot_read_is_followed_by_the_document_itself_once() {
+    for code in [refusal::BASE, refusal::DIGEST, refusal::ENCODING] {
+        let mut outbound = Outbound::default();
+        let form = delta();
+        let bytes = form.body().len();
+        outbound.offer(name("a"), 1, form, &Limits::default()).unwrap();
+        outbound.promote(&PEER);
+        assert_eq!(outbound.answered(0, Some(code)), Answered::Again);
+        assert_eq!(outbound.bytes(), bytes);
+        outbound.promote(&PEER);
+        assert_eq!(outbound.open[&1].chosen.encoding, ENCODING_RAW);
+        assert_eq!(outbound.open[&1].length(), bytes as u64);
+        assert_eq!(outbound.answered(1, Some(code)), Answered::Over(name("a"), 1));
+        assert_eq!(outbound.bytes(), 0);
+    }
+    let mut outbound = Outbound::default();
+    outbound.offer(name("a"), 1, delta(), &Limits::default()).unwrap();
+    outbound.promote(&PEER);
+    let answered = outbound.answered(0, Some(refusal::APPLICATION_FIRST));
+    assert_eq!(answered, Answered::Over(name("a"), 1), "that was not about the form");
 }

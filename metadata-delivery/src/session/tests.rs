@@ -35,7 +35,7 @@ fn document(text: &str, version: u64, length: usize) -> Document {
 #[test]
 fn an_idle_session_takes_about_a_kibibyte() {
     println!("{} bytes", size_of::<Session>());
-    assert!(size_of::<Session>() <= 1408, "{} bytes", size_of::<Session>());
+    assert!(size_of::<Session>() <= 1433, "{} bytes", size_of::<Session>());
 }
 
 #[test]
@@ -62,7 +62,7 @@ fn the_longest_frames_get_through_the_smallest_packets() {
     Frame::Offer(crate::wire::Offer {
         transfer: 0,
         version: 1,
-        base: 0,
+        base: None,
         encoding: 0,
         plain_length: 0,
         encoded_length: 0,
@@ -108,7 +108,7 @@ fn a_packet_without_room_is_not_acknowledged_and_may_come_again() {
     let offer = crate::wire::Offer {
         transfer: 0,
         version: 1,
-        base: 0,
+        base: None,
         encoding: 0,
         plain_length: length,
         encoded_length: length,
@@ -277,7 +277,7 @@ fn after_the_end_nothing_is_received() {
     let offer = crate::wire::Offer {
         transfer: 0,
         version: 1,
-        base: 0,
+        base: None,
         encoding: 0,
         plain_length: 0,
         encoded_length: 0,

@@ -81,7 +81,7 @@ impl Session {
     fn mtu_probe_due(&mut self, now: Instant) -> Option<usize> {
         let greeted = self.greeting.hello(&self.config.limits).is_none();
         let useful = self.outbound.has_something()
-            && self.outbound.bytes() > self.path_mtu.payload_max()
+            && self.outbound.wire_bytes() > self.path_mtu.payload_max() as u64
             && matches!(self.phase, Phase::Open);
         if !greeted || !useful || self.recovery.probe_owed() || !self.may_send(now) {
             return None;

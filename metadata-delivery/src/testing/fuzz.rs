@@ -6,7 +6,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::{body, name, start};
-use crate::{Document, Event, Limits, Name, NamePolicy, Session, SessionConfig};
+use crate::form::decode;
+use crate::inbound::{Inbound, Taken};
+use crate::wire::Offer;
+use crate::{Base, Document, Event, Form, Limits, Name, NamePolicy, Session, SessionConfig};
 
 /// Reads the input of a fuzzer front to back; zero when it is used up.
 struct Input<'a>(&'a [u8]);
@@ -33,6 +36,7 @@ fn limits() -> Limits {
     Limits {
         names: NamePolicy::AnyOf(&["a", "b", "c/*"]),
         document_bytes_max: 8 << 10,
+        compressed: true,
         inbound_bytes_max: 10 << 10,
         inbound_transfers_max: 2,
         outbound_bytes_max: 24 << 10,
@@ -98,6 +102,52 @@ pub fn packets(input: &[u8]) {
     }
 }
 
+/// Encoded forms: arbitrary bytes that claim to be one, and honest ones, of which some are then changed on
+/// their way. What comes out is the document or nothing.
+///
+/// # Panics
+/// When a rule is broken.
+pub fn forms(input: &[u8]) {
+    let mut input = Input(input);
+    let tag = input.byte();
+    let length = usize::from(input.byte()) << 8 | usize::from(input.byte());
+    let shared = usize::from(input.byte()) * 16;
+    let base = Base::new(input.take(shared).to_vec().into());
+    let held = (tag & 1 != 0).then_some(&base);
+    let rest = input.0;
+    if let Ok(plain) = decode(rest, held, length) {
+        assert_eq!(plain.len(), length);
+    }
+    // A document that shares something with the base, as long as to be worth encoding.
+    let plain = [base.body(), rest, base.body(), &[tag; 1000]].concat();
+    let form = Form::plain(plain.clone().into()).encoded(held);
+    let chosen = form.chosen(u64::MAX);
+    let mut bytes = chosen.bytes.to_vec();
+    let changed = tag & 2 != 0 && !bytes.is_empty();
+    if changed {
+        let at = length % bytes.len();
+        bytes[at] ^= (tag | 4) & 0xfc;
+    }
+    let mut inbound = Inbound::default();
+    inbound.hold(name("a"), base.clone());
+    let offer = Offer {
+        transfer: 0,
+        version: 1,
+        encoding: chosen.encoding,
+        plain_length: plain.len() as u64,
+        encoded_length: bytes.len() as u64,
+        sha256: form.sha256().0,
+        name: "a",
+        base: chosen.base,
+    };
+    let limits = Limits { document_bytes_max: 1 << 20, ..Limits::default() };
+    assert_eq!(inbound.on_offer(&offer, &limits), Ok(Taken::Quietly));
+    match inbound.on_data(0, 0, &bytes) {
+        Ok(Taken::Document(document)) => assert!(document.body == plain, "it was changed"),
+        other => assert!(changed, "{other:?}"),
+    }
+}
+
 /// Two sessions, a network that does what the input says, and applications that do, too. A naive
 /// reference model knows what was offered; every event is held against it. At last the network
 /// behaves, and everything has to come to an end.
@@ -149,8 +199,14 @@ fn length(version: u64) -> usize {
     [0, 1, 100, 700, 2000, 5000, 8192, 8193][version as usize % 8]
 }
 
+/// Versions of one length differ in a few bytes, so that deltas pay.
 fn content(version: u64) -> Bytes {
-    body(version, length(version))
+    let length = length(version);
+    let mut bytes = body(length as u64, length).to_vec();
+    for (byte, own) in bytes.iter_mut().zip(version.to_be_bytes()) {
+        *byte ^= own;
+    }
+    bytes.into()
 }
 
 impl World {
@@ -172,8 +228,15 @@ impl World {
         let document_name = name(NAMES[usize::from(choice) % NAMES.len()]);
         self.versions += 1 + u64::from(choice >> 5);
         let version = self.versions;
-        let document = Document { name: document_name.clone(), version, body: content(version) };
-        if self.sessions[side].offer(self.now, document).is_ok() {
+        let mut form = Form::plain(content(version));
+        if choice & 0x10 != 0 {
+            // The peer may hold it, or another one, or none.
+            let base = Base::new(content(version.saturating_sub(8)));
+            form = form.encoded(Some(&base));
+        }
+        let offered =
+            self.sessions[side].offer_form(self.now, document_name.clone(), version, form);
+        if offered.is_ok() {
             self.wanted[side].insert(document_name, version);
         }
         self.take_events(side);
@@ -225,6 +288,9 @@ impl World {
         let (document_name, version) = undecided.remove(usize::from(choice) % undecided.len());
         if choice & 0x80 == 0 {
             self.sessions[side].stored(self.now, &document_name, version);
+            if choice & 0x40 != 0 {
+                self.sessions[side].hold(document_name, Base::new(content(version)));
+            }
         } else {
             self.sessions[side].refuse(self.now, &document_name, version, 0x100, "no");
         }

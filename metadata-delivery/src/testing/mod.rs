@@ -5,6 +5,7 @@
 #![expect(clippy::expect_used, reason = "a simulation that cannot go on has failed")]
 
 pub mod fuzz;
+pub mod heat;
 mod pair;
 
 use std::sync::OnceLock;

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use dtls_channel::testing::{Link, LinkConfig, Rng};
 
 use super::start;
-use crate::{Document, Event, Name, Session, SessionConfig};
+use crate::{Document, Event, Form, Name, Session, SessionConfig};
 
 /// Which end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -189,6 +189,17 @@ impl Pair {
         self.offered.insert(key, document.body.clone());
         let now = self.now;
         self.side(end).session.offer(now, document).expect("the offer is taken");
+    }
+
+    /// Has one end offer a document in another form.
+    ///
+    /// # Panics
+    /// When the session does not take it.
+    pub fn offer_form(&mut self, end: End, document_name: &Name, version: u64, form: Form) {
+        self.offered.insert((end, document_name.clone(), version), form.body().clone());
+        let (now, document_name) = (self.now, document_name.clone());
+        let session = &mut self.side(end).session;
+        session.offer_form(now, document_name, version, form).expect("the offer is taken");
     }
 
     /// A new association: both sessions start anew, what was in flight is gone.

@@ -11,7 +11,7 @@ mod varint;
 
 pub(crate) use ack::{Ack, write_ack};
 pub(crate) use hello::{ENCODINGS_RAW, Hello};
-pub(crate) use offer::{ENCODING_RAW, Offer};
+pub(crate) use offer::{ENCODING_DELTA, ENCODING_RAW, ENCODING_ZSTD, Offer};
 pub(crate) use varint::VARINT_MAX;
 
 use crate::PacketError;

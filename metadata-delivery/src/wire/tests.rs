@@ -24,12 +24,12 @@ const HELLO: Hello = Hello {
 const OFFER: Offer<'_> = Offer {
     transfer: 3,
     version: 300,
-    base: 0,
     encoding: ENCODING_RAW,
     plain_length: 70_000,
     encoded_length: 70_000,
     sha256: [0xab; 32],
     name: "metadata",
+    base: None,
 };
 
 /// Every frame with its bytes, field by field.
@@ -57,12 +57,27 @@ fn vectors() -> Vec<(Frame<'static>, Vec<u8>)> {
                 &[0x04, 0x40, 0x36],       // type, length 54
                 &[0x03],                   // transfer
                 &[0x41, 0x2c],             // version 300
-                &[0x00, 0x00],             // base, encoding
+                &[0x00, 0x00],             // reserved, encoding
                 &[0x80, 0x01, 0x11, 0x70], // plain length 70,000
                 &[0x80, 0x01, 0x11, 0x70], // encoded length
                 &[0xab; 32],               // SHA-256
                 &[0x08],                   // name length
                 b"metadata",
+            ]),
+        ),
+        (
+            Frame::Offer(Offer { encoding: ENCODING_DELTA, base: Some([0xba; 32]), ..OFFER }),
+            cat(&[
+                &[0x04, 0x40, 0x56],       // type, length 86
+                &[0x03],                   // transfer
+                &[0x41, 0x2c],             // version 300
+                &[0x00, 0x02],             // reserved, encoding
+                &[0x80, 0x01, 0x11, 0x70], // plain length 70,000
+                &[0x80, 0x01, 0x11, 0x70], // encoded length
+                &[0xab; 32],               // SHA-256
+                &[0x08],                   // name length
+                b"metadata",
+                &[0xba; 32], // SHA-256 of the base
             ]),
         ),
         (

@@ -88,6 +88,8 @@ pub struct Config {
     pub agents_max: usize,
     /// Largest datagram to try on a path, in bytes of UDP payload.
     pub datagram_bytes_max: usize,
+    /// Whether documents are compressed, and sent as deltas, on their way to agents.
+    pub compression: bool,
     /// Silence after which an agent is asked for a sign of life.
     pub keep_alive: Duration,
     /// Silence after which an agent counts as gone.
@@ -302,6 +304,7 @@ impl Default for Config {
             results_per_agent_max: 0,
             agents_max: 0,
             datagram_bytes_max: 0,
+            compression: false,
             keep_alive: Duration::ZERO,
             peer_timeout: Duration::ZERO,
             drain_timeout: Duration::ZERO,

@@ -193,6 +193,20 @@ pub const SETTINGS: &[Setting] = &[
         apply: |c, v| v.count(1_200, 65_507).map(|n| c.datagram_bytes_max = n as usize),
     },
     Setting {
+        key: "compression",
+        form: "on|off",
+        help: "Send documents compressed, and changes as deltas; their length then tells something of what is in them",
+        default: Some("on"),
+        apply: |c, v| {
+            c.compression = match v.text()? {
+                "on" => true,
+                "off" => false,
+                other => return Err(format!("is {other:?}, must be \"on\" or \"off\"")),
+            };
+            Ok(())
+        },
+    },
+    Setting {
         key: "keep_alive",
         form: "TIME",
         help: "Silence after which an agent is asked for a sign of life",

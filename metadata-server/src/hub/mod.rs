@@ -6,6 +6,7 @@
 
 pub mod core;
 mod pins;
+mod pushes;
 mod shell;
 
 use std::io;
@@ -178,6 +179,7 @@ impl HubChannels {
             results_per_agent_max: config.results_per_agent_max,
             signal: config.signal,
             datagram_bytes_max: config.datagram_bytes_max,
+            compression: config.compression,
             agent: Limits {
                 document_bytes_max: config.result_bytes_max,
                 outbound_bytes_max: config.document_bytes_max + OUTBOUND_SPARE_BYTES,

@@ -13,11 +13,14 @@ use std::time::{Duration, Instant};
 use certs::proof::{EXPORTER_BYTES, EXPORTER_LABEL};
 use certs::{AgentId, Fingerprint};
 use dtls_channel::{AssociationId, Driver, Established, Event};
-use metadata_delivery::message::Holds;
-use metadata_delivery::{self as delivery, CloseCode, Limits, Session, SessionConfig};
+use metadata_delivery::message::{Hex32, Holds, METADATA, metadata_name};
+use metadata_delivery::{
+    self as delivery, Base, CloseCode, ENCODED_BYTES_MIN, Form, Limits, Session, SessionConfig,
+};
 use tokio::sync::{broadcast, mpsc};
 
 use super::core::{Action, Core, Input, Loaded, LoadedDocument, Moment, PeerId};
+use super::pushes::{Job, Key, Push, Pushes, Ready};
 use super::{Command, HubStats};
 use crate::clock;
 use crate::document::sha256;
@@ -25,7 +28,7 @@ use crate::log::{self, Limiter};
 use crate::metrics::Metrics;
 use crate::notice::{Notice, Stamped};
 use crate::store::writer::Writer;
-use crate::store::{Outcome, Store, StoreError, Write};
+use crate::store::{Outcome, Store, StoreError, StoredDocument, Write};
 
 /// Packets one session may send before the others get their turn.
 const BURST_PACKETS_MAX: usize = 64;
@@ -54,6 +57,8 @@ pub(super) struct SessionLimits {
     pub(super) signal: bool,
     /// Largest datagram to try on a path.
     pub(super) datagram_bytes_max: usize,
+    /// Whether documents are compressed on their way to agents.
+    pub(super) compression: bool,
     /// For agents that are known.
     pub(super) agent: Limits,
 }
@@ -78,6 +83,8 @@ struct Shell {
     links: BTreeMap<PeerId, Link>,
     peers: HashMap<AssociationId, PeerId>,
     timers: BTreeSet<(Instant, PeerId)>,
+    pushes: Pushes,
+    made: mpsc::UnboundedSender<Made>,
     /// Sessions that may have something to say or send.
     awake: BTreeSet<PeerId>,
     /// Whose turn it is to send: the one that found the channel full.
@@ -93,6 +100,7 @@ struct Shell {
 pub(super) async fn run(parts: Parts) -> io::Result<()> {
     let Parts { driver, core, store, writer, metrics, notices, mut commands, limits } = parts;
     let (answers, mut answered) = mpsc::unbounded_channel();
+    let (made, mut makers) = mpsc::unbounded_channel();
     let mut shell = Shell {
         driver,
         core,
@@ -105,6 +113,8 @@ pub(super) async fn run(parts: Parts) -> io::Result<()> {
         links: BTreeMap::new(),
         peers: HashMap::new(),
         timers: BTreeSet::new(),
+        pushes: Pushes::default(),
+        made,
         awake: BTreeSet::new(),
         first_to_send: PeerId(0),
         last_peer: 0,
@@ -118,6 +128,7 @@ pub(super) async fn run(parts: Parts) -> io::Result<()> {
             waited = shell.driver.wait(until) => waited?,
             Some(command) = commands.recv() => shell.on_command(command),
             Some(answer) = answered.recv() => shell.tell_core(answer),
+            Some(made) = makers.recv() => shell.on_made(made),
         }
         for _ in 0..INPUTS_PER_TURN_MAX {
             match (commands.try_recv(), answered.try_recv()) {
@@ -206,6 +217,7 @@ impl Shell {
         self.settle();
         // What sending brings about is looked at now; what that wants sent, in the next turn.
         for input in self.transmit() {
+            self.settled(&input);
             self.tell_core(input);
         }
         while let Some(action) = self.core.poll_action() {
@@ -294,6 +306,7 @@ impl Shell {
                 return;
             }
             for input in inputs {
+                self.settled(&input);
                 self.tell_core(input);
             }
         }
@@ -312,6 +325,9 @@ impl Shell {
                     tracing::warn!(peer = peer.0, %error, "document not offered");
                 }
             }),
+            Action::Push { peer, agent, document, held } => {
+                self.push(peer, agent, document, held);
+            }
             Action::Confirm(peer, name, version) => {
                 self.session(peer, |session| session.stored(now, &name, version));
             }
@@ -400,6 +416,73 @@ impl Shell {
         });
     }
 
+    fn push(
+        &mut self,
+        peer: PeerId,
+        agent: AgentId,
+        document: StoredDocument,
+        held: Option<Hex32>,
+    ) {
+        let StoredDocument { head, body } = document;
+        let encode = self.limits.compression && body.len() >= ENCODED_BYTES_MIN;
+        let key = Key { base: held.filter(|_| encode), document: head.sha256 };
+        let push = Push { peer, agent, version: head.version, key, bytes: body.len() };
+        let at_hand = (!encode).then(|| Form::with_digest(body, head.sha256));
+        self.pushes.push(push, at_hand);
+        self.attend_pushes();
+    }
+
+    fn on_made(&mut self, made: Made) {
+        let Made { key, form } = made;
+        let (form, error) = match form {
+            Ok(form) => (form, None),
+            Err(error) => (None, Some(error)),
+        };
+        for peer in self.pushes.made(key, form) {
+            // Without an error a newer document is on its way to the core.
+            if let Some(error) = &error {
+                self.tell_core(Input::Unreadable(peer, error.clone()));
+            }
+        }
+        self.attend_pushes();
+    }
+
+    /// Has forms made, and offers those that are.
+    fn attend_pushes(&mut self) {
+        while let Some(Job { key, agent }) = self.pushes.next_job() {
+            let (store, made) = (self.store.clone(), self.made.clone());
+            let encode = self.limits.compression;
+            tokio::task::spawn_blocking(move || {
+                let form = make(&store, &agent, key, encode);
+                // The receiver lives as long as the task that would use the answer.
+                drop(made.send(Made { key, form }));
+            });
+        }
+        let now = clock::now();
+        while let Some(Ready { peer, version, form }) = self.pushes.poll_ready() {
+            self.session(peer, |session| {
+                let offered = session.offer_form(now, metadata_name(), version, form);
+                if let Err(error) = offered {
+                    // Versions and sizes were checked before: only a session that is over refuses.
+                    tracing::warn!(peer = peer.0, %error, "document not offered");
+                }
+            });
+        }
+    }
+
+    /// A session has come to the end of a document.
+    fn settled(&mut self, input: &Input) {
+        let (Input::PeerStored(peer, name, version)
+        | Input::PeerRefused { peer, name, version, .. }) = input
+        else {
+            return;
+        };
+        if name.as_str() == METADATA && self.pushes.version(*peer) == Some(*version) {
+            self.pushes.forget(*peer);
+            self.attend_pushes();
+        }
+    }
+
     fn session(&mut self, peer: PeerId, job: impl FnOnce(&mut Session)) {
         if let Some(link) = self.links.get_mut(&peer) {
             job(&mut link.session);
@@ -449,6 +532,8 @@ impl Shell {
 
     fn forget(&mut self, peer: PeerId) {
         self.awake.remove(&peer);
+        self.pushes.forget(peer);
+        self.attend_pushes();
         if let Some(link) = self.links.remove(&peer)
             && let Some(at) = link.armed
         {
@@ -507,6 +592,36 @@ fn session_input(peer: PeerId, event: delivery::Event) -> Input {
         }
         delivery::Event::PeerLost => Input::Ended(peer, "the agent does not answer".into()),
     }
+}
+
+/// A form that was made; none if the document was replaced before it could be read.
+struct Made {
+    key: Key,
+    form: Result<Option<Form>, StoreError>,
+}
+
+/// Reads a document and what the agent holds, and encodes the one by means of the other.
+fn make(
+    store: &Store,
+    agent: &AgentId,
+    key: Key,
+    encode: bool,
+) -> Result<Option<Form>, StoreError> {
+    let Some(StoredDocument { head, body }) = store.document(agent)? else { return Ok(None) };
+    if head.sha256 != key.document {
+        return Ok(None);
+    }
+    let form = Form::with_digest(body, head.sha256);
+    if !encode {
+        return Ok(Some(form));
+    }
+    let base = match key.base {
+        Some(sha256) => store.base(agent, sha256)?.map(Base::new),
+        None => None,
+    };
+    // What the store has kept may be another document than the agent says it holds.
+    let base = base.filter(|base| Some(base.sha256()) == key.base);
+    Ok(Some(form.encoded(base.as_ref())))
 }
 
 /// Compares what an agent holds with what it should hold.

@@ -13,6 +13,9 @@ pub enum Table {
     Heads,
     /// Agent id → its document, as accepted.
     Bodies,
+    /// Agent id → SHA-256 and bytes of the document before the present one that the agent held when it
+    /// was replaced.
+    Bases,
     /// Agent id → the last version ever given to a document of it (u64, big endian).
     Versions,
     /// Agent id → what is known of the agent (JSON).
@@ -61,10 +64,11 @@ pub enum Table {
 
 impl Table {
     /// All tables, so that a back end can create them.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::Meta,
         Self::Heads,
         Self::Bodies,
+        Self::Bases,
         Self::Versions,
         Self::Agents,
         Self::Pins,
@@ -95,6 +99,7 @@ impl Table {
             Self::Meta => "meta",
             Self::Heads => "heads",
             Self::Bodies => "bodies",
+            Self::Bases => "bases",
             Self::Versions => "versions",
             Self::Agents => "agents",
             Self::Pins => "pins",

@@ -19,6 +19,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use certs::{AgentId, Fingerprint};
+use metadata_delivery::message::Hex32;
 use thiserror::Error;
 
 use self::signals::{SavedWait, Signal, SignalJob};
@@ -164,6 +165,15 @@ impl Store {
     /// Reading failed.
     pub fn document(&self, agent: &AgentId) -> Result<Option<StoredDocument>, StoreError> {
         self.read(|view| ops::document(view, agent))
+    }
+
+    /// The bytes of a document of an agent with this digest: the present one, or the one that the agent
+    /// held when that came. What is returned may be damaged: compare its digest.
+    ///
+    /// # Errors
+    /// Reading failed.
+    pub fn base(&self, agent: &AgentId, sha256: Hex32) -> Result<Option<bytes::Bytes>, StoreError> {
+        self.read(|view| ops::base(view, agent, sha256))
     }
 
     /// The heads of all documents, by agent.

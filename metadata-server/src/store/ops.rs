@@ -69,6 +69,37 @@ pub(super) fn document(
     }
 }
 
+/// A document of the agent with this digest, as far as one is remembered: the present one, or the one it held
+/// before.
+pub(super) fn base(
+    view: &dyn Snapshot,
+    agent: &AgentId,
+    sha256: Hex32,
+) -> Result<Option<Bytes>, StoreError> {
+    if let Some(entry) = view.get(Table::Bases, key(agent))?
+        && entry.strip_prefix(&sha256.0).is_some()
+    {
+        return Ok(Some(Bytes::from(entry).slice(sha256.0.len()..)));
+    }
+    let document = document(view, agent)?.filter(|document| document.head.sha256 == sha256);
+    Ok(document.map(|document| document.body))
+}
+
+/// Remembers the document that is about to be replaced, if the agent holds it: a delta can build on it.
+fn keep_base(
+    tx: &mut dyn Transaction,
+    id: &AgentId,
+    head: &DocumentHead,
+) -> Result<(), StoreError> {
+    let held = agent(tx, id)?.and_then(|record| record.delivered_version);
+    if held == Some(head.version)
+        && let Some(body) = tx.get(Table::Bodies, key(id))?
+    {
+        tx.put(Table::Bases, key(id), &joined(&head.sha256.0, &body))?;
+    }
+    Ok(())
+}
+
 pub(super) fn document_heads(
     view: &dyn Snapshot,
 ) -> Result<Vec<(AgentId, DocumentHead)>, StoreError> {
@@ -246,10 +277,12 @@ pub(super) fn put_document(
     accepted_unix_ms: u64,
 ) -> Result<(StoredDocument, bool), StoreError> {
     let sha256 = Hex32(document.sha256());
-    if let Some(head) = document_head(tx, agent)?
-        && head.sha256 == sha256
-    {
-        return Ok((StoredDocument { head, body: document.body().clone() }, false));
+    match document_head(tx, agent)? {
+        Some(head) if head.sha256 == sha256 => {
+            return Ok((StoredDocument { head, body: document.body().clone() }, false));
+        }
+        Some(head) => keep_base(tx, agent, &head)?,
+        None => {}
     }
     signals::ops::retain_withdrawn(tx, agent, document.body(), accepted_unix_ms)?;
     let head = DocumentHead {

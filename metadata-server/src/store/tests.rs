@@ -133,6 +133,39 @@ fn versions_rise_per_agent_and_the_same_document_keeps_its_version() {
 }
 
 #[test]
+fn the_document_that_an_agent_holds_is_kept_when_it_is_replaced() {
+    on_every_backend(|store| {
+        let base = |text| store.base(&agent("a"), Hex32(document(text).sha256())).unwrap();
+        let delivered = |version| {
+            let record = AgentRecord {
+                agent_id: agent("a"),
+                software: String::new(),
+                boot_id: String::new(),
+                remote: String::new(),
+                connected_unix_ms: 0,
+                seen_unix_ms: 0,
+                delivered_version: Some(version),
+                applied_version: None,
+            };
+            store.one(Write::SaveAgent(record));
+        };
+        store.one(put("a", "one"));
+        assert_eq!(base("one").as_ref(), Some(document("one").body()), "the present one");
+        delivered(1);
+        // Two come before the agent has the next: what it holds is what counts.
+        store.one(put("a", "two"));
+        store.one(put("a", "three"));
+        assert_eq!(base("one").as_ref(), Some(document("one").body()));
+        assert_eq!(base("two"), None);
+        delivered(3);
+        store.one(put("a", "four"));
+        assert_eq!(base("three").as_ref(), Some(document("three").body()));
+        assert_eq!(base("one"), None, "one per agent");
+        assert_eq!(store.base(&agent("b"), Hex32(document("three").sha256())).unwrap(), None);
+    });
+}
+
+#[test]
 fn versions_go_on_above_what_an_agent_already_holds() {
     on_every_backend(|store| {
         store.one(put("a", "one"));

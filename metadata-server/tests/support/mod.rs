@@ -187,6 +187,7 @@ pub(crate) struct Agent {
     exporter: [u8; EXPORTER_BYTES],
     fingerprint: Fingerprint,
     is_over: bool,
+    bytes_received: u64,
     /// Came while another one was waited for.
     early: Vec<Document>,
 }
@@ -227,6 +228,7 @@ impl Agent {
                         exporter,
                         fingerprint: identity.fingerprint(),
                         is_over: false,
+                        bytes_received: 0,
                         early: Vec::new(),
                     };
                 }
@@ -263,6 +265,17 @@ impl Agent {
         self.hello(agent, None, Some(enrol));
     }
 
+    /// From here on deltas can build on this document.
+    pub(crate) fn hold(&mut self, document: &Document) {
+        let base = metadata_delivery::Base::new(document.body.clone());
+        self.session.hold(document.name.clone(), base);
+    }
+
+    /// Bytes of packets that came from the server.
+    pub(crate) fn bytes_received(&self) -> u64 {
+        self.bytes_received
+    }
+
     /// Waits for the session's next event; `None` when the association has ended.
     pub(crate) async fn event(&mut self) -> Option<Event> {
         let deadline = Instant::now() + PATIENCE;
@@ -288,6 +301,7 @@ impl Agent {
             while let Some((_, event)) = self.driver.poll_event() {
                 match event {
                     DtlsEvent::Message { sequence, data } => {
+                        self.bytes_received += data.len() as u64;
                         self.session.handle_packet(Instant::now(), sequence, &data).unwrap();
                     }
                     DtlsEvent::Closed(_) => self.is_over = true,

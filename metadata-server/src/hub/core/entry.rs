@@ -272,6 +272,7 @@ impl Core {
             sending: None,
             newest: 0,
             holds,
+            offered: VecDeque::new(),
             welcomed: false,
             overtook: None,
             progress: None,

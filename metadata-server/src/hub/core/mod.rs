@@ -48,6 +48,9 @@ pub const STORE_RETRY_MIN: Duration = Duration::from_secs(1);
 /// Longest such wait.
 pub const STORE_RETRY_MAX: Duration = Duration::from_secs(30);
 
+/// Documents offered to an agent of which the digest is remembered until it has stored one.
+const OFFERED_REMEMBERED_MAX: usize = 8;
+
 /// The version of hello and welcome, which are said once.
 const HELLO_VERSION: u64 = 1;
 
@@ -96,7 +99,10 @@ struct Accepted {
     sending: Option<(u64, Instant)>,
     /// The newest version offered or known to be held.
     newest: u64,
+    /// What it holds, durably.
     holds: Option<Holds>,
+    /// What it was offered since, oldest first; at most [`OFFERED_REMEMBERED_MAX`].
+    offered: VecDeque<Holds>,
     /// Whether the welcome was offered; nothing is before it.
     welcomed: bool,
     /// A document that was accepted before the store told what the agent should hold.
@@ -222,6 +228,10 @@ impl Core {
                 self.on_enrolled(moment, peer, fingerprint, enrolled);
             }
             Input::Loaded(peer, loaded) => self.on_loaded(moment, peer, loaded),
+            Input::Unreadable(peer, error) => {
+                let reason = format!("the agent's document cannot be read: {error}");
+                self.close(moment, peer, CloseCode::Internal, reason);
+            }
             Input::ResultSaved { peer, agent, document, result, saved } => {
                 self.on_result_saved(moment, peer, agent, document, result, saved);
             }

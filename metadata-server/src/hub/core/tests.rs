@@ -178,6 +178,9 @@ fn offered(actions: &[Action], peer: u64) -> Vec<(String, u64)> {
         .iter()
         .filter_map(|a| match a {
             Action::Offer(to, d) if *to == PeerId(peer) => Some((d.name.to_string(), d.version)),
+            Action::Push { peer: to, document, .. } if *to == PeerId(peer) => {
+                Some(("metadata".to_owned(), document.head.version))
+            }
             _ => None,
         })
         .collect()
@@ -284,6 +287,7 @@ fn the_transitions_between_phases_are_these() {
                 .map(|a| match a {
                     Action::Open(_) => "open",
                     Action::Offer(..) => "offer",
+                    Action::Push { .. } => "push",
                     Action::Confirm(..) => "confirm",
                     Action::Refuse { .. } => "refuse document",
                     Action::Close(..) => "close",

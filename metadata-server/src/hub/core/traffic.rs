@@ -2,7 +2,7 @@
 
 use metadata_delivery::Name;
 use metadata_delivery::message::{
-    DeploymentState, METADATA, Message, PROGRESS, PROTOCOL, RESULT_PREFIX, Welcome, metadata_name,
+    DeploymentState, METADATA, Message, PROGRESS, PROTOCOL, RESULT_PREFIX, Welcome,
 };
 
 use super::*;
@@ -128,8 +128,13 @@ impl Core {
         }
         accepted.newest = version;
         accepted.sending = Some((version, moment.now));
-        let document = Document { name: metadata_name(), version, body: document.body };
-        self.actions.push_back(Action::Offer(id, document));
+        accepted.offered.push_back(Holds { version, sha256: document.head.sha256 });
+        if accepted.offered.len() > OFFERED_REMEMBERED_MAX {
+            accepted.offered.pop_front();
+        }
+        let held = accepted.holds.map(|holds| holds.sha256);
+        let agent = accepted.record.agent_id.clone();
+        self.actions.push_back(Action::Push { peer: id, agent, document, held });
     }
 
     pub(super) fn on_peer_stored(&mut self, moment: Moment, id: PeerId, name: &Name, version: u64) {
@@ -139,6 +144,8 @@ impl Core {
         let Some(accepted) = self.accepted(id) else { return };
         accepted.record.delivered_version = Some(version);
         accepted.record.seen_unix_ms = moment.unix_ms;
+        accepted.holds = accepted.offered.iter().find(|o| o.version == version).copied();
+        accepted.offered.retain(|offered| offered.version > version);
         let since = match accepted.sending {
             Some((sending, since)) if sending == version => {
                 accepted.sending = None;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use certs::token::TokenRecord;
 use certs::{AgentId, Fingerprint};
-use metadata_delivery::message::{DeploymentResult, Holds, Progress};
+use metadata_delivery::message::{DeploymentResult, Hex32, Holds, Progress};
 use metadata_delivery::{CloseCode, Document, Name};
 
 use crate::notice::Notice;
@@ -77,6 +77,8 @@ pub enum Input {
     },
     /// Answer to [`Action::Load`] and [`Action::RaiseVersion`].
     Loaded(PeerId, Result<Loaded, StoreError>),
+    /// The document to be pushed cannot be read.
+    Unreadable(PeerId, StoreError),
     /// Answer to [`Action::SaveResult`].
     ResultSaved {
         /// Who sent it.
@@ -129,6 +131,17 @@ pub enum Action {
     Open(PeerId),
     /// Offer a document.
     Offer(PeerId, Document),
+    /// Offer the metadata document in the form that costs least.
+    Push {
+        /// To whom.
+        peer: PeerId,
+        /// Whose document.
+        agent: AgentId,
+        /// The document.
+        document: StoredDocument,
+        /// SHA-256 of the document that the agent holds.
+        held: Option<Hex32>,
+    },
     /// Confirm a document.
     Confirm(PeerId, Name, u64),
     /// Refuse a document.

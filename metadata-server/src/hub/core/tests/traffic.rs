@@ -74,6 +74,40 @@ fn a_newer_document_is_never_followed_by_an_older_one() {
     assert_eq!(offered(&actions, 1), []);
 }
 
+/// The digest of what the agent holds, as a push says.
+fn held(actions: &[Action]) -> Option<Hex32> {
+    let held = actions.iter().find_map(|action| match action {
+        Action::Push { held, .. } => Some(*held),
+        _ => None,
+    });
+    held.unwrap_or_else(|| panic!("nothing is pushed: {actions:#?}"))
+}
+
+#[test]
+fn a_push_builds_on_what_the_agent_said_it_holds_and_later_on_what_it_has_stored() {
+    let mut bench = Bench::with_pins(&[(1, "a"), (2, "b")]);
+    bench.establish(1, 1);
+    let holds = Holds { version: 9, sha256: Hex32([1; 32]) };
+    bench.say(1, &Hello { holds: Some(holds), ..hello("a") }, 1);
+    let actions = bench.load(1, LoadedDocument::Push(stored(10, "ten")));
+    assert_eq!(held(&actions), Some(Hex32([1; 32])));
+    // Two are under way; the agent stores the first.
+    let accepted = |bench: &mut Bench, id, document: &StoredDocument| {
+        bench.give(Input::DocumentAccepted(agent(id), document.clone()))
+    };
+    let eleven = stored(11, "eleven");
+    assert_eq!(held(&accepted(&mut bench, "a", &eleven)), Some(Hex32([1; 32])));
+    bench.give(Input::PeerStored(PeerId(1), metadata_name(), 10));
+    let twelve = stored(12, "twelve");
+    assert_eq!(held(&accepted(&mut bench, "a", &twelve)), Some(stored(10, "ten").head.sha256));
+    bench.give(Input::PeerStored(PeerId(1), metadata_name(), 12));
+    let actions = accepted(&mut bench, "a", &stored(13, "thirteen"));
+    assert_eq!(held(&actions), Some(twelve.head.sha256));
+
+    bench.connect(2, 2, "b");
+    assert_eq!(held(&accepted(&mut bench, "b", &eleven)), None, "it holds nothing");
+}
+
 #[test]
 fn a_document_accepted_while_the_versions_are_raised_is_not_forgotten() {
     for (accepted, raised, expected) in [(11, 10, 11), (9, 10, 10)] {

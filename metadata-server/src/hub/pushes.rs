@@ -1,0 +1,433 @@
+//! Documents on their way out: what is in memory for whom, and what is encoded when. Sans-IO.
+//!
+//! A document becomes a [`Form`], often a delta to what the agent holds, once for all agents for which
+//! both are the same: ten thousand agents that get one document cost one encoding and one copy. Making a form
+//! reads the store and takes milliseconds, so it is a [`Job`] for another thread. What is asked for is
+//! a digest and a length; bytes are in memory from the job on, until the last agent has stored
+//! them. That memory is bounded: beyond [`FORMS_BYTES_MAX`], documents wait in the store.
+//!
+//! Large documents never stand in the way of small ones: they have a maker of their own, and a share of the
+//! memory that they cannot exceed.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use certs::AgentId;
+use metadata_delivery::Form;
+use metadata_delivery::message::Hex32;
+
+use super::core::PeerId;
+
+/// Bytes of documents and their encoded forms in memory, for all agents together. A single document
+/// that is larger goes when there is no other.
+pub(super) const FORMS_BYTES_MAX: usize = 512 << 20;
+/// Of these, what large documents may take.
+pub(super) const LARGE_FORMS_BYTES_MAX: usize = FORMS_BYTES_MAX / 4 * 3;
+/// A large document has so many bytes.
+pub(super) const LARGE_BYTES_MIN: usize = 1 << 20;
+/// Bytes of forms that are kept although no agent waits for them at present.
+pub(super) const UNUSED_FORMS_BYTES_MAX: usize = 32 << 20;
+/// Jobs at a time that make forms of documents that are not large, and of those that are.
+const MAKERS_MAX: [usize; 2] = [2, 1];
+
+/// What a form is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Key {
+    /// SHA-256 of what the agent holds.
+    pub(super) base: Option<Hex32>,
+    /// SHA-256 of what it is to hold.
+    pub(super) document: Hex32,
+}
+
+/// A form to be made.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Job {
+    pub(super) key: Key,
+    /// An agent that has, or had, both documents.
+    pub(super) agent: AgentId,
+}
+
+/// A document to be offered.
+#[derive(Debug)]
+pub(super) struct Ready {
+    pub(super) peer: PeerId,
+    pub(super) version: u64,
+    pub(super) form: Form,
+}
+
+/// A document asked for.
+#[derive(Debug)]
+pub(super) struct Push {
+    pub(super) peer: PeerId,
+    pub(super) agent: AgentId,
+    pub(super) version: u64,
+    pub(super) key: Key,
+    /// Its length in bytes.
+    pub(super) bytes: usize,
+}
+
+/// What becomes of a form.
+#[derive(Debug)]
+enum State {
+    /// For room, or for a maker.
+    Waiting,
+    Making,
+    Made(Form),
+}
+
+#[derive(Debug)]
+struct Entry {
+    state: State,
+    class: usize,
+    /// Bytes in memory, or that will be.
+    bytes: usize,
+    /// Who is to have it, or is having it sent: the agent, and which version that is there.
+    users: BTreeMap<PeerId, (AgentId, u64)>,
+    /// When it was last asked for, by [`Pushes::clock`].
+    used_at: u64,
+}
+
+/// See the module's text. Arrays are of documents that are not large, and of large ones.
+#[derive(Debug, Default)]
+pub(super) struct Pushes {
+    entries: BTreeMap<Key, Entry>,
+    /// What each agent is to have: one document, the newest.
+    peers: BTreeMap<PeerId, Key>,
+    /// In the order of asking.
+    waiting: [VecDeque<Key>; 2],
+    making: [usize; 2],
+    /// In memory, or about to be.
+    bytes: [usize; 2],
+    /// Made, and used by nobody; the one asked for longest ago first.
+    unused: BTreeSet<(u64, Key)>,
+    unused_bytes: usize,
+    clock: u64,
+    ready: VecDeque<Ready>,
+}
+
+impl Pushes {
+    /// A peer is to have a document, in place of any other. `form`: the document, where it is at hand
+    /// and need not be encoded.
+    pub(super) fn push(&mut self, push: Push, form: Option<Form>) {
+        let Push { peer, agent, version, key, bytes } = push;
+        if self.peers.get(&peer) != Some(&key) {
+            self.forget(peer);
+        }
+        self.peers.insert(peer, key);
+        self.clock += 1;
+        if !self.entries.contains_key(&key) {
+            let class = usize::from(bytes >= LARGE_BYTES_MIN);
+            let state = match form.filter(|_| self.make_room(class, bytes)) {
+                Some(form) => {
+                    self.bytes[class] += bytes;
+                    State::Made(form)
+                }
+                None => {
+                    self.waiting[class].push_back(key);
+                    State::Waiting
+                }
+            };
+            let entry = Entry { state, class, bytes, users: BTreeMap::new(), used_at: 0 };
+            self.entries.insert(key, entry);
+        }
+        let Some(entry) = self.entries.get_mut(&key) else { return };
+        if self.unused.remove(&(entry.used_at, key)) {
+            self.unused_bytes -= entry.bytes;
+        }
+        entry.used_at = self.clock;
+        entry.users.insert(peer, (agent, version));
+        if let State::Made(form) = &entry.state {
+            self.ready.push_back(Ready { peer, version, form: form.clone() });
+        }
+    }
+
+    /// A peer has its document, will not take it, or is gone.
+    pub(super) fn forget(&mut self, peer: PeerId) {
+        let Some(key) = self.peers.remove(&peer) else { return };
+        self.ready.retain(|ready| ready.peer != peer);
+        let Some(entry) = self.entries.get_mut(&key) else { return };
+        entry.users.remove(&peer);
+        if !entry.users.is_empty() {
+            return;
+        }
+        match entry.state {
+            State::Waiting => {
+                self.waiting[entry.class].retain(|waiting| *waiting != key);
+                self.entries.remove(&key);
+            }
+            // Its end is awaited: somebody may ask again until then.
+            State::Making => {}
+            State::Made(_) => {
+                self.unused.insert((entry.used_at, key));
+                self.unused_bytes += entry.bytes;
+                self.drop_unused(UNUSED_FORMS_BYTES_MAX);
+            }
+        }
+    }
+
+    /// The version that a peer is to have, if it does not have it.
+    pub(super) fn version(&self, peer: PeerId) -> Option<u64> {
+        let entry = self.entries.get(self.peers.get(&peer)?)?;
+        entry.users.get(&peer).map(|(_, version)| *version)
+    }
+
+    /// What to make now. Answer with [`Pushes::made`].
+    pub(super) fn next_job(&mut self) -> Option<Job> {
+        for class in [0, 1] {
+            let Some(&key) = self.waiting[class].front() else { continue };
+            let Some(bytes) = self.entries.get(&key).map(|entry| entry.bytes) else { continue };
+            if self.making[class] >= MAKERS_MAX[class] || !self.make_room(class, bytes) {
+                continue;
+            }
+            self.waiting[class].pop_front();
+            let Some(entry) = self.entries.get_mut(&key) else { continue };
+            let Some((agent, _)) = entry.users.values().next() else { continue };
+            let agent = agent.clone();
+            entry.state = State::Making;
+            self.making[class] += 1;
+            self.bytes[class] += bytes;
+            return Some(Job { key, agent });
+        }
+        None
+    }
+
+    /// A job is done. Without a form there is none: those who were to have it get another document soon,
+    /// or are hung up on. They are returned.
+    pub(super) fn made(&mut self, key: Key, form: Option<Form>) -> Vec<PeerId> {
+        let Some(entry) = self.entries.get_mut(&key) else { return Vec::new() };
+        self.making[entry.class] -= 1;
+        self.bytes[entry.class] -= entry.bytes;
+        let Some(form) = form else {
+            let users: Vec<PeerId> = std::mem::take(&mut entry.users).into_keys().collect();
+            self.entries.remove(&key);
+            for peer in &users {
+                self.peers.remove(peer);
+            }
+            return users;
+        };
+        entry.bytes = form.held_bytes();
+        self.bytes[entry.class] += entry.bytes;
+        for (&peer, &(_, version)) in &entry.users {
+            self.ready.push_back(Ready { peer, version, form: form.clone() });
+        }
+        entry.state = State::Made(form);
+        if entry.users.is_empty() {
+            self.unused.insert((entry.used_at, key));
+            self.unused_bytes += entry.bytes;
+        }
+        self.drop_unused(UNUSED_FORMS_BYTES_MAX);
+        Vec::new()
+    }
+
+    /// What to offer now.
+    pub(super) fn poll_ready(&mut self) -> Option<Ready> {
+        self.ready.pop_front()
+    }
+
+    /// Bytes in memory.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.bytes.iter().sum()
+    }
+
+    /// Whether so many more bytes may be in memory. Forgets forms that nobody uses, if need be.
+    fn make_room(&mut self, class: usize, bytes: usize) -> bool {
+        let used = |pushes: &Self| match class {
+            0 => pushes.held_bytes(),
+            _ => pushes.bytes[1],
+        };
+        let max = if class == 0 { FORMS_BYTES_MAX } else { LARGE_FORMS_BYTES_MAX };
+        let fits = |pushes: &Self| {
+            let used = used(pushes);
+            used == 0 || used + bytes <= max && pushes.held_bytes() + bytes <= FORMS_BYTES_MAX
+        };
+        while !fits(self) && self.drop_oldest() {}
+        fits(self)
+    }
+
+    fn drop_unused(&mut self, bytes_max: usize) {
+        while self.unused_bytes > bytes_max && self.drop_oldest() {}
+    }
+
+    fn drop_oldest(&mut self) -> bool {
+        let Some((_, key)) = self.unused.pop_first() else { return false };
+        if let Some(entry) = self.entries.remove(&key) {
+            self.unused_bytes -= entry.bytes;
+            self.bytes[entry.class] -= entry.bytes;
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn digest(byte: u8) -> Hex32 {
+        Hex32([byte; 32])
+    }
+
+    fn key(base: u8, document: u8) -> Key {
+        Key { base: Some(digest(base)), document: digest(document) }
+    }
+
+    fn agent(peer: u64) -> AgentId {
+        format!("agent-{peer}").parse().unwrap()
+    }
+
+    fn push(pushes: &mut Pushes, peer: u64, key: Key, bytes: usize) {
+        let version = u64::from(key.document.0[0]);
+        pushes.push(Push { peer: PeerId(peer), agent: agent(peer), version, key, bytes }, None);
+    }
+
+    fn jobs(pushes: &mut Pushes) -> Vec<Key> {
+        std::iter::from_fn(|| pushes.next_job()).map(|job| job.key).collect()
+    }
+
+    /// A form of so many bytes.
+    fn form(bytes: usize) -> Option<Form> {
+        Some(Form::with_digest(vec![0; bytes].into(), digest(0)))
+    }
+
+    fn ready(pushes: &mut Pushes) -> Vec<(u64, u64)> {
+        std::iter::from_fn(|| pushes.poll_ready()).map(|r| (r.peer.0, r.version)).collect()
+    }
+
+    #[test]
+    fn ten_thousand_agents_with_the_same_documents_cost_one_form() {
+        let mut pushes = Pushes::default();
+        for peer in 0..10_000 {
+            push(&mut pushes, peer, key(1, 2), 64 << 10);
+        }
+        assert_eq!(jobs(&mut pushes), [key(1, 2)]);
+        pushes.made(key(1, 2), form(64 << 10));
+        assert_eq!(ready(&mut pushes).len(), 10_000);
+        assert_eq!(pushes.held_bytes(), 64 << 10);
+        push(&mut pushes, 10_000, key(1, 2), 64 << 10);
+        assert_eq!(jobs(&mut pushes), []);
+        assert_eq!(ready(&mut pushes), [(10_000, 2)], "who comes later finds it there");
+        // Another base makes another form.
+        push(&mut pushes, 10_001, key(3, 2), 64 << 10);
+        assert_eq!(jobs(&mut pushes), [key(3, 2)]);
+    }
+
+    #[test]
+    fn an_agent_is_offered_the_newest_document_alone() {
+        let mut pushes = Pushes::default();
+        push(&mut pushes, 1, key(1, 2), 100);
+        push(&mut pushes, 1, key(1, 3), 100);
+        assert_eq!(jobs(&mut pushes), [key(1, 3)], "the older one is not even made");
+        push(&mut pushes, 1, key(1, 4), 100);
+        assert_eq!(jobs(&mut pushes), [key(1, 4)]);
+        pushes.made(key(1, 4), form(100));
+        pushes.made(key(1, 3), form(100));
+        assert_eq!(ready(&mut pushes), [(1, 4)]);
+        assert_eq!(pushes.version(PeerId(1)), Some(4));
+        pushes.forget(PeerId(1));
+        assert_eq!(pushes.version(PeerId(1)), None);
+    }
+
+    #[test]
+    fn one_that_is_gone_is_offered_nothing() {
+        let mut pushes = Pushes::default();
+        push(&mut pushes, 1, key(1, 2), 100);
+        push(&mut pushes, 2, key(1, 3), 100);
+        pushes.forget(PeerId(2));
+        assert_eq!(jobs(&mut pushes), [key(1, 2)]);
+        pushes.made(key(1, 2), form(100));
+        pushes.forget(PeerId(1));
+        assert_eq!(ready(&mut pushes), []);
+    }
+
+    #[test]
+    fn large_documents_have_a_maker_of_their_own() {
+        let mut pushes = Pushes::default();
+        for n in 0..10 {
+            push(&mut pushes, n, key(1, n as u8), 16 << 20);
+        }
+        assert_eq!(jobs(&mut pushes), [key(1, 0)]);
+        for n in 10..20 {
+            push(&mut pushes, n, key(1, n as u8), 2 << 10);
+        }
+        assert_eq!(jobs(&mut pushes), [key(1, 10), key(1, 11)]);
+        pushes.made(key(1, 0), form(16 << 20));
+        assert_eq!(jobs(&mut pushes), [key(1, 1)], "in their order");
+    }
+
+    #[test]
+    fn slow_agents_with_large_documents_leave_memory_for_others() {
+        let mut pushes = Pushes::default();
+        let (large, small) = (16 << 20, 64 << 10);
+        let mut started = 0;
+        for n in 0..100 {
+            push(&mut pushes, n, key(1, n as u8), large);
+            for job in jobs(&mut pushes) {
+                // As deltas and compressed forms come on top, the bound is one of both.
+                pushes.made(job, form(large));
+                started += 1;
+            }
+            assert!(pushes.held_bytes() <= LARGE_FORMS_BYTES_MAX);
+        }
+        assert_eq!(started, LARGE_FORMS_BYTES_MAX / large, "the others wait in the store");
+        push(&mut pushes, 1000, key(2, 200), small);
+        assert_eq!(jobs(&mut pushes), [key(2, 200)], "which a small one does not");
+        // One that is stored makes room for the next; unused, it is the first to go.
+        pushes.forget(PeerId(0));
+        let next = jobs(&mut pushes);
+        assert_eq!(next, [key(1, started as u8)]);
+        assert!(pushes.held_bytes() <= LARGE_FORMS_BYTES_MAX + small);
+    }
+
+    #[test]
+    fn small_documents_wait_in_the_store_as_well_once_memory_is_full() {
+        let mut pushes = Pushes::default();
+        let bytes = 512 << 10;
+        let fit = FORMS_BYTES_MAX / bytes;
+        for n in 0..2 * fit as u64 {
+            let mut key = key(1, 7);
+            key.document.0[..8].copy_from_slice(&n.to_be_bytes());
+            let at_hand = form(bytes);
+            let push = Push { peer: PeerId(n), agent: agent(n), version: 1, key, bytes };
+            pushes.push(push, at_hand);
+        }
+        assert_eq!(ready(&mut pushes).len(), fit);
+        assert_eq!(pushes.held_bytes(), FORMS_BYTES_MAX);
+        assert_eq!(jobs(&mut pushes), []);
+        pushes.forget(PeerId(0));
+        assert_eq!(jobs(&mut pushes).len(), 1);
+    }
+
+    #[test]
+    fn a_document_beyond_every_bound_goes_when_it_is_alone() {
+        let mut pushes = Pushes::default();
+        push(&mut pushes, 1, key(1, 1), FORMS_BYTES_MAX + 1);
+        assert_eq!(jobs(&mut pushes), [key(1, 1)]);
+    }
+
+    #[test]
+    fn what_nobody_uses_is_kept_within_its_bound() {
+        let mut pushes = Pushes::default();
+        for n in 0..100 {
+            push(&mut pushes, n, key(1, n as u8), 900 << 10);
+            for job in jobs(&mut pushes) {
+                pushes.made(job, form(900 << 10));
+            }
+            pushes.forget(PeerId(n));
+            assert!(pushes.held_bytes() <= UNUSED_FORMS_BYTES_MAX);
+        }
+        assert_eq!(pushes.held_bytes() / (900 << 10), UNUSED_FORMS_BYTES_MAX / (900 << 10));
+        push(&mut pushes, 1, key(1, 99), 900 << 10);
+        assert_eq!(ready(&mut pushes), [(1, 99)], "the newest of them are");
+    }
+
+    #[test]
+    fn a_job_without_a_form_leaves_nothing_behind() {
+        let mut pushes = Pushes::default();
+        push(&mut pushes, 1, key(1, 2), 100);
+        push(&mut pushes, 2, key(1, 2), 100);
+        jobs(&mut pushes);
+        assert_eq!(pushes.made(key(1, 2), None), [PeerId(1), PeerId(2)]);
+        assert_eq!(pushes.held_bytes(), 0);
+        assert!(pushes.entries.is_empty() && pushes.peers.is_empty());
+        push(&mut pushes, 1, key(1, 2), 100);
+        assert_eq!(jobs(&mut pushes), [key(1, 2)]);
+    }
+}
