@@ -197,6 +197,38 @@ fn what_the_agent_holds_is_told_and_not_run_again_after_a_restart_of_either_side
 }
 
 #[test]
+fn a_change_comes_as_a_delta_to_what_was_stored_also_after_a_restart() {
+    let (server, home) = (MiniServer::start(), Home::new());
+    home.enroll(&server);
+    let agent = home.run(&[]);
+    let many = |changed: &str| {
+        let scripts = (0..200).map(|n| script(&format!("c{n}"), "true")).collect::<Vec<_>>();
+        let mut document = document(&scripts);
+        document["deployments"][100]["config"] = format!("echo {changed}").into();
+        document
+    };
+    // It is in force; what becomes of its deployments does not matter here.
+    let stored = |version| {
+        server.wait("the document's confirmation", |seen| seen.documents_stored.contains(&version))
+    };
+    server.push(1, &many("first"));
+    stored(1);
+    let before = server.seen().document_bytes_sent;
+    server.push(2, &many("second"));
+    let seen = stored(2);
+    assert!(seen.document_bytes_sent - before < 1_000, "{seen:#?}");
+
+    agent.kill_9();
+    let _agent = home.run(&[]);
+    let seen = server.wait("the new agent", |seen| seen.hellos.len() == 2);
+    assert_eq!(seen.hellos[1].holds.unwrap().version, 2);
+    server.push(3, &many("third"));
+    let seen = stored(3);
+    assert!(seen.document_bytes_sent < 3_000, "the welcome, and a delta: {seen:#?}");
+    assert_eq!(seen.forms_unread, 0);
+}
+
+#[test]
 fn a_result_is_sent_until_the_server_has_stored_it() {
     let (server, home) = (MiniServer::start(), Home::new());
     home.enroll(&server);

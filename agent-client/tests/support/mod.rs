@@ -26,7 +26,7 @@ use metadata_delivery::message::{
     DeploymentResult, Hello, Hex32, Holds, Message, PROTOCOL, Progress, Welcome,
 };
 use metadata_delivery::{
-    CloseCode, Document, Event as SessionEvent, Limits, Name, Session, SessionConfig,
+    Base, CloseCode, Document, Event as SessionEvent, Form, Limits, Name, Session, SessionConfig,
 };
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -46,6 +46,10 @@ pub struct Seen {
     pub documents_refused: Vec<(u64, String)>,
     pub connected: usize,
     pub results_refused: usize,
+    /// Of the session that said hello last: bytes of documents written to the agent, and forms that
+    /// it could not read.
+    pub document_bytes_sent: u64,
+    pub forms_unread: u64,
 }
 
 enum Order {
@@ -206,6 +210,8 @@ struct Peer {
     exported: [u8; proof::EXPORTER_BYTES],
     known: bool,
     closing: bool,
+    /// Which of all hellos was its own, counted from 1.
+    hello: usize,
 }
 
 impl Serving {
@@ -245,9 +251,13 @@ impl Serving {
         let now = Instant::now();
         match order {
             Order::Push(version, body) => {
+                // As a delta to the document before, whether or not the agent holds that.
+                let base = self.memory.document.take().map(|before| Base::new(before.body));
                 let document = Document { name: Name::new("metadata").unwrap(), version, body };
+                let form = Form::plain(document.body.clone()).encoded(base.as_ref());
                 for peer in self.peers.values_mut().filter(|peer| peer.known) {
-                    peer.session.offer(now, document.clone()).unwrap();
+                    let name = document.name.clone();
+                    peer.session.offer_form(now, name, version, form.clone()).unwrap();
                 }
                 self.memory.document = Some(document);
             }
@@ -289,6 +299,7 @@ impl Serving {
                         exported,
                         known: false,
                         closing: false,
+                        hello: 0,
                     };
                     self.peers.insert(id, peer);
                 }
@@ -331,6 +342,14 @@ impl Serving {
         if peer.closing && peer.session.is_closed() {
             self.driver.close(Instant::now(), id);
         }
+        let (stats, hello) = (peer.session.stats(), peer.hello);
+        self.see(|seen| {
+            if hello < seen.hellos.len() {
+                return;
+            }
+            seen.document_bytes_sent = stats.data_bytes_sent - stats.data_bytes_resent;
+            seen.forms_unread = stats.forms_unread;
+        });
     }
 
     fn on_event(&mut self, now: Instant, id: AssociationId, event: SessionEvent) {
@@ -410,6 +429,7 @@ impl Serving {
             return;
         }
         peer.known = true;
+        peer.hello = self.seen.0.lock().unwrap().hellos.len();
         peer.session.stored(now, &document.name, document.version);
         peer.session.set_limits(now, Limits::server());
         let newest = self.memory.document.as_ref().map(|document| Holds {
