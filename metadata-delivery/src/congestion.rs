@@ -24,6 +24,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use crate::known_path::Start;
 use crate::limits::SENT_PACKETS_MAX;
 use crate::loss_share::LossShare;
 
@@ -71,6 +72,9 @@ const SAMPLES_MIN: u32 = 8;
 /// Extra round-trip time that is called a queue, at least.
 const QUEUE_DELAY_MIN: Duration = Duration::from_millis(5);
 
+/// A remembered window counts up to so many packets: larger ones are found again.
+const KNOWN_WINDOW_PACKETS_MAX: usize = 128;
+
 /// No path is believed to lose more than this by itself.
 const OWN_LOSS_MAX: f64 = 0.5;
 
@@ -95,6 +99,8 @@ pub(crate) struct Congestion {
     /// Smallest round-trip time, and when it was seen.
     round_trip_min: Option<(Duration, Instant)>,
     own_loss: LossShare,
+    /// The window is that of an earlier session, and was not used yet.
+    unproven: bool,
     /// Loss without a queue, whatever was sent: known sooner, and less surely chance.
     recent_loss: LossShare,
 }
@@ -128,8 +134,32 @@ impl Congestion {
             rates: VecDeque::new(),
             round_trip_min: None,
             own_loss: LossShare::default(),
+            unproven: false,
             recent_loss: LossShare::default(),
         }
+    }
+
+    /// What an earlier session has learned of the path. The first round trip decides about its window.
+    pub(crate) fn begin_on(&mut self, now: Instant, start: &Start) {
+        self.own_loss = start.own_loss;
+        self.recent_loss = start.recent_loss;
+        if let Some(window) = start.window
+            && window > self.window
+        {
+            self.set_window(window.min(KNOWN_WINDOW_PACKETS_MAX * self.packet_bytes));
+            self.round_trip_min = Some((start.round_trip, now));
+            self.unproven = true;
+        }
+    }
+
+    /// What was learned of the path's loss: its own, and what was seen lately.
+    pub(crate) fn losses(&self) -> (LossShare, LossShare) {
+        (self.own_loss, self.recent_loss)
+    }
+
+    /// Whether the window is one that was remembered.
+    pub(crate) fn is_unproven(&self) -> bool {
+        self.unproven
     }
 
     /// Packets have another size from here on.
@@ -194,6 +224,7 @@ impl Congestion {
     /// The path does not answer: stop flooding, and begin anew when it does.
     pub(crate) fn on_dead_path(&mut self) {
         self.window = WINDOW_DEAD_PACKETS * self.packet_bytes;
+        self.unproven = false;
         self.slow_start = Some(0);
         self.bound = usize::MAX;
         self.rates.clear();
@@ -212,6 +243,15 @@ impl Congestion {
         let queue = round.round_trip_min.is_some_and(|latest| self.has_queue(latest));
         self.note_loss(&round, queue, showed_little);
         let grew = self.note_rate(now, &round);
+        if self.unproven && round.window_used {
+            self.unproven = false;
+            let queue = queue && round.samples >= SAMPLES_MIN;
+            if queue || self.loses_more_than_known(&round) {
+                // The path carries less than it did: what has arrived is what it carries.
+                self.set_window(round.delivered.max(WINDOW_INITIAL_PACKETS * self.packet_bytes));
+                return self.end_slow_start();
+            }
+        }
         match self.slow_start {
             Some(stagnant) => {
                 if !round.window_used {
@@ -227,6 +267,13 @@ impl Congestion {
             }
             None => self.steer(&round, queue, showed_little),
         }
+    }
+
+    /// Whether a round has lost more than its path was known to lose, chance allowed for.
+    fn loses_more_than_known(&self, round: &Round) -> bool {
+        let expected =
+            self.own_loss.share().max(self.recent_loss.share()) * f64::from(round.packets_settled);
+        f64::from(round.packets_lost) > 2.0 * expected + 4.0
     }
 
     /// A round with little in flight comes first: the queue drains, and the path's own loss shows.

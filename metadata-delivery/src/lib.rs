@@ -21,7 +21,7 @@
 //! - Durability: the application makes a document durable, then calls [`Session::stored`].
 //! - Every version: whoever wants a log offers documents under different names.
 //! - Memory across sessions: after a reconnect the application offers again what it still wants,
-//!   and recognises what it already has.
+//!   recognises what it already has, and may hand on what was learned of the path ([`KnownPath`]).
 //!
 //! # Driving a session
 //!
@@ -74,6 +74,7 @@
 //! | `greeting` | HELLO both ways: versions and limits |
 //! | `recovery`, `rtt` | packets in flight, loss, probes (RFC 9002) |
 //! | `congestion`, `loss_share`, `pacer` | how much may be in flight, and when |
+//! | `known_path` | what one session hands on to the next on the same path |
 //! | `path_mtu` | how large packets may be (RFC 8899) |
 //! | `ack` | packets received, and when to say so |
 //! | `wire`, `packet` | frames as bytes: `docs/protocol.md` |
@@ -88,6 +89,7 @@ mod error;
 mod form;
 mod greeting;
 mod inbound;
+mod known_path;
 mod limits;
 mod loss_share;
 pub mod message;
@@ -108,6 +110,7 @@ mod wire;
 pub use document::{Document, Event};
 pub use error::{CloseCode, OfferError, PacketError, refusal};
 pub use form::{Base, ENCODED_BYTES_MIN, Form};
+pub use known_path::{KNOWN_PATH_LIFE, KnownPath, KnownPaths};
 pub use limits::{
     ACK_RANGES_MAX, ANSWERS_MAX, DOCUMENT_BYTES_MAX, Limits, NAMES_REMEMBERED_MAX, NamePolicy,
     PAYLOAD_BYTES_MAX, PAYLOAD_BYTES_MIN, PENDING_PIECE_BYTES, PENDING_PIECES_MAX,

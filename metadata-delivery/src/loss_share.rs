@@ -29,6 +29,12 @@ impl LossShare {
         }
     }
 
+    /// The same share, known from so many packets at most.
+    pub(crate) fn at_most(self, packets: f32) -> Self {
+        let scale = (packets / self.settled.max(1.0)).min(1.0);
+        Self { lost: self.lost * scale, settled: self.settled * scale }
+    }
+
     /// The share, as far as that is known: without packets, 0.
     pub(crate) fn share(&self) -> f64 {
         if self.settled > 0.0 { f64::from(self.lost / self.settled) } else { 0.0 }

@@ -18,7 +18,9 @@ use crate::pacer::Pacer;
 use crate::path_mtu::PathMtu;
 use crate::recovery::{Recovery, SentFrame, SentPacket, Settled, TimedOut};
 use crate::wire::{self, Frame};
-use crate::{Base, CloseCode, Document, Event, Form, Limits, Name, OfferError, PacketError, Stats};
+use crate::{
+    Base, CloseCode, Document, Event, Form, KnownPath, Limits, Name, OfferError, PacketError, Stats,
+};
 
 /// Copies of a CLOSE that are sent at most.
 const CLOSE_COPIES_MAX: u8 = 5;
@@ -396,6 +398,31 @@ impl Session {
         self.pacer = Pacer::new(self.config.payload_max);
         let search_max = self.config.payload_search_max.unwrap_or(0).min(PAYLOAD_BYTES_MAX);
         self.path_mtu = PathMtu::new(PAYLOAD_BYTES_MIN, self.config.payload_max, search_max);
+    }
+
+    /// Begins with what an earlier session has learned of this path, as far as it can still be true: to be called
+    /// right after [`new`](Self::new). `round_trip`: as the handshake below has just measured it, if it has; one
+    /// that differs much means that it is another path. Returns whether anything was taken over.
+    pub fn begin_on(
+        &mut self,
+        now: Instant,
+        known: &KnownPath,
+        round_trip: Option<Duration>,
+    ) -> bool {
+        let Some(start) = known.start(now, round_trip) else { return false };
+        self.config.initial_rtt = start.round_trip;
+        self.recovery.begin_path(start.round_trip);
+        self.congestion.begin_on(now, &start);
+        self.recovery.set_suspect(self.congestion.is_suspect());
+        true
+    }
+
+    /// What was learned of the path, for the next session on it. `None` if that is nothing.
+    pub fn known_path(&self, now: Instant) -> Option<KnownPath> {
+        let round_trip = self.recovery.rtt().measured()?;
+        let (own_loss, recent_loss) = self.congestion.losses();
+        let window = self.congestion.window();
+        Some(KnownPath { learned_at: now, round_trip, window, own_loss, recent_loss })
     }
 
     /// The longest packet, probes apart, that [`poll_transmit`](Self::poll_transmit) writes at

@@ -8,7 +8,7 @@ pub mod failure;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -23,8 +23,8 @@ use metadata_delivery::message::{
     Welcome, metadata_name,
 };
 use metadata_delivery::{
-    Base, CloseCode, Document, Event as SessionEvent, Limits, Name, OfferError, Session,
-    SessionConfig, refusal,
+    Base, CloseCode, Document, Event as SessionEvent, KnownPaths, Limits, Name, OfferError,
+    Session, SessionConfig, refusal,
 };
 use tokio::task::JoinHandle;
 
@@ -40,6 +40,8 @@ use crate::status::{LinkState, LinkStatus};
 const HANDSHAKE_MS_MAX: u64 = 15_000;
 /// Largest datagram to try on a path, in bytes: IPv6 over Ethernet.
 const DATAGRAM_BYTES_MAX: usize = 1_452;
+/// Servers' addresses to which the path is remembered.
+const PATHS_REMEMBERED_MAX: usize = 16;
 /// How long to go on saying goodbye.
 const GOODBYE_MS_MAX: u64 = 1_000;
 
@@ -120,6 +122,8 @@ pub struct Link {
     base: Option<Base>,
     /// A document that came and is not durable yet.
     came: Option<(u64, Bytes)>,
+    /// What connections have taught of the ways to the servers.
+    paths: KnownPaths<IpAddr>,
     server: usize,
     attempts: usize,
     resolving: Option<JoinHandle<io::Result<Vec<SocketAddr>>>>,
@@ -136,6 +140,8 @@ struct Channel {
     driver: Driver,
     id: AssociationId,
     session: Option<Session>,
+    /// Where the server is.
+    server: IpAddr,
     welcomed: bool,
     progress_version: u64,
     progress_due: bool,
@@ -183,6 +189,7 @@ impl Link {
             base: holds.zip(body).map(|(holds, body)| Base::with_digest(body, holds.sha256)),
             holds,
             came: None,
+            paths: KnownPaths::new(PATHS_REMEMBERED_MAX),
             server: 0,
             attempts: 0,
             resolving: None,
@@ -400,6 +407,7 @@ impl Link {
                 driver,
                 id,
                 session: None,
+                server: address.ip(),
                 welcomed: false,
                 progress_version: 0,
                 progress_due: true,
@@ -453,6 +461,9 @@ impl Link {
         );
         if let Some(base) = &self.base {
             session.hold(metadata_name(), base.clone());
+        }
+        if let Some(known) = self.paths.take(&channel.server) {
+            session.begin_on(now, &known, established.round_trip);
         }
         let offered = hello.to_document(1).map_err(|e| e.to_string());
         let offered = offered.and_then(|h| session.offer(now, h).map_err(|e| e.to_string()));
@@ -593,6 +604,10 @@ impl Link {
 
     fn hang_up(&mut self) {
         if let Some(mut channel) = self.channel.take() {
+            let known = channel.session.as_ref().and_then(|s| s.known_path(Instant::now()));
+            if let Some(known) = known {
+                self.paths.learn(channel.server, known);
+            }
             channel.driver.shutdown(Instant::now());
             channel.driver.flush();
         }

@@ -60,7 +60,9 @@ impl Session {
         if !sent.is_empty() {
             self.received.asked();
             let window = self.congestion.window();
-            let round_trip = self.recovery.rtt().measured();
+            // A remembered window is larger than what may leave in a burst.
+            let assumed = self.congestion.is_unproven().then(|| self.recovery.rtt().smoothed());
+            let round_trip = self.recovery.rtt().measured().or(assumed);
             let slow_start = self.congestion.in_slow_start();
             self.pacer.on_sent(now, bytes, window, round_trip, slow_start);
         }

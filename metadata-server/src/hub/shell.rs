@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,8 @@ use certs::{AgentId, Fingerprint};
 use dtls_channel::{AssociationId, Driver, Established, Event};
 use metadata_delivery::message::{Hex32, Holds, METADATA, metadata_name};
 use metadata_delivery::{
-    self as delivery, Base, CloseCode, ENCODED_BYTES_MIN, Form, Limits, Session, SessionConfig,
+    self as delivery, Base, CloseCode, ENCODED_BYTES_MIN, Form, KnownPaths, Limits, Session,
+    SessionConfig,
 };
 use tokio::sync::{broadcast, mpsc};
 
@@ -32,6 +34,8 @@ use crate::store::{Outcome, Store, StoreError, StoredDocument, Write};
 
 /// Packets one session may send before the others get their turn.
 const BURST_PACKETS_MAX: usize = 64;
+/// Agents of which the path is remembered after they have gone; some 200 bytes each.
+const PATHS_REMEMBERED_MAX: usize = 16_384;
 /// Commands and answers taken in one turn.
 const INPUTS_PER_TURN_MAX: usize = 256;
 
@@ -63,8 +67,12 @@ pub(super) struct SessionLimits {
     pub(super) agent: Limits,
 }
 
+/// Whose path it is, and where it led.
+type PathKey = ([u8; 32], IpAddr);
+
 struct Link {
     association: AssociationId,
+    path: PathKey,
     session: Session,
     /// The entry in `Shell::timers`.
     armed: Option<Instant>,
@@ -84,6 +92,8 @@ struct Shell {
     peers: HashMap<AssociationId, PeerId>,
     timers: BTreeSet<(Instant, PeerId)>,
     pushes: Pushes,
+    /// By certificate and address, for when an agent is back.
+    paths: KnownPaths<PathKey>,
     made: mpsc::UnboundedSender<Made>,
     /// Sessions that may have something to say or send.
     awake: BTreeSet<PeerId>,
@@ -114,6 +124,7 @@ pub(super) async fn run(parts: Parts) -> io::Result<()> {
         peers: HashMap::new(),
         timers: BTreeSet::new(),
         pushes: Pushes::default(),
+        paths: KnownPaths::new(PATHS_REMEMBERED_MAX),
         made,
         awake: BTreeSet::new(),
         first_to_send: PeerId(0),
@@ -243,6 +254,9 @@ impl Shell {
                 if old.ip() != new.ip() {
                     self.session(peer, |session| session.path_changed(clock::now()));
                 }
+                if let Some(link) = self.links.get_mut(&peer) {
+                    link.path.1 = new.ip();
+                }
                 self.tell_core(Input::Moved(peer, new));
             }
             Event::Closed(reason) => {
@@ -265,8 +279,9 @@ impl Shell {
         let mut exporter = [0; EXPORTER_BYTES];
         established.exporter.export(EXPORTER_LABEL, &[], &mut exporter);
         let default = SessionConfig::default();
-        let session = Session::new(
-            clock::now(),
+        let now = clock::now();
+        let mut session = Session::new(
+            now,
             SessionConfig {
                 payload_max: self.driver.message_size_max(association),
                 payload_search_max: Some(
@@ -278,7 +293,11 @@ impl Shell {
                 limits: Limits::stranger(),
             },
         );
-        self.links.insert(peer, Link { association, session, armed: None, closing: false });
+        let path = (fingerprint, established.remote.ip());
+        if let Some(known) = self.paths.take(&path) {
+            session.begin_on(now, &known, established.round_trip);
+        }
+        self.links.insert(peer, Link { association, path, session, armed: None, closing: false });
         self.peers.insert(association, peer);
         self.awake.insert(peer);
         self.tell_core(Input::Established {
@@ -534,10 +553,12 @@ impl Shell {
         self.awake.remove(&peer);
         self.pushes.forget(peer);
         self.attend_pushes();
-        if let Some(link) = self.links.remove(&peer)
-            && let Some(at) = link.armed
-        {
+        let Some(link) = self.links.remove(&peer) else { return };
+        if let Some(at) = link.armed {
             self.timers.remove(&(at, peer));
+        }
+        if let Some(known) = link.session.known_path(clock::now()) {
+            self.paths.learn(link.path, known);
         }
     }
 
