@@ -280,6 +280,11 @@ impl Outbound {
         self.open.values().map(Transfer::length).sum()
     }
 
+    /// Bytes under way that are to be sent.
+    pub(crate) fn unsent_bytes(&self) -> u64 {
+        self.open.values().map(Transfer::unsent).sum()
+    }
+
     /// Puts as much as fits into a packet.
     pub(crate) fn fill(&mut self, packet: &mut Packet<'_>) {
         for (&transfer, cancel) in self.cancels.iter_mut().filter(|(_, cancel)| cancel.due) {

@@ -425,6 +425,11 @@ impl Session {
         Some(KnownPath { learned_at: now, round_trip, window, own_loss, recent_loss })
     }
 
+    /// Bytes of documents, in the form in which they are sent, that were not sent yet or are to be sent again.
+    pub fn unsent_bytes(&self) -> u64 {
+        self.outbound.unsent_bytes()
+    }
+
     /// The longest packet, probes apart, that [`poll_transmit`](Self::poll_transmit) writes at
     /// present, in bytes. A longer one is a probe: a channel that sends no packet above the path
     /// MTU it knows has to send it all the same, in one datagram that is not fragmented.

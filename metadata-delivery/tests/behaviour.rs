@@ -78,6 +78,31 @@ fn a_large_document_does_not_delay_a_small_one() {
 }
 
 #[test]
+fn a_result_of_one_mebibyte_arrives_at_thirty_percent_loss_and_small_ones_overtake_it() {
+    let config = |limits| SessionConfig { limits, ..SessionConfig::default() };
+    let configs = [config(Limits::agent()), config(Limits::server())];
+    let mut pair = Pair::with(11, bottleneck(0.3), configs);
+    let (large, small) = (name("result/large"), name("result/small"));
+    pair.offer(Agent, document("result/large", 1, 1 << 20));
+    pair.run_for(Duration::from_millis(500));
+    let began = pair.now;
+    pair.offer(Agent, document("result/small", 1, 2 << 10));
+    pair.run_until(LIMIT, |pair| pair.is_stored(Agent, &small, 1));
+    let overtook = pair.now - began;
+    assert!(!pair.is_stored(Agent, &large, 1), "the large one is under way");
+    pair.run_until(LIMIT, |pair| pair.is_stored(Agent, &large, 1));
+    println!("1 MiB in {:?}, 2 KiB beside it in {overtook:?}", pair.elapsed());
+    // 0.6 s is what the path needs for the bytes, with the share that is lost.
+    assert!(pair.elapsed() < Duration::from_secs(3), "{:?}", pair.elapsed());
+    assert!(overtook < Duration::from_millis(400), "{overtook:?}");
+    let at_most = document("result/large", 2, (1 << 20) + 1);
+    pair.offer(Agent, at_most);
+    pair.run_for(Duration::from_secs(1));
+    let refused = |event: &Event| matches!(event, Event::Refused { code: refusal::TOO_LARGE, .. });
+    assert!(pair.side(Agent).events.iter().any(refused));
+}
+
+#[test]
 fn a_restart_of_either_side_mid_transfer_delivers_nothing_stale() {
     for seed in 0..20 {
         let mut pair = Pair::new(seed, lossy(0.3));

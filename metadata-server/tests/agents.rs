@@ -109,6 +109,29 @@ async fn a_change_travels_as_a_delta_over_reconnects_and_restarts_unless_that_is
 }
 
 #[tokio::test]
+async fn a_small_document_does_not_wait_for_a_large_one_to_another_agent() {
+    let folder = tempfile::tempdir().unwrap();
+    let running = Running::start(config(folder.path(), &[("compression", "off")])).await;
+    let (_, mut slow) = running.enrolled("slow").await;
+    let (_, mut quick) = running.enrolled("quick").await;
+    let large = format!("{{\"deployments\": [], \"x\": \"{}\"}}", "large".repeat(3 << 20));
+    running.put("slow", &large).await;
+    while slow.bytes_received() < 100_000 {
+        slow.step().await;
+    }
+    // The rest waits until this agent listens again.
+    for version in 1..=5_u64 {
+        let small = document(&[&format!("c{version}")]);
+        assert_eq!(running.put("quick", &small).await, version);
+        assert_eq!(quick.document("metadata").await.body.as_ref(), small.as_bytes());
+    }
+    assert!(slow.bytes_received() < large.len() as u64, "it is still under way");
+    let pushed = slow.document("metadata").await;
+    assert_eq!(Hex32::sha256_of(&pushed.body), Hex32::sha256_of(large.as_bytes()));
+    running.server.stop().await;
+}
+
+#[tokio::test]
 async fn everything_is_there_after_a_restart_and_what_is_held_is_not_sent_again() {
     let folder = tempfile::tempdir().unwrap();
     let running = Running::start(config(folder.path(), &[])).await;

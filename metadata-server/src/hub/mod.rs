@@ -8,6 +8,7 @@ pub mod core;
 mod pins;
 mod pushes;
 mod shell;
+mod turns;
 
 use std::io;
 use std::net::SocketAddr;

@@ -23,6 +23,7 @@ use tokio::sync::{broadcast, mpsc};
 
 use super::core::{Action, Core, Input, Loaded, LoadedDocument, Moment, PeerId};
 use super::pushes::{Job, Key, Push, Pushes, Ready};
+use super::turns::Turns;
 use super::{Command, HubStats};
 use crate::clock;
 use crate::document::sha256;
@@ -97,8 +98,8 @@ struct Shell {
     made: mpsc::UnboundedSender<Made>,
     /// Sessions that may have something to say or send.
     awake: BTreeSet<PeerId>,
-    /// Whose turn it is to send: the one that found the channel full.
-    first_to_send: PeerId,
+    /// Whose turn it is to send.
+    turns: Turns,
     last_peer: u64,
     packet: Vec<u8>,
     refusals: Limiter,
@@ -127,7 +128,7 @@ pub(super) async fn run(parts: Parts) -> io::Result<()> {
         paths: KnownPaths::new(PATHS_REMEMBERED_MAX),
         made,
         awake: BTreeSet::new(),
-        first_to_send: PeerId(0),
+        turns: Turns::default(),
         last_peer: 0,
         packet: Vec::new(),
         refusals: Limiter::default(),
@@ -514,14 +515,15 @@ impl Shell {
     fn transmit(&mut self) -> Vec<Input> {
         let now = clock::now();
         let mut inputs = Vec::new();
-        let mut earlier = std::mem::take(&mut self.awake);
-        let later = earlier.split_off(&self.first_to_send);
-        let mut waiting = later.into_iter().chain(earlier);
-        while let Some(peer) = waiting.next() {
+        let links = &self.links;
+        let unsent = |peer| links.get(&peer).map_or(0, |link| link.session.unsent_bytes());
+        let order = self.turns.order(std::mem::take(&mut self.awake), unsent);
+        let mut waiting = order.into_iter();
+        while let Some((peer, kind)) = waiting.next() {
             if !self.driver.has_room() {
-                self.first_to_send = peer;
+                self.turns.stopped_at((peer, kind));
                 self.awake.insert(peer);
-                self.awake.extend(waiting);
+                self.awake.extend(waiting.map(|(peer, _)| peer));
                 break;
             }
             let Some(link) = self.links.get_mut(&peer) else { continue };

@@ -279,38 +279,52 @@ impl Agent {
     /// Waits for the session's next event; `None` when the association has ended.
     pub(crate) async fn event(&mut self) -> Option<Event> {
         let deadline = Instant::now() + PATIENCE;
-        let mut packet = Vec::new();
         loop {
-            let now = Instant::now();
-            assert!(now < deadline, "nothing happens");
-            while let Some(number) = self.driver.next_sequence(self.association) {
-                if !self.session.poll_transmit(now, number, &mut packet) {
-                    break;
-                }
-                self.driver.send(now, self.association, &packet).unwrap();
-            }
-            self.driver.flush();
+            assert!(Instant::now() < deadline, "nothing happens");
+            self.transmit();
             if let Some(event) = self.session.poll_event() {
                 return Some(event);
             }
             if self.is_over {
                 return None;
             }
-            let until = self.session.next_timeout().map_or(deadline, |at| at.min(deadline));
-            self.driver.wait(Some(until)).await.unwrap();
-            while let Some((_, event)) = self.driver.poll_event() {
-                match event {
-                    DtlsEvent::Message { sequence, data } => {
-                        self.bytes_received += data.len() as u64;
-                        self.session.handle_packet(Instant::now(), sequence, &data).unwrap();
-                    }
-                    DtlsEvent::Closed(_) => self.is_over = true,
-                    _ => {}
+            self.listen(deadline).await;
+        }
+    }
+
+    /// Sends what there is, and takes in what comes next.
+    pub(crate) async fn step(&mut self) {
+        self.transmit();
+        self.listen(Instant::now() + PATIENCE).await;
+    }
+
+    fn transmit(&mut self) {
+        let mut packet = Vec::new();
+        let now = Instant::now();
+        while let Some(number) = self.driver.next_sequence(self.association) {
+            if !self.session.poll_transmit(now, number, &mut packet) {
+                break;
+            }
+            self.driver.send(now, self.association, &packet).unwrap();
+        }
+        self.driver.flush();
+    }
+
+    async fn listen(&mut self, deadline: Instant) {
+        let until = self.session.next_timeout().map_or(deadline, |at| at.min(deadline));
+        self.driver.wait(Some(until)).await.unwrap();
+        while let Some((_, event)) = self.driver.poll_event() {
+            match event {
+                DtlsEvent::Message { sequence, data } => {
+                    self.bytes_received += data.len() as u64;
+                    self.session.handle_packet(Instant::now(), sequence, &data).unwrap();
                 }
+                DtlsEvent::Closed(_) => self.is_over = true,
+                _ => {}
             }
-            if self.session.next_timeout().is_some_and(|at| at <= Instant::now()) {
-                self.session.handle_timeout(Instant::now());
-            }
+        }
+        if self.session.next_timeout().is_some_and(|at| at <= Instant::now()) {
+            self.session.handle_timeout(Instant::now());
         }
     }
 
