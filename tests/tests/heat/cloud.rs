@@ -1,0 +1,119 @@
+//! Heat and Keystone as `tests/heat/up` has left them.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use openstack_client::http::{Client, Method, Request, Response};
+use openstack_client::keystone::{Credentials, sign_in};
+use serde_json::Value;
+
+/// How long one request to Heat may take, on a busy machine.
+const TIMEOUT: Duration = Duration::from_secs(120);
+
+/// One test at a time.
+static TURN: Mutex<()> = Mutex::new(());
+
+/// What a project member can ask of the cloud.
+pub(crate) struct Cloud {
+    directory: PathBuf,
+    client: Client,
+    token: String,
+    pub(crate) keystone_url: String,
+    heat_url: String,
+    /// Where Keystone's catalogue says that the messaging service is.
+    pub(crate) messaging: SocketAddr,
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl Cloud {
+    /// Signs in as an ordinary member of a project.
+    pub(crate) fn enter() -> Self {
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let directory = PathBuf::from(std::env::var_os("HEAT_TEST_DIR").expect(
+            "HEAT_TEST_DIR, the work directory of tests/heat/up; \"./test --heat\" sets it",
+        ));
+        let file = std::fs::read(directory.join("env.json")).expect("tests/heat/up has run");
+        let env: Value = serde_json::from_slice(&file).unwrap();
+        let text = |value: &Value| value.as_str().expect("text in env.json").to_owned();
+        let (keystone_url, user) = (text(&env["auth_url"]), &env["users"]["demo"]);
+        let project = text(&user["project_id"]);
+        let client = Client::default();
+        let credentials = Credentials {
+            auth_url: &keystone_url,
+            user_id: &text(&user["user_id"]),
+            password: &text(&user["password"]),
+            project_id: &project,
+        };
+        let session = sign_in(&client, &credentials, TIMEOUT).expect("a token");
+        let messaging = session.endpoint("messaging", None).expect("tests/heat/up --zaqar URL");
+        let messaging = messaging.trim_start_matches("http://").parse().unwrap();
+        Self {
+            directory,
+            client,
+            token: session.token,
+            heat_url: format!("{}/{project}", text(&env["heat_url"])),
+            keystone_url,
+            messaging,
+            _turn: turn,
+        }
+    }
+
+    /// A request to Heat's API, as JSON.
+    pub(crate) fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Response {
+        let mut request = Request::new(method, format!("{}{path}", self.heat_url))
+            .header("Accept", "application/json")
+            .header("X-Auth-Token", &self.token)
+            .timeout(TIMEOUT);
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        self.client.send(&request).expect("an answer of Heat")
+    }
+
+    pub(crate) fn get(&self, path: &str) -> Value {
+        let response = self.ask(Method::Get, path, None);
+        assert_eq!(response.status, 200, "{path}: {}", response.text());
+        serde_json::from_slice(&response.body).unwrap()
+    }
+
+    /// Runs the client that operators use, as the same user; its output.
+    pub(crate) fn openstack(&self, arguments: &[&str]) -> String {
+        let script = ". \"$0/openrc-demo\" && exec /usr/bin/openstack \"$@\"";
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).arg(&self.directory).args(arguments);
+        let output = command.output().unwrap();
+        let (out, err) =
+            [output.stdout, output.stderr].map(|o| String::from_utf8(o).unwrap()).into();
+        assert!(output.status.success(), "openstack {arguments:?}: {err}");
+        out
+    }
+
+    /// Ends Heat without a warning.
+    pub(crate) fn kill_heat(&self) {
+        let file = self.directory.join("run/heat-all.pid");
+        let pid = std::fs::read_to_string(file).expect("a Heat of one process");
+        let pid = rustix::process::Pid::from_raw(pid.trim().parse().unwrap()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        let gone = || rustix::process::test_kill_process(pid).is_err().then_some(());
+        system_tests::wait_until("Heat to be gone", gone);
+    }
+
+    /// Starts Heat again, with the state it has.
+    pub(crate) fn start_heat(&self) {
+        let up = Path::new(env!("CARGO_MANIFEST_DIR")).join("heat/up");
+        let mut command = Command::new(up);
+        command.arg("--no-install").arg("--dir").arg(&self.directory);
+        let url = format!("http://{}", self.messaging);
+        let output = command.args(["--zaqar", &url]).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+/// One of the templates.
+pub(crate) fn template(name: &str) -> String {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("heat/templates/{name}.yaml"));
+    std::fs::read_to_string(file).unwrap()
+}
