@@ -19,6 +19,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::error::{Exit, Failure};
 use crate::heat::Cloud;
+use crate::heat::poll::Poller;
 use crate::http::{self, AdminToken};
 use crate::hub::{HubChannels, HubHandle};
 use crate::metrics::Metrics;
@@ -48,6 +49,7 @@ pub struct Server {
     tickets_task: JoinHandle<()>,
     relay_task: Option<JoinHandle<()>>,
     settling_task: JoinHandle<()>,
+    polling_task: JoinHandle<()>,
     messaging: Option<Messaging>,
     http_task: JoinHandle<std::io::Result<()>>,
     writer_thread: WriterThread,
@@ -155,9 +157,17 @@ impl Server {
         let cloud = keystone
             .clone()
             .map(|keystone| Arc::new(Cloud::new(keystone, config.document_bytes_max)));
-        let settled = Settler::start(store.clone(), writer.clone(), metrics.clone(), cloud);
+        let polled = Poller::start(
+            store.clone(),
+            writer.clone(),
+            metrics.clone(),
+            cloud.clone(),
+            config.heat_poll_interval,
+        );
+        let settled = Settler::start(store.clone(), writer.clone(), metrics.clone(), cloud)
+            .and_then(|settled| Ok((settled, polled?)));
         let messaging = match settled {
-            Ok((settle, settling)) => {
+            Ok(((settle, settling), polling)) => {
                 let parts = zaqar::Parts {
                     store: store.clone(),
                     writer: writer.clone(),
@@ -170,11 +180,11 @@ impl Server {
                 let listener = messaging_listener.map(|l| (l, stopped.clone(), drain_timeout));
                 start_messaging(listener, parts)
                     .await
-                    .map(|messaging| (messaging, settle, settling))
+                    .map(|messaging| (messaging, settle, settling, polling))
             }
             Err(error) => Err(error),
         };
-        let (messaging, settle, settling_task) = match messaging {
+        let (messaging, settle, settling_task, (poll, polling_task)) = match messaging {
             Ok(started) => started,
             Err(error) => {
                 hub.drain(Duration::ZERO).await;
@@ -194,6 +204,7 @@ impl Server {
             udp_address,
             started_unix_ms: clock::unix_ms(),
             settle,
+            poll,
             ready: AtomicBool::new(true),
         });
         let http_task = tokio::spawn(http::serve(listener, state.clone(), stopped, drain_timeout));
@@ -207,6 +218,7 @@ impl Server {
             tickets_task,
             relay_task,
             settling_task,
+            polling_task,
             messaging,
             http_task,
             writer_thread,
@@ -249,6 +261,7 @@ impl Server {
             messaging.sweeping.abort();
         }
         self.settling_task.abort();
+        self.polling_task.abort();
         self.hub.drain(self.drain_timeout).await;
         // A part that failed before has nothing to drain. Requests may go on meanwhile: what is
         // put now is stored, and pushed after the next start.
@@ -267,6 +280,7 @@ impl Server {
             drop(messaging.sweeping.await);
         }
         drop(self.settling_task.await);
+        drop(self.polling_task.await);
         let writer_thread = self.writer_thread;
         if tokio::task::spawn_blocking(move || writer_thread.stop()).await.is_err() {
             tracing::error!("the store's writer was not stopped");

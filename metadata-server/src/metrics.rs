@@ -32,6 +32,8 @@ pub struct Metrics {
     messaging_refused: AtomicU64,
     queues_settled: AtomicU64,
     queues_put_right: AtomicU64,
+    polls_answered: AtomicU64,
+    polls_failed: AtomicU64,
     refusals: [AtomicU64; RefusalReason::ALL.len()],
     latency_buckets: [AtomicU64; LATENCY_BUCKETS_MS.len()],
     latency_sum_us: AtomicU64,
@@ -104,6 +106,11 @@ impl Metrics {
         add(&self.queues_put_right, u64::from(is_changed));
     }
 
+    /// Counts a poll of Heat, and whether it was answered.
+    pub fn count_poll(&self, is_answered: bool) {
+        add(if is_answered { &self.polls_answered } else { &self.polls_failed }, 1);
+    }
+
     /// Everything in the text format of Prometheus 0.0.4.
     pub fn render(&self, hub: Option<&HubStats>, is_ready: bool) -> String {
         let mut page = Page::default();
@@ -166,6 +173,8 @@ impl Metrics {
                 "Of those, the ones where something else was in force.",
                 &self.queues_put_right,
             ),
+            ("mds_heat_polls_answered_total", "Polls that Heat answered.", &self.polls_answered),
+            ("mds_heat_polls_failed_total", "Polls without an answer.", &self.polls_failed),
         ];
         for (name, help, counter) in counters {
             page.single(name, "counter", help, counter.load(Ordering::Relaxed));

@@ -66,6 +66,8 @@ pub struct Config {
     pub keystone_password_file: Option<PathBuf>,
     /// A project in which it has a role.
     pub keystone_project_id: Option<String>,
+    /// Time between two polls of Heat for one agent.
+    pub heat_poll_interval: Duration,
     /// Where the admin API's bearer token lies; unset: `admin-token` in the state folder.
     admin_token_file: Option<PathBuf>,
     /// Folder of the store, the identity and the admin token.
@@ -293,6 +295,7 @@ impl Default for Config {
             keystone_user_id: None,
             keystone_password_file: None,
             keystone_project_id: None,
+            heat_poll_interval: Duration::ZERO,
             admin_token_file: None,
             state_dir: PathBuf::new(),
             certificate_file: None,

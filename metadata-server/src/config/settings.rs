@@ -123,6 +123,13 @@ pub const SETTINGS: &[Setting] = &[
         apply: |c, v| v.keystone_id().map(|i| c.keystone_project_id = Some(i)),
     },
     Setting {
+        key: "heat_poll_interval",
+        form: "TIME",
+        help: "Time between two polls of Heat, for agents whose server has POLL_SERVER_HEAT",
+        default: Some("30s"),
+        apply: |c, v| v.duration("1s", "1d").map(|d| c.heat_poll_interval = d),
+    },
+    Setting {
         key: "state_dir",
         form: "DIR",
         help: "Folder of the store, the identity and the admin token, mode 0700",

@@ -4,8 +4,10 @@
 //! about a server of somebody else's would have to be that server's user. Keystone is the one that is
 //! configured and Heat the one in its catalogue; no address is taken from a document.
 
+pub mod poll;
 mod source;
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +15,7 @@ use bytes::Bytes;
 use openstack_client::http::{Request, Response};
 use openstack_client::keystone::{Credentials, Session, sign_in};
 use openstack_client::percent_encoded;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub(crate) use self::source::Source;
@@ -41,11 +44,38 @@ pub enum AskError {
 }
 
 /// As whom a server may ask for its own metadata.
-#[derive(Clone, PartialEq, Eq)]
-struct ServerUser {
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerUser {
     user_id: String,
     password: String,
     region: Option<String>,
+}
+
+/// The password is a secret.
+impl fmt::Debug for ServerUser {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerUser").field("user_id", &self.user_id).finish_non_exhaustive()
+    }
+}
+
+/// A server resource of which Heat is polled for the metadata.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeatSource {
+    /// Who asks.
+    user: ServerUser,
+    /// In which project.
+    project_id: String,
+    /// The stack, as `NAME/ID`.
+    stack_id: String,
+    /// The server's name in it.
+    resource_name: String,
+}
+
+/// Where Heat has a server's metadata, below its endpoint.
+fn path_of(source: &HeatSource) -> String {
+    let stack: Vec<String> = source.stack_id.split('/').map(percent_encoded).collect();
+    let resource = percent_encoded(&source.resource_name);
+    format!("/stacks/{}/resources/{resource}/metadata", stack.join("/"))
 }
 
 impl Cloud {

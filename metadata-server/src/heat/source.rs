@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::{HeatSource, ServerUser};
 use crate::store::queues::{QueueKey, is_keystone_id};
 
 /// Where an agent's metadata comes from.
@@ -15,13 +16,15 @@ pub(crate) enum Source {
         /// The user who posts.
         user: Option<String>,
     },
+    /// Heat is polled for it (`POLL_SERVER_HEAT`).
+    Poll(HeatSource),
 }
 
 /// Why nothing can be made of an `os_collect_config`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub(crate) enum SourceError {
     /// No known section.
-    #[error("os_collect_config has no section \"zaqar\"; it has {0}")]
+    #[error("os_collect_config has neither a section \"zaqar\" nor \"heat\"; it has {0}")]
     NoSection(String),
     /// A section lacks something, or has what cannot be.
     #[error("os_collect_config: {0}")]
@@ -34,6 +37,9 @@ impl Source {
     pub(crate) fn read(value: &Value) -> Result<Self, SourceError> {
         let attributes = value.get("attributes").unwrap_or(value);
         let config = attributes.get("os_collect_config").unwrap_or(attributes);
+        if let (None, Some(heat)) = (config.get("zaqar"), config.get("heat")) {
+            return poll(heat).map(Self::Poll);
+        }
         let Some(zaqar) = config.get("zaqar") else {
             let has: Vec<&str> = config
                 .as_object()
@@ -58,10 +64,26 @@ impl Source {
     }
 }
 
+fn poll(heat: &Value) -> Result<HeatSource, SourceError> {
+    let text = |key: &str| {
+        let text = heat.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
+        text.map(str::to_owned).ok_or_else(|| SourceError::Bad(format!("heat has no \"{key}\"")))
+    };
+    let (user_id, project_id) = (text("user_id")?, text("project_id")?);
+    if !is_keystone_id(&user_id) || !is_keystone_id(&project_id) {
+        return Err(SourceError::Bad("user_id or project_id is no id".into()));
+    }
+    let user =
+        ServerUser { user_id, password: text("password")?, region: text("region_name").ok() };
+    let (stack_id, resource_name) = (text("stack_id")?, text("resource_name")?);
+    Ok(HeatSource { user, project_id, stack_id, resource_name })
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
+    use super::super::path_of;
     use super::*;
 
     fn attribute() -> Value {
@@ -85,12 +107,23 @@ mod tests {
     }
 
     #[test]
+    fn a_server_to_be_polled_is_read_and_has_its_path() {
+        let read = Source::read(&json!({"os_collect_config": {"collectors": ["heat"], "heat": {
+            "user_id": "d41f5a18bea142558ae102d986dadd7d", "password": "secret",
+            "auth_url": "http://127.0.0.1:5000/v3/", "project_id": "e79d611d5ce84cc9bf6f1d2a500e5e80",
+            "stack_id": "cap/f877c8f7-56ff-44b7-b63a-4104cd30c548", "resource_name": "a server",
+            "region_name": "RegionOne",
+        }}}));
+        let Ok(Source::Poll(source)) = read else { panic!("{read:?}") };
+        assert!(!format!("{source:?}").contains("secret"));
+        let path = "/stacks/cap/f877c8f7-56ff-44b7-b63a-4104cd30c548/resources/a%20server/metadata";
+        assert_eq!(path_of(&source), path);
+    }
+
+    #[test]
     fn what_is_missing_is_named_without_the_password() {
         let cases = [
-            (
-                json!({"cfn": {}, "collectors": []}),
-                "has no section \"zaqar\"; it has cfn, collectors",
-            ),
+            (json!({"cfn": {}, "collectors": []}), "it has cfn, collectors"),
             (json!(3), "it has none"),
             (json!({"zaqar": {}}), "zaqar has no \"project_id\""),
             (

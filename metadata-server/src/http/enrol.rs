@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::{Agent, ApiError, body};
 use crate::clock;
-use crate::heat::Source;
+use crate::heat::{HeatSource, Source};
 use crate::store::queues::{QueueKey, QueueNameError, QueueOutcome, QueueWrite};
 use crate::store::{Outcome, Write};
 
@@ -109,9 +109,14 @@ pub(super) async fn enrol(
     state.write(Write::IssueToken { record, now_unix_s }).await?;
     tracing::info!(agent = %agent, token = %token.token_id, ttl_s = ttl.as_secs(), "enrolment token issued");
     let (queue, queue_moved_from) = match source {
-        Some(source) => {
-            let (queue, moved_from) = bind(&state, &agent, source).await?;
+        Some(Source::Queue { queue, user }) => {
+            poll(&state, &agent, None).await?;
+            let moved_from = bind(&state, &agent, &queue, user).await?;
             (Some(queue.to_string()), moved_from)
+        }
+        Some(Source::Poll(source)) => {
+            poll(&state, &agent, Some(source)).await?;
+            (None, None)
         }
         None => (None, None),
     };
@@ -166,13 +171,34 @@ async fn source(
     }
 }
 
+/// Polls Heat for the agent from here on, or does not.
+async fn poll(
+    state: &super::State,
+    agent: &AgentId,
+    source: Option<HeatSource>,
+) -> Result<(), ApiError> {
+    let config = &state.inner.config;
+    if source.is_some() && config.keystone_url.is_none() {
+        return Err(ApiError::bad_request(
+            "no_keystone",
+            "the server's metadata is to be polled, and keystone_url is not set",
+        )
+        .with_hint(
+            "set keystone_url, or software_config_transport: ZAQAR_MESSAGE in the template",
+        ));
+    }
+    state.write(Write::SaveHeatSource { agent: agent.clone(), source }).await?;
+    state.inner.poll.changed(agent.clone());
+    Ok(())
+}
+
 /// Makes the queue's newest document the agent's.
 async fn bind(
     state: &super::State,
     agent: &AgentId,
-    source: Source,
-) -> Result<(QueueKey, Option<AgentId>), ApiError> {
-    let Source::Queue { queue, user } = source;
+    queue: &QueueKey,
+    user: Option<String>,
+) -> Result<Option<AgentId>, ApiError> {
     let write = QueueWrite::Bind {
         queue: queue.clone(),
         agent: agent.clone(),
@@ -183,7 +209,7 @@ async fn bind(
         Outcome::Queue(QueueOutcome::Bound { moved_from, .. }) => {
             tracing::info!(%agent, %queue, "queue bound");
             state.inner.settle.note(queue.clone());
-            Ok((queue, moved_from))
+            Ok(moved_from)
         }
         Outcome::Queue(QueueOutcome::Full { what, max }) => Err(ApiError::new(
             StatusCode::INSUFFICIENT_STORAGE,

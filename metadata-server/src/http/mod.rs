@@ -51,6 +51,7 @@ pub(crate) use self::health::{ServerAnswer, VersionAnswer};
 pub(crate) use self::pins::PinList;
 pub(crate) use self::results::{ResultList, WaitList, WaitView};
 use crate::config::Config;
+use crate::heat::poll::PollHandle;
 use crate::hub::HubHandle;
 use crate::metrics::Metrics;
 use crate::store::writer::Writer;
@@ -85,6 +86,8 @@ pub struct Inner {
     pub started_unix_ms: u64,
     /// Whom to tell of queues whose order is doubtful.
     pub settle: SettleHandle,
+    /// Whom to tell of agents for which Heat is polled.
+    pub poll: PollHandle,
     /// Cleared when a stop begins.
     pub ready: AtomicBool,
 }

@@ -58,13 +58,15 @@ pub enum Table {
     QueueDocuments,
     /// Agent id → the queue whose newest document is the agent's.
     QueueOfAgent,
+    /// Agent id → the server resource of which Heat is polled for its metadata (JSON).
+    HeatSources,
     /// Project id → how many queues it has (u64, big endian).
     QueueCounts,
 }
 
 impl Table {
     /// All tables, so that a back end can create them.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::Meta,
         Self::Heads,
         Self::Bodies,
@@ -91,6 +93,7 @@ impl Table {
         Self::QueueDocuments,
         Self::QueueOfAgent,
         Self::QueueCounts,
+        Self::HeatSources,
     ];
 
     /// The name of the table on disk: never change one.
@@ -122,6 +125,7 @@ impl Table {
             Self::QueueDocuments => "queue_documents",
             Self::QueueOfAgent => "queue_of_agent",
             Self::QueueCounts => "queue_counts",
+            Self::HeatSources => "heat_sources",
         }
     }
 }

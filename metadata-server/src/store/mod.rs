@@ -232,6 +232,25 @@ impl Store {
         self.read(ops::ticket_keys)
     }
 
+    /// The server resource of which Heat is polled for an agent's metadata.
+    ///
+    /// # Errors
+    /// Reading failed.
+    pub fn heat_source(
+        &self,
+        agent: &AgentId,
+    ) -> Result<Option<crate::heat::HeatSource>, StoreError> {
+        self.read(|view| ops::heat_source(view, agent))
+    }
+
+    /// The agents for which Heat is polled.
+    ///
+    /// # Errors
+    /// Reading failed.
+    pub fn heat_sources(&self) -> Result<Vec<AgentId>, StoreError> {
+        self.read(ops::heat_sources)
+    }
+
     /// The key that signs the URLs of queues.
     ///
     /// # Errors

@@ -19,6 +19,7 @@ use super::types::{
     ResultsPage, ResultsQuery, SavedResult, StoredDocument, TicketKeyRecord, Write,
 };
 use crate::document::{ValidDocument, config_ids};
+use crate::heat::HeatSource;
 
 /// The format of the store this program writes. Raise it when a table changes its meaning.
 pub const FORMAT: u64 = 1;
@@ -164,6 +165,26 @@ pub(super) fn ticket_keys(view: &dyn Snapshot) -> Result<Option<TicketKeyRecord>
     Ok(Some(TicketKeyRecord { made_unix_ms, keys: keys.to_vec().into() }))
 }
 
+pub(super) fn heat_source(
+    view: &dyn Snapshot,
+    agent: &AgentId,
+) -> Result<Option<HeatSource>, StoreError> {
+    get_json(view, Table::HeatSources, key(agent))
+}
+
+pub(super) fn heat_sources(view: &dyn Snapshot) -> Result<Vec<AgentId>, StoreError> {
+    let mut all = Vec::new();
+    view.scan(Table::HeatSources, &[], &mut |agent, _| {
+        let agent = String::from_utf8_lossy(agent).into_owned();
+        all.push(
+            AgentId::try_from(agent)
+                .map_err(|e| StoreError::Corrupt { what: format!("key in heat_sources: {e}") })?,
+        );
+        Ok(true)
+    })?;
+    Ok(all)
+}
+
 pub(super) fn url_key(view: &dyn Snapshot) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
     Ok(view.get(Table::Meta, KEY_URL_KEY)?.map(Zeroizing::new))
 }
@@ -262,6 +283,13 @@ pub(super) fn apply(tx: &mut dyn Transaction, write: &Write) -> Result<Outcome, 
         }
         Write::Signal(write) => signals::ops::apply(tx, write).map(Outcome::Signal),
         Write::Queue(write) => queues::ops::apply(tx, write).map(Outcome::Queue),
+        Write::SaveHeatSource { agent, source } => {
+            match source {
+                Some(source) => put_json(tx, Table::HeatSources, key(agent), source)?,
+                None => tx.delete(Table::HeatSources, key(agent))?,
+            }
+            Ok(Outcome::Done)
+        }
         Write::SaveUrlKey(key) => {
             tx.put(Table::Meta, KEY_URL_KEY, key.as_slice())?;
             Ok(Outcome::Done)

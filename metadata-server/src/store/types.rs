@@ -14,6 +14,7 @@ use super::StoreError;
 use super::queues::{QueueOutcome, QueueWrite};
 use super::signals::{Signal, SignalOutcome, SignalWrite};
 use crate::document::ValidDocument;
+use crate::heat::HeatSource;
 
 /// A document without its bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -221,6 +222,14 @@ pub enum Write {
     Signal(SignalWrite),
     /// A change to a queue of messages. → [`Outcome::Queue`]
     Queue(QueueWrite),
+    /// The server resource of which Heat is polled for an agent's metadata; `None`: it is not.
+    /// → [`Outcome::Done`]
+    SaveHeatSource {
+        /// Whose metadata.
+        agent: AgentId,
+        /// Where it is.
+        source: Option<HeatSource>,
+    },
     /// The key that signs the URLs of queues. → [`Outcome::Done`]
     SaveUrlKey(Zeroizing<Vec<u8>>),
 }

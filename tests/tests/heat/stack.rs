@@ -122,7 +122,8 @@ impl<'a> Stack<'a> {
             server["resource_name"].as_str()?
         );
         let config = self.cloud.get(&path)["resource"]["attributes"]["os_collect_config"].take();
-        config["zaqar"]["queue_id"].is_string().then_some(config)
+        let has = |section: &str, key: &str| config[section][key].is_string();
+        (has("zaqar", "queue_id") || has("heat", "stack_id")).then_some(config)
     }
 
     fn wait_for<T>(&self, what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
