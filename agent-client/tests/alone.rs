@@ -447,3 +447,66 @@ fn a_message_of_a_queue_outlives_a_crash_and_an_empty_queue_is_no_trouble() {
     assert_eq!(place.wait_for_signals(2)[1].0, "/two?Signature=secret");
     assert_eq!(place.home.read("ran"), "deployment one\ndeployment two\n");
 }
+
+#[test]
+fn what_heat_config_has_run_the_agent_does_not_run_again() {
+    let place = Place::new();
+    let entry = |id: &str, script: &str| {
+        let mut entry = ran(&place, id);
+        entry["config"] =
+            json!(format!("#!/bin/sh\necho {id} >> {}/ran\n{script}\n", place.here()));
+        entry
+    };
+    let fails = entry("fails", "echo why >&2; exit 3");
+    let environment = heat_config(&place, &document(&[ran(&place, "done"), fails.clone()]));
+    let program = env!("CARGO_BIN_EXE_agent-client");
+    let by_hand = || {
+        let mut command = std::process::Command::new(program);
+        command.arg("heat-config").envs(environment.clone());
+        command
+    };
+    assert!(by_hand().output().unwrap().status.success());
+    assert_eq!(place.signals().len(), 2);
+    // One that heat-config is at, and one of which nothing but the record is left.
+    let slow = entry("slow", &format!("while ! test -e {}/go; do sleep 0.05; done", place.here()));
+    heat_config(&place, &document(std::slice::from_ref(&slow)));
+    let mut at_it = by_hand().spawn().unwrap();
+    wait_until("the slow one", || place.home.read("ran").contains("slow").then_some(()));
+    fs::write(place.home.path("deployed/lost.json"), "").unwrap();
+    let all = [ran(&place, "done"), fails, slow, ran(&place, "lost"), ran(&place, "new")];
+    place.set(document(&all));
+    let flags = place.flags();
+    let arguments: Vec<&str> =
+        ["run"].into_iter().chain(flags.iter().map(String::as_str)).collect();
+    let mut command = place.home.command(&arguments);
+    let log = fs::File::create(place.home.path("log")).unwrap();
+    let _agent = Agent { child: command.envs(environment.clone()).stderr(log).spawn().unwrap() };
+    place.wait_for_status("the second", |status| {
+        (status["deployments"][1]["state"] == "failed").then_some(())
+    });
+    assert!(!place.home.read("ran").contains("new"), "in order, behind the one that runs");
+    fs::write(place.home.path("go"), "").unwrap();
+    let status = place.wait_for_status("the end", |status| {
+        let is_done =
+            status["deployments"][4]["state"] == "complete" && status["results_waiting"] == 0;
+        is_done.then(|| status.clone())
+    });
+    assert!(at_it.wait().unwrap().success());
+    let shown: Vec<(&str, i64)> = status["deployments"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|d| (d["state"].as_str().unwrap(), d["status_code"].as_i64().unwrap()))
+        .collect();
+    let expected =
+        [("complete", 0), ("failed", 3), ("complete", 0), ("failed", 1), ("complete", 0)];
+    assert_eq!(shown, expected);
+    assert!(status["deployments"][3]["reason"].as_str().unwrap().contains("left no result"));
+    let text = place.home.read("ran");
+    for id in ["done", "fails", "slow", "new"] {
+        assert_eq!(text.matches(id).count(), 1, "{text}");
+    }
+    assert!(!text.contains("lost"), "{text}");
+    assert!(place.home.output(&["rerun", "lost"]).status.success());
+    wait_until("the rerun", || place.home.read("ran").contains("lost").then_some(()));
+}

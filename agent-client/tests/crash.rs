@@ -43,6 +43,7 @@ impl Machine {
             rollback: path("rollback.json"),
             status: path("status.json"),
             hooks: Hooks::new(vec![], None, directories, path("").display().to_string()),
+            deployed: None,
             agent_id: Some("vm-1".into()),
             stop_wait: Duration::from_secs(1),
             limits: RunLimits { lanes_max: self.lanes_max, ..RunLimits::default() },

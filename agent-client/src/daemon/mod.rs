@@ -33,6 +33,7 @@ use self::uplink::{Uplink, servers};
 use self::worker::Worker;
 use crate::collect::{self, Bounds, Collect};
 use crate::compat::cfn::on_push::OnPush;
+use crate::compat::heat_config;
 use crate::config::Settings;
 use crate::control::Control;
 use crate::enrolment::{Enrolment, EnrolmentError};
@@ -188,6 +189,10 @@ fn pipeline_setup(settings: &Settings, enrolment: Option<&Enrolment>) -> pipelin
         documents: settings.state(files::DOCUMENTS),
         rollback: settings.state(files::ROLLBACK),
         status: settings.state(files::STATUS),
+        deployed: heat_config::settings::deployed(
+            |name| std::env::var_os(name),
+            settings.is_of_system(is_root),
+        ),
         hooks: settings
             .hooks(|name| std::env::var(name).ok(), is_root)
             .with_cgroups(settings.cgroup.find())

@@ -21,6 +21,7 @@
 
 mod asked;
 mod disk;
+mod earlier;
 mod hold;
 mod lanes;
 mod operator;
@@ -85,6 +86,8 @@ pub struct Pipeline {
     polling: Option<PollStatus>,
     /// Set when the agent is to stop: when what runs is asked to end.
     stop_at: Option<Instant>,
+    /// When it is looked whether `heat-config` is done with an entry.
+    look_again_at: Option<Instant>,
     /// When files of configs that are over are looked for.
     sweep_at: Option<Instant>,
     snapshot_due: bool,
@@ -148,6 +151,7 @@ impl Pipeline {
             link: LinkStatus::new(unix_ms()),
             polling: None,
             stop_at: None,
+            look_again_at: None,
             sweep_at: None,
             snapshot_due: true,
             snapshot_at: None,
@@ -182,8 +186,8 @@ impl Pipeline {
             if self.stop_at.is_some() && self.running.is_empty() {
                 break;
             }
-            let timer =
-                [self.retry_at, self.snapshot_timer(), self.run_timer(), self.sweep_timer()];
+            let (run, sweep) = (self.run_timer(), self.sweep_timer());
+            let timer = [self.retry_at, self.snapshot_timer(), run, sweep, self.look_again_at];
             let timer = timer.into_iter().flatten().min();
             tokio::select! {
                 command = commands.recv(), if somebody_tells => {
@@ -322,6 +326,7 @@ impl Pipeline {
             self.fault = None;
             self.snapshot_due = true;
         }
+        self.look_again_at = self.look_again_at.filter(|at| *at > now);
         self.end_runs(now);
         self.sweep(now);
     }

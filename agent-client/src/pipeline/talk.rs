@@ -25,6 +25,8 @@ pub struct Setup {
     pub rollback: PathBuf,
     /// The status file.
     pub status: PathBuf,
+    /// Where `heat-config` keeps what it has done, if it works on the same deployments.
+    pub deployed: Option<PathBuf>,
     /// The hooks of this machine.
     pub hooks: Hooks,
     /// Who we are; none before there is an enrolment.

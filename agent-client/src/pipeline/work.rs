@@ -10,6 +10,7 @@ use serde_json::Map;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::earlier::Taken;
 use super::lanes::{Lane, Wait, waits};
 use super::stop::Asked;
 use super::{Pipeline, PipelineError, Report, unix_ms};
@@ -80,9 +81,18 @@ impl Pipeline {
         let Some(document) = self.document.clone() else { return Ok(()) };
         while self.stop_at.is_none() && !self.is_held() {
             let next = self.waits(&document).position(|wait| wait == Wait::None);
-            let Some(index) = next.and_then(|place| self.steps.remove(place)) else { break };
+            let next = next.and_then(|place| Some((place, self.steps.remove(place)?)));
+            let Some((place, index)) = next else { break };
             self.snapshot_due = true;
             let entry = &document.entries[index];
+            match self.of_heat_config(&document, entry)? {
+                Taken::Nothing => {}
+                Taken::Ended => continue,
+                Taken::AtIt => {
+                    self.steps.insert(place, index);
+                    break;
+                }
+            }
             let not_run = match &entry.work {
                 Work::Data => {
                     self.answer_data(&document, entry)?;
@@ -217,7 +227,7 @@ impl Pipeline {
     }
 
     /// What asked for the run of an entry: as the journal has it, which knows of reruns.
-    fn asked(&self, document: &Document, entry: &Entry, at_unix_ms: u64) -> Received {
+    pub(super) fn asked(&self, document: &Document, entry: &Entry, at_unix_ms: u64) -> Received {
         match self.journal.states().get(&entry.id) {
             Some(State::Received(asked) | State::Started { received: asked, .. }) => {
                 Received { document_version: document.version, ..asked.clone() }

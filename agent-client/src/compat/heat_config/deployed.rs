@@ -83,6 +83,17 @@ pub enum Cut {
     },
 }
 
+/// What was done about an entry, for a program with a journal of its own that might do it again.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Earlier {
+    /// Nothing.
+    Nothing,
+    /// The process of this number runs its hook.
+    AtIt(u32),
+    /// It was taken up. Its result, if that is known.
+    Done(Option<Value>),
+}
+
 /// The content of `running` and `unsent`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Marker {
@@ -393,6 +404,24 @@ impl Deployed {
         fs::rename(self.path(stem, "running"), self.path(stem, "unsent")).with_context(what)?;
         File::open(&self.directory).and_then(|directory| directory.sync_all()).with_context(what)
     }
+}
+
+/// Looks what was done about an entry in this directory, if there is one. What is left of a hook that was cut
+/// off is killed.
+pub fn earlier(directory: &Path, id: &ConfigId) -> Earlier {
+    let stem = stem(id);
+    if !directory.join(format!("{stem}.json")).exists() {
+        return Earlier::Nothing;
+    }
+    let Ok(deployed) = Deployed::open(directory) else { return Earlier::Done(None) };
+    if let Ok(Some(marker)) = deployed.marker(&stem, "running") {
+        if let Some(pid) = deployed.owner_alive(&marker) {
+            return Earlier::AtIt(pid);
+        }
+        deployed.end_leftover(&stem, &marker);
+    }
+    let result = certs::file::read_public(&deployed.path(&stem, "notify.json"), RESULT_BYTES_MAX);
+    Earlier::Done(result.ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()))
 }
 
 /// What the names of an entry's files begin with.

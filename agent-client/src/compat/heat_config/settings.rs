@@ -65,6 +65,13 @@ impl Settings {
     }
 }
 
+/// Where it is kept what was done: the place that HEAT_CONFIG_DEPLOYED names, else, if `usual` counts, the
+/// usual one.
+pub fn deployed(variable: impl Fn(&str) -> Option<OsString>, usual: bool) -> Option<PathBuf> {
+    let named = variable("HEAT_CONFIG_DEPLOYED").filter(|path| !path.is_empty());
+    named.map(PathBuf::from).or_else(|| usual.then(|| DEPLOYED.into()))
+}
+
 /// A variable that is a number of seconds.
 ///
 /// # Errors
