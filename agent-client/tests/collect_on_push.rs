@@ -265,3 +265,30 @@ fn without_a_server_a_polled_document_is_applied_once_and_its_result_signalled()
     assert_eq!(signals().len(), 1);
     assert!(!read("log").contains("secret"), "no signature in the log");
 }
+
+#[test]
+fn a_document_that_is_polled_while_a_server_comes_back_does_not_replace_the_pushed_one() {
+    let (place, http, metadata) = polling();
+    place.home.enroll(&place.server);
+    let (late, pushed_document) = (pushed(&place, "late", 1), pushed(&place, "pushed", 2));
+    let Place { home, server } = place;
+    let address = server.address;
+    let memory = server.kill();
+    let mut answer = metadata.lock().unwrap();
+    let config = home.path("conf");
+    let _agent = home.run(&["--poll-after", "50ms", "--collect-config", config.to_str().unwrap()]);
+    wait_until("the question", || (!http.asked().is_empty()).then_some(()));
+    let server = MiniServer::restart(memory, address);
+    server.push(1, &pushed_document);
+    server.wait("the stored document", |seen| seen.documents_stored == [1]);
+    *answer = late;
+    drop(answer);
+    assert_eq!(server.wait_for_result("pushed").status, ResultStatus::Complete);
+    let mut newer = pushed_document;
+    newer["deployments"][0]["id"] = json!("next");
+    server.push(2, &newer);
+    server.wait_for_result("next");
+    let ran = fs::read_to_string(home.path("ran")).unwrap();
+    assert!(!ran.contains("late"), "{ran}");
+    assert!(server.seen().results.iter().all(|result| !result.config_id.contains("late")));
+}

@@ -100,6 +100,11 @@ impl Worker {
             self.polling.status = None;
             let _ = self.commands.send(Command::Polling(None));
         } else if was_off {
+            if matches!(self.in_force, Some((Origin::Push, _))) {
+                // What came last may have come too late to count.
+                self.polling.last = None;
+            }
+            self.polling.is_on_its_way = false;
             // Many machines may begin at one moment.
             let splay = read(&self.config).map_or(Duration::ZERO, |config| config.splay);
             self.polling.at = Instant::now() + splay.mul_f64(random_fraction());

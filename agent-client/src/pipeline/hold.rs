@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use super::{Pipeline, PipelineError, Report, unix_ms};
 use crate::document::Document;
+use crate::status::LinkState;
 use crate::store::StoredDocument;
 
 /// A document whose entries wait.
@@ -56,6 +57,10 @@ impl Pipeline {
     /// Puts a document in force that was polled, since no server is reached, until one is pushed or polled
     /// again. It is not kept: after a restart it is polled anew, and the journal knows what of it was run.
     pub(super) fn polled(&mut self, body: Bytes) -> Result<(), PipelineError> {
+        if self.link.state == LinkState::Connected && self.stored.is_some() {
+            tracing::debug!("document polled while a server was reached: left out");
+            return Ok(());
+        }
         let version = self.stored.as_ref().map_or(0, |newest| newest.version);
         let document = match Document::parse(version, &body) {
             Ok(document) => document,
