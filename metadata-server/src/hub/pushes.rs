@@ -44,6 +44,9 @@ pub(super) struct Job {
     pub(super) key: Key,
     /// An agent that has, or had, both documents.
     pub(super) agent: AgentId,
+    /// Its association, and the version that the document is there.
+    pub(super) peer: PeerId,
+    version: u64,
 }
 
 /// A document to be offered.
@@ -180,29 +183,35 @@ impl Pushes {
             }
             self.waiting[class].pop_front();
             let Some(entry) = self.entries.get_mut(&key) else { continue };
-            let Some((agent, _)) = entry.users.values().next() else { continue };
-            let agent = agent.clone();
+            let Some((&peer, (agent, version))) = entry.users.first_key_value() else { continue };
+            let job = Job { key, agent: agent.clone(), peer, version: *version };
             entry.state = State::Making;
             self.making[class] += 1;
             self.bytes[class] += bytes;
-            return Some(Job { key, agent });
+            return Some(job);
         }
         None
     }
 
-    /// A job is done. Without a form there is none: those who were to have it get another document soon,
-    /// or are hung up on. They are returned.
-    pub(super) fn made(&mut self, key: Key, form: Option<Form>) -> Vec<PeerId> {
-        let Some(entry) = self.entries.get_mut(&key) else { return Vec::new() };
+    /// A job is done. Without a form, there is none for the agent of the job: it is given up, unless it
+    /// has come to be due another version meanwhile, and the others have it made from what they have.
+    pub(super) fn made(&mut self, job: &Job, form: Option<Form>) {
+        let key = job.key;
+        let Some(entry) = self.entries.get_mut(&key) else { return };
         self.making[entry.class] -= 1;
         self.bytes[entry.class] -= entry.bytes;
         let Some(form) = form else {
-            let users: Vec<PeerId> = std::mem::take(&mut entry.users).into_keys().collect();
-            self.entries.remove(&key);
-            for peer in &users {
-                self.peers.remove(peer);
+            if entry.users.get(&job.peer).is_some_and(|(_, version)| *version == job.version) {
+                entry.users.remove(&job.peer);
+                self.peers.remove(&job.peer);
             }
-            return users;
+            if entry.users.is_empty() {
+                self.entries.remove(&key);
+            } else {
+                entry.state = State::Waiting;
+                self.waiting[entry.class].push_front(key);
+            }
+            return;
         };
         entry.bytes = form.held_bytes();
         self.bytes[entry.class] += entry.bytes;
@@ -215,7 +224,6 @@ impl Pushes {
             self.unused_bytes += entry.bytes;
         }
         self.drop_unused(UNUSED_FORMS_BYTES_MAX);
-        Vec::new()
     }
 
     /// What to offer now.
@@ -282,6 +290,12 @@ mod tests {
         std::iter::from_fn(|| pushes.next_job()).map(|job| job.key).collect()
     }
 
+    /// The job that some agent's push of this key has become.
+    fn made(pushes: &mut Pushes, key: Key, form: Option<Form>) {
+        let job = Job { key, agent: agent(0), peer: PeerId(u64::MAX), version: 0 };
+        pushes.made(&job, form);
+    }
+
     /// A form of so many bytes.
     fn form(bytes: usize) -> Option<Form> {
         Some(Form::with_digest(vec![0; bytes].into(), digest(0)))
@@ -298,7 +312,7 @@ mod tests {
             push(&mut pushes, peer, key(1, 2), 64 << 10);
         }
         assert_eq!(jobs(&mut pushes), [key(1, 2)]);
-        pushes.made(key(1, 2), form(64 << 10));
+        made(&mut pushes, key(1, 2), form(64 << 10));
         assert_eq!(ready(&mut pushes).len(), 10_000);
         assert_eq!(pushes.held_bytes(), 64 << 10);
         push(&mut pushes, 10_000, key(1, 2), 64 << 10);
@@ -317,8 +331,8 @@ mod tests {
         assert_eq!(jobs(&mut pushes), [key(1, 3)], "the older one is not even made");
         push(&mut pushes, 1, key(1, 4), 100);
         assert_eq!(jobs(&mut pushes), [key(1, 4)]);
-        pushes.made(key(1, 4), form(100));
-        pushes.made(key(1, 3), form(100));
+        made(&mut pushes, key(1, 4), form(100));
+        made(&mut pushes, key(1, 3), form(100));
         assert_eq!(ready(&mut pushes), [(1, 4)]);
         assert_eq!(pushes.version(PeerId(1)), Some(4));
         pushes.forget(PeerId(1));
@@ -332,7 +346,7 @@ mod tests {
         push(&mut pushes, 2, key(1, 3), 100);
         pushes.forget(PeerId(2));
         assert_eq!(jobs(&mut pushes), [key(1, 2)]);
-        pushes.made(key(1, 2), form(100));
+        made(&mut pushes, key(1, 2), form(100));
         pushes.forget(PeerId(1));
         assert_eq!(ready(&mut pushes), []);
     }
@@ -348,7 +362,7 @@ mod tests {
             push(&mut pushes, n, key(1, n as u8), 2 << 10);
         }
         assert_eq!(jobs(&mut pushes), [key(1, 10), key(1, 11)]);
-        pushes.made(key(1, 0), form(16 << 20));
+        made(&mut pushes, key(1, 0), form(16 << 20));
         assert_eq!(jobs(&mut pushes), [key(1, 1)], "in their order");
     }
 
@@ -361,7 +375,7 @@ mod tests {
             push(&mut pushes, n, key(1, n as u8), large);
             for job in jobs(&mut pushes) {
                 // As deltas and compressed forms come on top, the bound is one of both.
-                pushes.made(job, form(large));
+                made(&mut pushes, job, form(large));
                 started += 1;
             }
             assert!(pushes.held_bytes() <= LARGE_FORMS_BYTES_MAX);
@@ -408,7 +422,7 @@ mod tests {
         for n in 0..100 {
             push(&mut pushes, n, key(1, n as u8), 900 << 10);
             for job in jobs(&mut pushes) {
-                pushes.made(job, form(900 << 10));
+                made(&mut pushes, job, form(900 << 10));
             }
             pushes.forget(PeerId(n));
             assert!(pushes.held_bytes() <= UNUSED_FORMS_BYTES_MAX);
@@ -419,15 +433,43 @@ mod tests {
     }
 
     #[test]
-    fn a_job_without_a_form_leaves_nothing_behind() {
+    fn a_job_without_a_form_gives_up_its_own_agent_and_no_other() {
         let mut pushes = Pushes::default();
-        push(&mut pushes, 1, key(1, 2), 100);
-        push(&mut pushes, 2, key(1, 2), 100);
-        jobs(&mut pushes);
-        assert_eq!(pushes.made(key(1, 2), None), [PeerId(1), PeerId(2)]);
-        assert_eq!(pushes.held_bytes(), 0);
-        assert!(pushes.entries.is_empty() && pushes.peers.is_empty());
-        push(&mut pushes, 1, key(1, 2), 100);
-        assert_eq!(jobs(&mut pushes), [key(1, 2)]);
+        for peer in 1..=3 {
+            push(&mut pushes, peer, key(1, 2), 100);
+        }
+        let job = pushes.next_job().unwrap();
+        assert_eq!(job.peer, PeerId(1));
+        pushes.made(&job, None);
+        assert_eq!((pushes.held_bytes(), pushes.version(PeerId(1))), (0, None));
+        let job = pushes.next_job().unwrap();
+        assert_eq!(job.peer, PeerId(2), "from what the next has");
+        pushes.made(&job, form(100));
+        assert_eq!(ready(&mut pushes), [(2, 2), (3, 2)]);
+
+        push(&mut pushes, 4, key(1, 5), 100);
+        let job = pushes.next_job().unwrap();
+        pushes.made(&job, None);
+        assert_eq!(jobs(&mut pushes), []);
+        assert!(!pushes.entries.contains_key(&key(1, 5)));
+    }
+
+    #[test]
+    fn a_document_that_was_in_force_before_and_is_again_is_not_given_up() {
+        let mut pushes = Pushes::default();
+        let again = |pushes: &mut Pushes, version, key| {
+            let push = Push { peer: PeerId(1), agent: agent(1), version, key, bytes: 100 };
+            pushes.push(push, None);
+        };
+        again(&mut pushes, 1, key(0, 7));
+        let job = pushes.next_job().unwrap();
+        // While the store is read, which finds the one between.
+        again(&mut pushes, 2, key(0, 8));
+        again(&mut pushes, 3, key(0, 7));
+        pushes.made(&job, None);
+        let job = pushes.next_job().unwrap();
+        assert_eq!((job.key, job.version), (key(0, 7), 3));
+        pushes.made(&job, form(100));
+        assert_eq!(ready(&mut pushes), [(1, 3)]);
     }
 }

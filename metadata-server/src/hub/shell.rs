@@ -453,15 +453,13 @@ impl Shell {
     }
 
     fn on_made(&mut self, made: Made) {
-        let Made { key, form } = made;
-        let (form, error) = match form {
-            Ok(form) => (form, None),
-            Err(error) => (None, Some(error)),
-        };
-        for peer in self.pushes.made(key, form) {
-            // Without an error a newer document is on its way to the core.
-            if let Some(error) = &error {
-                self.tell_core(Input::Unreadable(peer, error.clone()));
+        let Made { job, form } = made;
+        match form {
+            // Without a form, a newer document of that agent is on its way to the core.
+            Ok(form) => self.pushes.made(&job, form),
+            Err(error) => {
+                self.pushes.made(&job, None);
+                self.tell_core(Input::Unreadable(job.peer, error));
             }
         }
         self.attend_pushes();
@@ -469,13 +467,13 @@ impl Shell {
 
     /// Has forms made, and offers those that are.
     fn attend_pushes(&mut self) {
-        while let Some(Job { key, agent }) = self.pushes.next_job() {
+        while let Some(job) = self.pushes.next_job() {
             let (store, made) = (self.store.clone(), self.made.clone());
             let encode = self.limits.compression;
             tokio::task::spawn_blocking(move || {
-                let form = make(&store, &agent, key, encode);
+                let form = make(&store, &job, encode);
                 // The receiver lives as long as the task that would use the answer.
-                drop(made.send(Made { key, form }));
+                drop(made.send(Made { job, form }));
             });
         }
         let now = clock::now();
@@ -619,17 +617,13 @@ fn session_input(peer: PeerId, event: delivery::Event) -> Input {
 
 /// A form that was made; none if the document was replaced before it could be read.
 struct Made {
-    key: Key,
+    job: Job,
     form: Result<Option<Form>, StoreError>,
 }
 
 /// Reads a document and what the agent holds, and encodes the one by means of the other.
-fn make(
-    store: &Store,
-    agent: &AgentId,
-    key: Key,
-    encode: bool,
-) -> Result<Option<Form>, StoreError> {
+fn make(store: &Store, job: &Job, encode: bool) -> Result<Option<Form>, StoreError> {
+    let Job { key, agent, .. } = job;
     let Some(StoredDocument { head, body }) = store.document(agent)? else { return Ok(None) };
     if head.sha256 != key.document {
         return Ok(None);
