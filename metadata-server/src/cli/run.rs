@@ -9,8 +9,8 @@ use crate::log;
 
 /// Threads for the event loop: one is busy with the agents, the other with the admin API.
 const WORKERS: usize = 2;
-/// Threads that may read the store at once.
-const READERS_MAX: usize = 16;
+/// Threads that may read the store or ask other machines at once; they are made as they are needed.
+const READERS_MAX: usize = 32;
 
 pub(super) fn run(settings: &SettingsArgs) -> Result<(), Failure> {
     let config = settings.load()?;

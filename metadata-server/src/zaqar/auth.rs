@@ -87,7 +87,7 @@ async fn by_token(
     let verdict = match zaqar.inner.tokens.get(token, now_unix_ms) {
         Some(verdict) => verdict,
         None => {
-            let verdict = ask(keystone, token).await?;
+            let verdict = ask(zaqar, keystone, token).await?;
             zaqar.inner.tokens.put(token, &verdict, now_unix_ms);
             verdict
         }
@@ -111,11 +111,14 @@ async fn by_token(
 }
 
 /// Asks Keystone, again if need be: Heat waits for us, and fails the stack if we give up.
-async fn ask(keystone: &Arc<Keystone>, token: &str) -> Result<Verdict, ZaqarError> {
+async fn ask(zaqar: &Zaqar, keystone: &Arc<Keystone>, token: &str) -> Result<Verdict, ZaqarError> {
     let mut wait = RETRY_AFTER;
     for left in (0..TRIES_MAX).rev() {
         let (keystone, token) = (keystone.clone(), token.to_owned());
+        // An error would mean that the semaphore was closed, which nobody does.
+        let permit = zaqar.inner.token_questions.acquire().await;
         let asked = tokio::task::spawn_blocking(move || keystone.validate(&token)).await;
+        drop(permit);
         let error = match asked {
             Ok(Ok(verdict)) => return Ok(verdict),
             Ok(Err(error)) => error,

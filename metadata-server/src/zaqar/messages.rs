@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::auth::Caller;
 use super::queues::key;
-use super::{ENVELOPE_BYTES_MAX, Zaqar, ZaqarError};
+use super::{BODY_TIME_MAX, ENVELOPE_BYTES_MAX, Zaqar, ZaqarError};
 use crate::clock;
 use crate::document::ValidDocument;
 use crate::http::read_body;
@@ -94,7 +94,11 @@ async fn store(
     // An error would mean that the semaphore was closed, which nobody does.
     let _permit = zaqar.inner.bodies.acquire().await;
     let bytes_max = zaqar.inner.document_bytes_max;
-    let body = read_body(body, bytes_max + ENVELOPE_BYTES_MAX).await?;
+    let read = read_body(body, bytes_max + ENVELOPE_BYTES_MAX);
+    let body = tokio::time::timeout(BODY_TIME_MAX, read).await.map_err(|_| {
+        let what = format!("the body did not come within {} s", BODY_TIME_MAX.as_secs());
+        ZaqarError::new(StatusCode::REQUEST_TIMEOUT, "Request timeout", what)
+    })??;
     // Megabytes of JSON take a while: not on the event loop.
     let messages = tokio::task::spawn_blocking(move || parse(&body, bytes_max))
         .await

@@ -59,6 +59,10 @@ use crate::store::{Outcome, Store, StoreError, Write};
 
 /// Requests whose body is held at a time; more wait.
 const BODIES_MAX: usize = 16;
+/// Longest time for the body of a request: who sends slowly must not keep others waiting.
+const BODY_TIME_MAX: Duration = Duration::from_secs(30);
+/// Questions to Keystone under way at a time; more wait, and leave threads to the rest of the server.
+const TOKEN_QUESTIONS_MAX: usize = 8;
 /// Time between two sweeps.
 const SWEEP_EVERY: Duration = Duration::from_secs(3600);
 /// Bytes of a request around a document.
@@ -81,6 +85,7 @@ struct Inner {
     settle: SettleHandle,
     document_bytes_max: usize,
     bodies: Semaphore,
+    token_questions: Semaphore,
     ready: AtomicBool,
 }
 
@@ -128,6 +133,7 @@ impl Zaqar {
             settle: parts.settle,
             document_bytes_max: parts.document_bytes_max,
             bodies: Semaphore::new(BODIES_MAX),
+            token_questions: Semaphore::new(TOKEN_QUESTIONS_MAX),
             ready: AtomicBool::new(true),
         };
         Ok(Self { inner: Arc::new(inner) })

@@ -2,6 +2,7 @@ use serde_json::json;
 
 use super::*;
 use crate::document::{DOCUMENT_BYTES_MAX, ValidDocument};
+use crate::store::backend::Table;
 use crate::store::{MemoryBackend, Outcome, Store, Write};
 
 fn key(text: &str) -> QueueKey {
@@ -273,6 +274,24 @@ fn queues_messages_and_bytes_are_limited_and_a_refusal_changes_nothing() {
     apply(&store, QueueWrite::Remove { queue: key("p/1"), user: None });
     let made = apply(&store, signal("p/one-more", "x", 600, 1_000));
     assert!(matches!(made, QueueOutcome::Posted { .. }), "one gone, one more");
+}
+
+#[test]
+fn when_there_is_no_room_left_agents_still_get_their_documents() {
+    let store = store();
+    apply(&store, bind("p/q", "vm"));
+    store
+        .backend
+        .write(0, &mut |tx| {
+            crate::store::ops::put_number(tx, Table::Meta, b"queues_bytes", QUEUES_BYTES_MAX)
+        })
+        .unwrap();
+    let pushed = document(&[("a", "a1", 1)]);
+    let full = apply(&store, push("p/unbound", &pushed, 1));
+    assert!(matches!(full, QueueOutcome::Full { max: QUEUES_BYTES_MAX, .. }), "{full:?}");
+    let full = apply(&store, signal("p/s", "x", 600, 1));
+    assert!(matches!(full, QueueOutcome::Full { .. }), "{full:?}");
+    assert!(apply(&store, push("p/q", &pushed, 1)).pushed().is_some());
 }
 
 #[test]
