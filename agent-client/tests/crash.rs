@@ -40,6 +40,7 @@ impl Machine {
             journal: path("journal"),
             document: path("document"),
             documents: path("documents"),
+            signals: path("signals"),
             rollback: path("rollback.json"),
             status: path("status.json"),
             hooks: Hooks::new(vec![], None, directories, path("").display().to_string()),
@@ -88,7 +89,7 @@ impl Machine {
                 let (mut confirmed, mut settled) = (false, false);
                 while !(confirmed && settled) {
                     match reports.recv().await.unwrap() {
-                        Report::Held { .. } => {}
+                        Report::Held { .. } | Report::Signal(_) => {}
                         Report::DocumentStored(holds) => confirmed |= holds.version == *version,
                         Report::Settled { version: v, .. } => settled |= v == *version,
                         Report::DocumentRefused { reason, .. } => panic!("refused: {reason}"),

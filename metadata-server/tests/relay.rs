@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
+use metadata_delivery::message::WaitSignal;
 use openstack_client::testing::{Answer, Asked, HttpServer};
 use serde_json::{Value, json};
 use support::{PATIENCE, Running, config, result};
@@ -246,4 +247,88 @@ async fn a_heat_that_hangs_holds_up_neither_agents_nor_other_signals() {
     drop(release);
     signal(&running, "c1", &["sent"]).await;
     running.server.stop().await;
+}
+
+fn wait(id: &str, url: &str) -> WaitSignal {
+    WaitSignal { id: id.into(), url: url.into(), body: r#"{"Status": "SUCCESS"}"#.into() }
+}
+
+/// Waits until the signal of a wait condition is over.
+async fn over(running: &Running) -> Value {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let (_, list) = running.call("GET", &format!("/v1/agents/{AGENT}/wait-signals"), "").await;
+        assert!(!list.to_string().contains("hush"), "{list}");
+        let waits = list["signals"].as_array().unwrap();
+        if !waits.is_empty() && waits.iter().all(|wait| wait["signal"]["state"] != "waiting") {
+            return list["signals"].clone();
+        }
+        assert!(Instant::now() < deadline, "{list}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_wait_conditions_signal_goes_where_the_agents_own_document_says_and_nowhere_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let heat = HttpServer::start(|_| Answer::new(200, ""));
+    let url = heat.url("/v1/waitcondition/x?Signature=hush");
+    let running = Running::start(config(folder.path(), &[])).await;
+    running
+        .put(
+            AGENT,
+            &json!({"deployments": [{"id": "c", "config": format!("cfn-signal '{url}'")}]})
+                .to_string(),
+        )
+        .await;
+    let elsewhere = heat.url("/elsewhere?Signature=hush");
+    running.put("other", &json!({"deployments": [], "x": elsewhere}).to_string()).await;
+    let (_, mut agent) = running.enrolled(AGENT).await;
+    agent.say(&wait("a1", &url), 1);
+    agent.stored("signal/a1").await;
+    agent.say(&wait("a2", &elsewhere), 1);
+    let (code, reason) = agent.refused("signal/a2").await;
+    assert_eq!(code, 257);
+    assert!(reason.contains("is not in this agent's document"), "{reason}");
+    assert!(!reason.contains("hush"), "{reason}");
+    let waits = over(&running).await;
+    assert_eq!(
+        (&waits[0]["signal"]["state"], waits.as_array().unwrap().len()),
+        (&json!("sent"), 1)
+    );
+    let [asked] = &heat.asked()[..] else { panic!("{:?}", heat.asked()) };
+    assert_eq!(
+        (asked.method.as_str(), asked.target.as_str()),
+        ("PUT", "/v1/waitcondition/x?Signature=hush")
+    );
+    assert_eq!(
+        (asked.text().as_str(), asked.header("content-type")),
+        (r#"{"Status": "SUCCESS"}"#, None)
+    );
+    running.server.stop().await;
+}
+
+#[tokio::test]
+async fn an_operator_says_where_signals_of_wait_conditions_may_go() {
+    let heat = HttpServer::start(|_| Answer::new(200, ""));
+    let (url, prefix) = (heat.url("/v1/waitcondition/x"), heat.url("/v1/waitcondition"));
+    for (settings, code) in [
+        (vec![("relay_signals_to", prefix.as_str())], None),
+        (vec![("relay_signals_to", "http://127.0.0.1:1/")], Some(257)),
+        (vec![("signal", "off")], Some(257)),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let running = Running::start(config(folder.path(), &settings)).await;
+        let (_, mut agent) = running.enrolled(AGENT).await;
+        agent.say(&wait("a1", &url), 1);
+        match code {
+            None => {
+                agent.stored("signal/a1").await;
+                assert_eq!(over(&running).await[0]["signal"]["state"], "sent");
+            }
+            Some(code) => assert_eq!(agent.refused("signal/a1").await.0, code),
+        }
+        running.server.stop().await;
+    }
+    assert_eq!(heat.asked().len(), 1);
 }

@@ -21,7 +21,7 @@ pub struct Request {
 }
 
 /// What an operator asks. `name` is a config id, the beginning of one, or a deployment's name.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "snake_case")]
 pub enum Question {
     /// All that is known of a deployment.
@@ -34,6 +34,13 @@ pub enum Question {
         /// Which.
         name: String,
     },
+    /// To have the server send a wait condition's signal, since this machine has no way there.
+    Signal {
+        /// Where it goes.
+        url: String,
+        /// What is sent.
+        body: String,
+    },
     /// Another of the kept documents in force.
     Rollback {
         /// Which version; none: the one before the one in force.
@@ -43,6 +50,23 @@ pub enum Question {
         /// Whether only to tell what would happen.
         dry_run: bool,
     },
+}
+
+/// The URL of a signal opens its wait condition.
+impl std::fmt::Debug for Question {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Why { name } => f.debug_struct("Why").field("name", name).finish(),
+            Self::Rerun { name } => f.debug_struct("Rerun").field("name", name).finish(),
+            Self::Signal { .. } => f.debug_struct("Signal").finish_non_exhaustive(),
+            Self::Rollback { to, rerun, dry_run } => f
+                .debug_struct("Rollback")
+                .field("to", to)
+                .field("rerun", rerun)
+                .field("dry_run", dry_run)
+                .finish(),
+        }
+    }
 }
 
 /// What is answered.
@@ -55,8 +79,20 @@ pub enum Answer {
     Rerun(Rerunning),
     /// To [`Question::Rollback`].
     Rollback(RollbackPlan),
+    /// To [`Question::Signal`].
+    Signal(Signalled),
     /// It cannot be done.
     Refused(Refusal),
+}
+
+/// Who has a signal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "signal", rename_all = "snake_case")]
+pub enum Signalled {
+    /// The server has stored it and sends it.
+    Stored,
+    /// The server was not reached in time. The agent keeps it, and sends it when it reaches the server.
+    Kept,
 }
 
 /// An answer with the version of its form.

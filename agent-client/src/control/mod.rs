@@ -28,8 +28,8 @@ use crate::pipeline::Command;
 
 /// Clients served at the same time; one more is told to come back.
 pub const CLIENTS_MAX: usize = 8;
-/// Longest question, in bytes.
-pub const QUESTION_BYTES_MAX: usize = 4 << 10;
+/// Longest question, in bytes: a signal of the largest size, of which JSON in JSON makes twice as much.
+pub const QUESTION_BYTES_MAX: usize = 160 << 10;
 /// How long a client may take for its question, or for taking the answer.
 const CLIENT_MS_MAX: u64 = 5_000;
 /// How long the pipeline may take for an answer: it may be waiting for a slow disk.

@@ -84,7 +84,7 @@ fn what_is_no_question_is_refused_and_does_not_reach_the_pipeline() {
         (b"{\"schema\":1}\n", "not understood"),
         (b"{\"schema\":1,\"ask\":\"dance\"}\n", "not understood"),
         (b"{\"schema\":2,\"ask\":\"why\",\"name\":\"a\"}\n", "speaks schema 1"),
-        (&[b'x'; QUESTION_BYTES_MAX + 1], "more than 4096 bytes"),
+        (&[b'x'; QUESTION_BYTES_MAX + 1], "more than 163840 bytes"),
     ] {
         let refusal = bench.refused(bytes);
         assert_eq!(refusal.code, RefusalCode::BadQuestion);

@@ -101,6 +101,10 @@ impl<'a> Conductor<'a> {
         for result in std::mem::take(&mut conductor.parts.opened.results) {
             conductor.report(Report::Result(Box::new(result)));
         }
+        let signals = std::mem::take(&mut conductor.parts.opened.signals);
+        if let Some(uplink) = &mut conductor.parts.uplink {
+            signals.iter().for_each(|signal| uplink.link.send_signal(signal));
+        }
         if conductor.parts.uplink.is_none() {
             let status = LinkStatus { state: LinkState::Unenrolled, ..LinkStatus::new(unix_ms()) };
             conductor.tell(Command::Link(status));
@@ -238,6 +242,10 @@ impl<'a> Conductor<'a> {
             Happened::ResultRefused { id, .. } => {
                 self.refused_results.insert(id);
             }
+            Happened::SignalStored { id } => self.tell(Command::SignalStored { id }),
+            Happened::SignalRefused { id, reason } => {
+                self.tell(Command::SignalRefused { id, reason });
+            }
             Happened::Failed(failure) => self.failure = Some(failure),
         }
         Ok(())
@@ -279,6 +287,13 @@ impl<'a> Conductor<'a> {
                 collect.iter().for_each(|collect| collect.ended(&result));
                 link.into_iter().for_each(|link| link.send_result(&result));
             }
+            Report::Signal(signal) => match link {
+                Some(link) => link.send_signal(&signal),
+                None => {
+                    let reason = "this agent has no server yet".into();
+                    self.tell(Command::SignalRefused { id: signal.id, reason });
+                }
+            },
             Report::Settled { version, failed } => {
                 self.settled = Some((version, failed));
                 self.parts.on_push.iter().for_each(OnPush::applied);

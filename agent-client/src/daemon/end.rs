@@ -25,7 +25,9 @@ impl Conductor<'_> {
     pub(super) fn end(&self) -> Option<Result<Exit, Abort>> {
         let now = Instant::now();
         if let Some(until) = self.flush_until {
-            let sent = self.results_waiting() == 0 || !self.is_connected();
+            let all_sent =
+                self.parts.uplink.as_ref().is_none_or(|uplink| uplink.link.is_all_sent());
+            let sent = all_sent || !self.is_connected();
             return (sent || until <= now).then(|| Ok(self.verdict()));
         }
         if self.parts.mode == Mode::Run {

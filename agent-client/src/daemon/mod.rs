@@ -71,6 +71,8 @@ pub mod files {
     pub const DOCUMENT: &str = "document";
     /// What hooks printed: a directory, see [`OutputStore`](crate::hooks::kept::OutputStore).
     pub const OUTPUT: &str = "output";
+    /// Signals of wait conditions for the server.
+    pub const SIGNALS: &str = "signals";
     /// Documents before the newest.
     pub const DOCUMENTS: &str = "documents";
     /// That an operator has put one of them in force.
@@ -113,7 +115,8 @@ pub fn run(settings: &Settings, token: Option<&EnrolmentToken>, mode: Mode) -> R
         }
     };
     let (worker, opened) = worker.map_or((None, None), |(w, o)| (Some(w), Some(o)));
-    let mut opened = opened.unwrap_or(Opened { holds: None, body: None, results: Vec::new() });
+    let nothing = Opened { holds: None, body: None, results: Vec::new(), signals: Vec::new() };
+    let mut opened = opened.unwrap_or(nothing);
     let body = opened.body.take();
     let guard = runtime.enter();
     let uplink = enrolment
@@ -188,6 +191,7 @@ fn pipeline_setup(settings: &Settings, enrolment: Option<&Enrolment>) -> pipelin
         document: settings.state(files::DOCUMENT),
         documents: settings.state(files::DOCUMENTS),
         rollback: settings.state(files::ROLLBACK),
+        signals: settings.state(files::SIGNALS),
         status: settings.state(files::STATUS),
         deployed: heat_config::settings::deployed(
             |name| std::env::var_os(name),

@@ -20,7 +20,7 @@ use dtls_channel::{
 };
 use metadata_delivery::message::{
     DeploymentResult, Enrol, Hello, Hex32, Holds, METADATA, Message, PROTOCOL, Progress, WELCOME,
-    Welcome, metadata_name,
+    WaitSignal, Welcome, metadata_name,
 };
 use metadata_delivery::{
     Base, CloseCode, Document, Event as SessionEvent, KnownPaths, Limits, Name, OfferError,
@@ -105,6 +105,18 @@ pub enum Happened {
         /// The server's words.
         reason: String,
     },
+    /// The server has stored a wait condition's signal.
+    SignalStored {
+        /// Which.
+        id: String,
+    },
+    /// The server will never take a wait condition's signal.
+    SignalRefused {
+        /// Which.
+        id: String,
+        /// The server's words.
+        reason: String,
+    },
     /// An attempt failed or a connection ended; the next attempt is planned.
     Failed(Failure),
 }
@@ -131,6 +143,8 @@ pub struct Link {
     /// What the next connection begins with, to save both sides the work of a full handshake.
     dtls_session: Option<DtlsSession>,
     results: BTreeMap<Name, (ConfigId, Document)>,
+    /// Signals of wait conditions, by their documents' names.
+    signals: BTreeMap<Name, (String, Document)>,
     progress: Option<Progress>,
     happened: VecDeque<Happened>,
 }
@@ -196,6 +210,7 @@ impl Link {
             channel: None,
             dtls_session: None,
             results: BTreeMap::new(),
+            signals: BTreeMap::new(),
             progress: None,
             happened: VecDeque::new(),
             setup,
@@ -214,6 +229,23 @@ impl Link {
             (Err(error), _) => tracing::error!(error, "a result without usable id is not sent"),
             (_, Err(error)) => tracing::error!(%error, id = result.config_id, "result not sent"),
         }
+    }
+
+    /// Sends a wait condition's signal until the server has stored it.
+    pub fn send_signal(&mut self, signal: &WaitSignal) {
+        match signal.to_document(1) {
+            Ok(document) => {
+                self.signals.insert(document.name.clone(), (signal.id.clone(), document));
+                self.due(|channel| channel.results_due = true);
+            }
+            // It was checked when it was taken.
+            Err(error) => tracing::error!(%error, id = signal.id, "signal not sent"),
+        }
+    }
+
+    /// Whether the server has all results and signals.
+    pub fn is_all_sent(&self) -> bool {
+        self.results.is_empty() && self.signals.is_empty()
     }
 
     /// Results that the server does not have yet.
@@ -496,6 +528,12 @@ impl Link {
                 // The limits of an agent's session admit no other name.
                 _ => {}
             },
+            SessionEvent::Stored { name, .. } if self.signals.contains_key(&name) => {
+                if let Some((id, _)) = self.signals.remove(&name) {
+                    self.happened.push_back(Happened::SignalStored { id });
+                    self.due(|channel| channel.results_due = true);
+                }
+            }
             SessionEvent::Stored { name, version } => {
                 // Not if it is of an earlier run, and the result of a later one waits.
                 let stored = self.results.get(&name).is_some_and(|(_, d)| d.version == version);
@@ -516,6 +554,20 @@ impl Link {
     }
 
     fn refused(&mut self, name: &Name, version: u64, code: u16, reason: String) {
+        if let Some((id, _)) = self.signals.get(name) {
+            let (id, for_good) = (id.clone(), failure::is_for_good(code));
+            tracing::warn!(id, code, reason, for_good, "the server does not take a signal");
+            if for_good {
+                self.signals.remove(name);
+                let reason = if code == refusal::NAME {
+                    "it is of a release that does not do so".into()
+                } else {
+                    reason
+                };
+                self.happened.push_back(Happened::SignalRefused { id, reason });
+            }
+            return;
+        }
         let refused = self.results.get(name).filter(|(_, document)| document.version == version);
         let Some(id) = refused.map(|(id, _)| id.clone()) else {
             tracing::warn!(%name, code, reason, "the server refused a document");
@@ -558,7 +610,8 @@ impl Link {
         let (true, Some(session)) = (channel.welcomed, &mut channel.session) else { return };
         if channel.results_due {
             channel.results_due = false;
-            for (_, document) in self.results.values() {
+            let signals = self.signals.values().map(|(_, document)| document);
+            for document in self.results.values().map(|(_, document)| document).chain(signals) {
                 match session.offer(now, document.clone()) {
                     Ok(()) => {}
                     // There is room again when the server has stored some.

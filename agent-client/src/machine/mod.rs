@@ -69,6 +69,11 @@ impl System {
         &self.document
     }
 
+    /// Where the running agent answers.
+    pub fn control_socket(&self) -> PathBuf {
+        self.document.with_file_name(files::CONTROL)
+    }
+
     /// Nova's metadata service, without a path.
     pub fn metadata_service(&self) -> &str {
         &self.metadata_service

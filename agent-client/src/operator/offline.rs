@@ -107,6 +107,11 @@ impl<'a> Offline<'a> {
             Question::Why { name } => {
                 resolved(name).map(|id| Answer::Why(Box::new(super::why::why(&facts, &id))))
             }
+            Question::Signal { .. } => Err(Refusal::new(
+                RefusalCode::NotNow,
+                "the agent does not run",
+                "start it: agent-client run",
+            )),
             Question::Rerun { name } => match resolved(name) {
                 Ok(id) => self.rerun(&facts, &id)?,
                 Err(refusal) => Err(refusal),

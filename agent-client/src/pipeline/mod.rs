@@ -25,6 +25,7 @@ mod earlier;
 mod hold;
 mod lanes;
 mod operator;
+mod outbox;
 mod recover;
 mod stop;
 mod talk;
@@ -59,6 +60,7 @@ pub struct Pipeline {
     /// When this pipeline was opened.
     since_unix_ms: u64,
     history: History,
+    outbox: outbox::Outbox,
     /// The newest document.
     stored: Option<StoredDocument>,
     /// The one that an operator has put in force in its place.
@@ -122,7 +124,9 @@ impl Pipeline {
                 .inspect_err(|error| tracing::error!(%error, "the stored document is unusable"))
                 .ok()
         });
+        let (outbox, signals) = outbox::Outbox::open(setup.signals.clone())?;
         let opened = Opened {
+            signals,
             holds: document.as_ref().and(stored.as_ref()).map(StoredDocument::holds),
             body: document.as_ref().and(stored.as_ref()).map(|stored| stored.body.clone()),
             results: waiting(journal.states()).cloned().collect(),
@@ -134,6 +138,7 @@ impl Pipeline {
             boot_id,
             since_unix_ms: unix_ms(),
             history,
+            outbox,
             stored,
             rolled_back_to,
             document: None,
@@ -186,8 +191,14 @@ impl Pipeline {
             if self.stop_at.is_some() && self.running.is_empty() {
                 break;
             }
-            let (run, sweep) = (self.run_timer(), self.sweep_timer());
-            let timer = [self.retry_at, self.snapshot_timer(), run, sweep, self.look_again_at];
+            let timer = [
+                self.retry_at,
+                self.snapshot_timer(),
+                self.run_timer(),
+                self.sweep_timer(),
+                self.look_again_at,
+                self.signal_timer(),
+            ];
             let timer = timer.into_iter().flatten().min();
             tokio::select! {
                 command = commands.recv(), if somebody_tells => {
@@ -202,6 +213,7 @@ impl Pipeline {
                 }
             }
         }
+        self.leave_signals();
         self.link.state = LinkState::Stopped;
         self.snapshot_at = None;
         self.snapshot_due = true;
@@ -229,6 +241,8 @@ impl Pipeline {
                 )?;
             }
             Command::Ask(ask) => self.ask(ask)?,
+            Command::SignalStored { id } => self.signal_stored(&id),
+            Command::SignalRefused { id, reason } => self.signal_refused(&id, &reason),
             Command::Release { hold } => self.release(hold),
             Command::Polled { body } => self.polled(body)?,
             Command::Link(link) => self.link = link,
@@ -245,6 +259,7 @@ impl Pipeline {
     /// There is a server from now on.
     fn enrolled(&mut self, agent_id: String) {
         self.setup.agent_id = Some(agent_id);
+        self.send_signals();
         // With the next commit, as all of them.
         let results: Vec<_> = waiting(self.journal.states()).cloned().collect();
         for result in results {
@@ -328,6 +343,7 @@ impl Pipeline {
         }
         self.look_again_at = self.look_again_at.filter(|at| *at > now);
         self.end_runs(now);
+        self.tell_of_signals(now);
         self.sweep(now);
     }
 

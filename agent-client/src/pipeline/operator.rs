@@ -17,6 +17,10 @@ impl Pipeline {
     pub(super) fn ask(&mut self, ask: Ask) -> Result<(), PipelineError> {
         let Ask { question, asked_by, answer } = ask;
         let answered = match question {
+            Question::Signal { url, body } => {
+                self.signal(url, body, answer);
+                return Ok(());
+            }
             Question::Why { name } => self.resolve(&name).map(|id| {
                 let why = why::why(&self.facts(), &id);
                 Answer::Why(Box::new(why))

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
-use metadata_delivery::message::{DeploymentResult, Holds};
+use metadata_delivery::message::{DeploymentResult, Holds, WaitSignal};
 
 use crate::control::Ask;
 use crate::document::ConfigId;
@@ -21,6 +21,8 @@ pub struct Setup {
     pub document: PathBuf,
     /// The directory of the documents before it.
     pub documents: PathBuf,
+    /// The directory of signals that the server does not have yet.
+    pub signals: PathBuf,
     /// The file that says that one of those is in force.
     pub rollback: PathBuf,
     /// The status file.
@@ -90,6 +92,18 @@ pub enum Command {
         /// The server's words.
         reason: String,
     },
+    /// The server has stored a wait condition's signal.
+    SignalStored {
+        /// Which.
+        id: String,
+    },
+    /// The server will never take a wait condition's signal.
+    SignalRefused {
+        /// Which.
+        id: String,
+        /// The server's words.
+        reason: String,
+    },
     /// The data of this document are effective: its entries may run.
     Release {
         /// From [`Report::Held`].
@@ -134,6 +148,8 @@ pub enum Report {
     },
     /// A result is durable: send it until it is stored.
     Result(Box<DeploymentResult>),
+    /// A wait condition's signal is durable: send it until it is stored.
+    Signal(WaitSignal),
     /// The newest document is on disk and all deployments of the one in force have ended; they are the
     /// same, unless an operator has put an earlier one in force.
     Settled {
@@ -153,6 +169,8 @@ pub struct Opened {
     pub body: Option<Bytes>,
     /// Results that the server does not have yet.
     pub results: Vec<DeploymentResult>,
+    /// Signals of wait conditions that the server does not have yet.
+    pub signals: Vec<WaitSignal>,
 }
 
 /// Why the pipeline cannot start or go on.
@@ -161,7 +179,7 @@ pub enum PipelineError {
     /// The journal cannot be used.
     #[error(transparent)]
     Journal(#[from] LogError),
-    /// The stored document cannot be read.
+    /// The stored document, or a directory, cannot be read.
     #[error(transparent)]
     Document(#[from] certs::file::FileError),
     /// Our own fault.

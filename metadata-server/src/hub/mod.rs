@@ -179,6 +179,7 @@ impl HubChannels {
             peer_timeout: config.peer_timeout,
             results_per_agent_max: config.results_per_agent_max,
             signal: config.signal,
+            relay_signals_to: config.relay_signals_to.clone().into(),
             datagram_bytes_max: config.datagram_bytes_max,
             compression: config.compression,
             agent: Limits {

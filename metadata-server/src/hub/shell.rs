@@ -14,14 +14,15 @@ use std::time::{Duration, Instant};
 use certs::proof::{EXPORTER_BYTES, EXPORTER_LABEL};
 use certs::{AgentId, Fingerprint};
 use dtls_channel::{AssociationId, Driver, Established, Event};
-use metadata_delivery::message::{Hex32, Holds, METADATA, metadata_name};
+use metadata_delivery::message::{Hex32, Holds, METADATA, Message, WaitSignal, metadata_name};
 use metadata_delivery::{
     self as delivery, Base, CloseCode, ENCODED_BYTES_MIN, Form, KnownPaths, Limits, Session,
     SessionConfig,
 };
+use openstack_client::http::UrlPrefix;
 use tokio::sync::{broadcast, mpsc};
 
-use super::core::{Action, Core, Input, Loaded, LoadedDocument, Moment, PeerId};
+use super::core::{Action, Core, Input, Loaded, LoadedDocument, Moment, NotQueued, PeerId};
 use super::pushes::{Job, Key, Push, Pushes, Ready};
 use super::turns::Turns;
 use super::{Command, HubStats};
@@ -30,6 +31,8 @@ use crate::document::sha256;
 use crate::log::{self, Limiter};
 use crate::metrics::Metrics;
 use crate::notice::{Notice, Stamped};
+use crate::relay::reach;
+use crate::store::signals::{SignalOutcome, SignalWrite, WAITS_PER_AGENT_MAX};
 use crate::store::writer::Writer;
 use crate::store::{Outcome, Store, StoreError, StoredDocument, Write};
 
@@ -55,6 +58,8 @@ pub(super) struct Parts {
 /// What the sessions are told.
 #[derive(Debug, Clone)]
 pub(super) struct SessionLimits {
+    /// What signals may be sent to; see [`reach`].
+    pub(super) relay_signals_to: Arc<[UrlPrefix]>,
     pub(super) keep_alive: Duration,
     pub(super) peer_timeout: Duration,
     pub(super) results_per_agent_max: u64,
@@ -408,10 +413,49 @@ impl Shell {
                     Input::ResultSaved { peer, agent, document, result, saved }
                 });
             }
+            Action::QueueSignal { peer, agent, signal } => self.queue_signal(peer, agent, signal),
             // Nobody waits for it: the next one says it all again.
             Action::SaveAgent(record) => self.writer.submit(Write::SaveAgent(record), drop),
             Action::Tell(notice) => self.tell(notice),
         }
+    }
+
+    /// Looks on the blocking pool whether a signal may be sent, and has it written if so.
+    fn queue_signal(&self, peer: PeerId, agent: AgentId, signal: WaitSignal) {
+        let (name, version) = (signal.name(), 1);
+        let (answers, metrics) = (self.answers.clone(), self.metrics.clone());
+        let answer = move |queued| {
+            drop(answers.send(Input::SignalQueued { peer, name, version, queued }));
+        };
+        if !self.limits.signal {
+            return answer(Err(NotQueued::Refused("signals are off at this server".into())));
+        }
+        let (store, writer) = (self.store.clone(), self.writer.clone());
+        let only_to = self.limits.relay_signals_to.clone();
+        tokio::task::spawn_blocking(move || {
+            let document = match store.document(&agent) {
+                Ok(document) => document,
+                Err(error) => return answer(Err(NotQueued::Later(error.to_string()))),
+            };
+            let document = document.as_ref().map(|document| &document.body[..]);
+            if let Err(why) = reach::admit(&signal.url, document, &only_to) {
+                return answer(Err(NotQueued::Refused(why)));
+            }
+            let now_unix_ms = clock::unix_ms();
+            let write = SignalWrite::QueueWait { agent, wait: signal, now_unix_ms };
+            writer.submit(Write::Signal(write), move |outcome| {
+                answer(match outcome {
+                    Ok(Outcome::Signal(SignalOutcome::TooMany)) => Err(NotQueued::Later(format!(
+                        "{WAITS_PER_AGENT_MAX} signals of this agent wait already"
+                    ))),
+                    Ok(_) => Ok(()),
+                    Err(error) => {
+                        metrics.count_store_failure();
+                        Err(NotQueued::Later(error.to_string()))
+                    }
+                });
+            });
+        });
     }
 
     /// Reads the store on the blocking pool; the answer comes as an input.

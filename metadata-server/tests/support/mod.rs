@@ -366,6 +366,24 @@ impl Agent {
         }
     }
 
+    /// Waits until the server has refused our document of this name; code and reason.
+    pub(crate) async fn refused(&mut self, name: &str) -> (u16, String) {
+        loop {
+            match self.event().await {
+                Some(Event::Refused { name: refused, code, reason, .. })
+                    if refused.as_str() == name =>
+                {
+                    return (code, reason);
+                }
+                Some(Event::Received(document)) => {
+                    self.session.stored(Instant::now(), &document.name, document.version);
+                }
+                Some(Event::Stored { .. }) => {}
+                other => panic!("waiting for {name} to be refused: {other:?}"),
+            }
+        }
+    }
+
     /// Waits for the end.
     pub(crate) async fn end(&mut self) -> Ended {
         let mut ended = Ended { close: None, received: Vec::new() };

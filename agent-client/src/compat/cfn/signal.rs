@@ -1,4 +1,6 @@
 //! `cfn-signal`: tells a wait condition how something has ended.
+//!
+//! Where the URL cannot be reached by HTTP, the running agent is asked to have its server send the signal.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -13,10 +15,15 @@ use serde_json::{Value, json};
 use super::system::make_private;
 use crate::compat::arguments;
 use crate::compat::pylog::{Level, Log};
+use crate::control::client::ask;
+use crate::control::message::{Answer, Question, Signalled};
 use crate::json_text::json_text;
 use crate::machine::System;
 use crate::machine::run::Call;
 use openstack_client::http::{Client, Method, Request, Trust, without_secrets};
+
+/// Exit code: the agent keeps the signal and sends it when it reaches its server.
+pub const EXIT_KEPT: u8 = 69;
 
 /// A copy of what Nova says about this instance.
 const NOVA_META: &str = "/var/lib/heat-cfntools/nova_meta.json";
@@ -91,8 +98,10 @@ pub fn run(arguments: &[OsString], system: &System, patience: Patience) -> ExitC
     }
     let body = body(&cli, system, &mut log);
     let trust = if cli.insecure { Trust::Everybody } else { Trust::Machine };
-    match send(&Client::new(trust), &cli.url, &body, patience, &mut log) {
-        Ok(()) => ExitCode::SUCCESS,
+    let agent = system.control_socket();
+    match send(&Client::new(trust), &cli.url, &body, &agent, patience, &mut log) {
+        Ok(Sent::Taken) => ExitCode::SUCCESS,
+        Ok(Sent::Kept) => ExitCode::from(EXIT_KEPT),
         Err(error) => {
             log.error(format!("{error:#}"));
             ExitCode::FAILURE
@@ -122,35 +131,84 @@ fn body(cli: &Cli, system: &System, log: &mut Log) -> String {
     }))
 }
 
-fn send(client: &Client, url: &str, body: &str, patience: Patience, log: &mut Log) -> Result<()> {
+/// Who has the signal.
+enum Sent {
+    /// The other side, or the server.
+    Taken,
+    /// The agent.
+    Kept,
+}
+
+fn send(
+    client: &Client,
+    url: &str,
+    body: &str,
+    agent: &Path,
+    patience: Patience,
+    log: &mut Log,
+) -> Result<Sent> {
     let shown = without_secrets(url);
     // Followed, a redirect would turn the signal into a question.
     let request = Request::new(Method::Put, url).body(body).redirects_max(0);
     let mut pause = patience.pause_first;
     let mut attempt = 1;
+    let mut refused = String::new();
     loop {
         let (failure, is_final) = match client.send(&request) {
             Ok(response) if response.is_success() => {
                 log.info(format!("{shown} has taken the signal"));
-                return Ok(());
+                return Ok(Sent::Taken);
             }
             Ok(response) => {
                 let status = response.status;
                 let is_final = status < 500 && !matches!(status, 408 | 429);
                 (anyhow!("{shown} answered with status {status}"), is_final)
             }
-            Err(error) => (anyhow!("{error}"), !error.is_transient()),
+            Err(error) => {
+                if error.is_transient() && refused.is_empty() {
+                    match hand_over(agent, url, body, log) {
+                        Some(Ok(sent)) => return Ok(sent),
+                        Some(Err(why)) => {
+                            log.error(&why);
+                            refused = format!("; {why}");
+                        }
+                        None => {}
+                    }
+                }
+                (anyhow!("{error}"), !error.is_transient())
+            }
         };
         if is_final {
-            bail!("the signal was not taken: {failure}");
+            bail!("the signal was not taken: {failure}{refused}");
         }
         if attempt >= patience.attempts_max {
-            bail!("the signal was not taken after {attempt} attempts: {failure}");
+            bail!("the signal was not taken after {attempt} attempts: {failure}{refused}");
         }
         log.warning(format!("attempt {attempt}: {failure}; the next one in {pause:?}"));
         std::thread::sleep(pause);
         pause = (pause * 2).min(patience.pause_max);
         attempt += 1;
+    }
+}
+
+/// Asks the running agent to have its server send the signal; `None`: there is none to be asked now.
+fn hand_over(agent: &Path, url: &str, body: &str, log: &mut Log) -> Option<Result<Sent, String>> {
+    let question = Question::Signal { url: url.to_owned(), body: body.to_owned() };
+    match ask(agent, &question) {
+        Ok(Answer::Signal(Signalled::Stored)) => {
+            log.info("the agent's server has taken the signal, and sends it");
+            Some(Ok(Sent::Taken))
+        }
+        Ok(Answer::Signal(Signalled::Kept)) => {
+            log.error("the agent keeps the signal, and sends it when it reaches its server");
+            Some(Ok(Sent::Kept))
+        }
+        Ok(Answer::Refused(refusal)) => Some(Err(format!("the agent: {}", refusal.text))),
+        Ok(other) => Some(Err(format!("the agent answered another question: {other:?}"))),
+        Err(error) => {
+            log.debug(format!("no agent to be asked at {}: {error}", agent.display()));
+            None
+        }
     }
 }
 

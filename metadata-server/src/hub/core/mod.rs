@@ -27,7 +27,7 @@ use metadata_delivery::message::{DeploymentResult, Hello, Holds, MessageError, P
 use metadata_delivery::{CloseCode, Document, refusal};
 
 pub use self::types::{
-    Action, Census, Input, LiveAgent, Loaded, LoadedDocument, Moment, PeerId, Settings,
+    Action, Census, Input, LiveAgent, Loaded, LoadedDocument, Moment, NotQueued, PeerId, Settings,
 };
 use super::pins::Pins;
 use crate::notice::{Notice, Refusal, RefusalReason};
@@ -56,6 +56,8 @@ const HELLO_VERSION: u64 = 1;
 
 /// Code with which a result that cannot be read is refused.
 pub const REFUSED_MALFORMED: u16 = refusal::APPLICATION_FIRST;
+/// Refusal of a signal that this server does not send.
+pub const REFUSED_NOT_RELAYED: u16 = refusal::APPLICATION_FIRST + 1;
 
 /// The hub's decisions. After each call, drain [`Core::poll_action`] and read
 /// [`Core::next_timeout`].
@@ -234,6 +236,9 @@ impl Core {
             }
             Input::ResultSaved { peer, agent, document, result, saved } => {
                 self.on_result_saved(moment, peer, agent, document, result, saved);
+            }
+            Input::SignalQueued { peer, name, version, queued } => {
+                self.on_signal_queued(peer, name, version, queued);
             }
             Input::DocumentAccepted(agent, document) => self.on_document(moment, agent, document),
             Input::PinAdded(pin) => self.pins.add(pin.fingerprint, &pin.agent_id),

@@ -297,6 +297,7 @@ fn the_transitions_between_phases_are_these() {
                     Action::Load(..) => "load",
                     Action::RaiseVersion(..) => "raise version",
                     Action::SaveResult { .. } => "save result",
+                    Action::QueueSignal { .. } => "queue signal",
                     Action::SaveAgent(_) => "save agent",
                     Action::Tell(_) => "tell",
                 })

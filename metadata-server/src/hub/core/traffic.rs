@@ -2,7 +2,8 @@
 
 use metadata_delivery::Name;
 use metadata_delivery::message::{
-    DeploymentState, METADATA, Message, PROGRESS, PROTOCOL, RESULT_PREFIX, Welcome,
+    DeploymentState, METADATA, Message, PROGRESS, PROTOCOL, RESULT_PREFIX, SIGNAL_PREFIX,
+    WaitSignal, Welcome,
 };
 
 use super::*;
@@ -16,6 +17,7 @@ impl Core {
         match document.name.as_str() {
             PROGRESS => self.on_progress(moment, id, &document),
             name if name.starts_with(RESULT_PREFIX) => self.on_result(id, document),
+            name if name.starts_with(SIGNAL_PREFIX) => self.on_signal(id, &document),
             // A repeated hello changes nothing.
             _ => self.actions.push_back(Action::Confirm(id, document.name, document.version)),
         }
@@ -226,6 +228,38 @@ impl Core {
         let Some(accepted) = self.accepted(id) else { return };
         let agent = accepted.record.agent_id.clone();
         self.actions.push_back(Action::SaveResult { peer: id, agent, document, result });
+    }
+
+    fn on_signal(&mut self, id: PeerId, document: &Document) {
+        let signal = match WaitSignal::from_body(&document.body) {
+            Ok(signal) if signal.name() == document.name => signal,
+            Ok(_) => return self.refuse_document(id, document, "it has another id".into()),
+            Err(error) => return self.refuse_document(id, document, error.to_string()),
+        };
+        let Some(accepted) = self.accepted(id) else { return };
+        let agent = accepted.record.agent_id.clone();
+        self.actions.push_back(Action::QueueSignal { peer: id, agent, signal });
+    }
+
+    pub(super) fn on_signal_queued(
+        &mut self,
+        id: PeerId,
+        name: Name,
+        version: u64,
+        queued: Result<(), NotQueued>,
+    ) {
+        let Some(accepted) = self.accepted(id) else { return };
+        let agent_id = accepted.record.agent_id.clone();
+        let (code, reason) = match queued {
+            Ok(()) => return self.actions.push_back(Action::Confirm(id, name, version)),
+            // The agent offers it again over its next connection.
+            Err(NotQueued::Later(reason)) => (refusal::TOO_MANY, reason),
+            Err(NotQueued::Refused(reason)) => (REFUSED_NOT_RELAYED, reason),
+        };
+        let notice =
+            Notice::ResultRefused { agent_id, name: name.to_string(), reason: reason.clone() };
+        self.actions.push_back(Action::Tell(notice));
+        self.actions.push_back(Action::Refuse { peer: id, name, version, code, reason });
     }
 
     fn refuse_document(&mut self, id: PeerId, document: &Document, reason: String) {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use certs::token::TokenRecord;
 use certs::{AgentId, Fingerprint};
-use metadata_delivery::message::{DeploymentResult, Hex32, Holds, Progress};
+use metadata_delivery::message::{DeploymentResult, Hex32, Holds, Progress, WaitSignal};
 use metadata_delivery::{CloseCode, Document, Name};
 
 use crate::notice::Notice;
@@ -92,6 +92,17 @@ pub enum Input {
         /// What became of it.
         saved: Result<Kept, StoreError>,
     },
+    /// Answer to [`Action::QueueSignal`].
+    SignalQueued {
+        /// Who sent it.
+        peer: PeerId,
+        /// The document it came as.
+        name: Name,
+        /// That document's version.
+        version: u64,
+        /// What became of it.
+        queued: Result<(), NotQueued>,
+    },
     /// A new document is durable.
     DocumentAccepted(AgentId, StoredDocument),
     /// A pin was added.
@@ -100,6 +111,15 @@ pub enum Input {
     PinRemoved(Fingerprint),
     /// The server stops: say goodbye to everybody, take nobody in.
     Drain,
+}
+
+/// Why a signal of a wait condition is not queued.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotQueued {
+    /// The agent may not have that URL asked, or nothing is relayed here.
+    Refused(String),
+    /// Not now: the store failed, or too many wait.
+    Later(String),
 }
 
 /// What the store knows of an agent that says hello.
@@ -186,6 +206,15 @@ pub enum Action {
         document: Document,
         /// What it says.
         result: Arc<DeploymentResult>,
+    },
+    /// See whether a wait condition's signal may be sent, and make it durable. → [`Input::SignalQueued`]
+    QueueSignal {
+        /// Who sent it.
+        peer: PeerId,
+        /// Whose signal it is.
+        agent: AgentId,
+        /// What it says.
+        signal: WaitSignal,
     },
     /// Remember an agent; nobody waits for it.
     SaveAgent(AgentRecord),

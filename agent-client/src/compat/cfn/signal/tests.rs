@@ -1,7 +1,11 @@
 use std::ffi::OsStr;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 
 use super::*;
+use crate::control::Control;
+use crate::control::message::{Answer as Answered, Refusal, RefusalCode};
+use crate::pipeline::Command;
 use openstack_client::testing::{Answer, HttpServer};
 
 const QUICK: Patience = Patience {
@@ -26,12 +30,84 @@ fn machine(nova: &str) -> Machine {
 }
 
 fn signal(machine: &Machine, arguments: &[&str]) -> bool {
+    exit(machine, arguments) == ExitCode::SUCCESS
+}
+
+fn exit(machine: &Machine, arguments: &[&str]) -> ExitCode {
     let arguments: Vec<OsString> = [OsStr::new("cfn-signal")]
         .into_iter()
         .chain(arguments.iter().map(OsStr::new))
         .map(OsStr::to_owned)
         .collect();
-    run(&arguments, &machine.system, QUICK) == ExitCode::SUCCESS
+    run(&arguments, &machine.system, QUICK)
+}
+
+/// An agent that gives one answer to all, and the questions that it was asked.
+fn agent(machine: &Machine, answer: Answered) -> (Control, Arc<Mutex<Vec<Question>>>) {
+    let socket = machine.system.control_socket();
+    std::fs::create_dir_all(socket.parent().unwrap()).unwrap();
+    let (commands, mut asked) = tokio::sync::mpsc::unbounded_channel();
+    let control = Control::start(&socket, commands).unwrap();
+    let questions = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&questions);
+    std::thread::spawn(move || {
+        while let Some(Command::Ask(ask)) = asked.blocking_recv() {
+            seen.lock().unwrap().push(ask.question);
+            let _ = ask.answer.send(answer.clone());
+        }
+    });
+    (control, questions)
+}
+
+/// Where nobody listens.
+fn nowhere() -> String {
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    format!("http://{nobody}/?Signature=abc")
+}
+
+#[test]
+fn what_cannot_be_reached_goes_to_the_server_by_the_running_agent() {
+    for (answer, code) in [
+        (Answered::Signal(Signalled::Stored), ExitCode::SUCCESS),
+        (Answered::Signal(Signalled::Kept), ExitCode::from(EXIT_KEPT)),
+    ] {
+        let machine = machine("");
+        let (_control, questions) = agent(&machine, answer);
+        let url = nowhere();
+        assert_eq!(exit(&machine, &["-i", "x", &url]), code);
+        let questions = questions.lock().unwrap();
+        let [Question::Signal { url: asked, body }] = &questions[..] else { panic!() };
+        assert_eq!(asked, &url);
+        assert!(body.starts_with(r#"{"Status": "SUCCESS""#), "{body}");
+        let log = std::fs::read_to_string(machine.system.at("/var/log/cfn-signal.log")).unwrap();
+        assert!(!log.contains("Signature"), "{log}");
+    }
+}
+
+#[test]
+fn a_server_that_does_not_relay_is_said_and_the_url_is_tried_on() {
+    let machine = machine("");
+    let refusal = Refusal::new(RefusalCode::Failed, "not in this agent's document", "x");
+    let (_control, questions) = agent(&machine, Answered::Refused(refusal));
+    assert_eq!(exit(&machine, &["-i", "x", &nowhere()]), ExitCode::FAILURE);
+    assert_eq!(questions.lock().unwrap().len(), 1, "it would refuse again");
+    let log = std::fs::read_to_string(machine.system.at("/var/log/cfn-signal.log")).unwrap();
+    assert!(log.contains("not in this agent's document") && log.contains("attempt 2"), "{log}");
+}
+
+#[test]
+fn an_answer_by_http_is_an_answer_and_the_agent_is_not_asked() {
+    let machine = machine("");
+    let (_control, questions) = agent(&machine, Answered::Signal(Signalled::Stored));
+    for (statuses, is_taken) in [([503, 200], true), ([403, 403], false), ([500, 500], false)] {
+        let count = AtomicU32::new(0);
+        let server = HttpServer::start(move |_| {
+            let index = count.fetch_add(1, Ordering::SeqCst) as usize;
+            Answer::new(statuses[index.min(1)], "")
+        });
+        assert_eq!(signal(&machine, &["-i", "x", &server.url("/")]), is_taken);
+    }
+    assert!(questions.lock().unwrap().is_empty());
 }
 
 #[test]
