@@ -23,7 +23,7 @@ use crate::heat::poll::Poller;
 use crate::http::{self, AdminToken};
 use crate::hub::{HubChannels, HubHandle};
 use crate::metrics::Metrics;
-use crate::relay::{self, RelayChannel};
+use crate::relay::{self, Relay, RelayChannel};
 use crate::store::writer::{Observer, Writer, WriterThread};
 use crate::store::{Backend, RedbBackend, Store};
 use crate::tickets::Tickets;
@@ -47,7 +47,7 @@ pub struct Server {
     hub: HubHandle,
     hub_task: JoinHandle<std::io::Result<()>>,
     tickets_task: JoinHandle<()>,
-    relay_task: Option<JoinHandle<()>>,
+    relay: Option<Relay>,
     settling_task: JoinHandle<()>,
     polling_task: JoinHandle<()>,
     messaging: Option<Messaging>,
@@ -124,8 +124,8 @@ impl Server {
         } else {
             Ok(None)
         };
-        let relay_task = match started_relay {
-            Ok(task) => task,
+        let relay = match started_relay {
+            Ok(relay) => relay,
             Err(error) => {
                 writer_thread.stop();
                 return Err(error.into());
@@ -144,8 +144,8 @@ impl Server {
         let ((udp_address, hub_task), tickets) = match started {
             Ok(started) => started,
             Err(error) => {
-                if let Some(task) = relay_task {
-                    task.abort();
+                if let Some(relay) = relay {
+                    relay.stop().await;
                 }
                 writer_thread.stop();
                 return Err(error.into());
@@ -216,7 +216,7 @@ impl Server {
             hub,
             hub_task,
             tickets_task,
-            relay_task,
+            relay,
             settling_task,
             polling_task,
             messaging,
@@ -253,9 +253,6 @@ impl Server {
     pub async fn stop(self) {
         self.state.not_ready();
         self.tickets_task.abort();
-        if let Some(task) = &self.relay_task {
-            task.abort();
-        }
         if let Some(messaging) = &self.messaging {
             messaging.zaqar.not_ready();
             messaging.sweeping.abort();
@@ -267,6 +264,9 @@ impl Server {
         // put now is stored, and pushed after the next start.
         if let Err(error) = self.hub_task.await {
             tracing::error!(%error, "the hub ended badly");
+        }
+        if let Some(relay) = self.relay {
+            relay.stop().await;
         }
         self.stopping.send_replace(true);
         if let Err(error) = self.http_task.await {

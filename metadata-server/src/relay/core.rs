@@ -102,6 +102,11 @@ impl Core {
         Some(number)
     }
 
+    /// Whether no attempt is under way.
+    pub fn is_idle(&self) -> bool {
+        self.on_their_way == 0
+    }
+
     /// How many wait or are on their way.
     pub fn waiting(&self) -> usize {
         self.attempts.len()

@@ -17,9 +17,11 @@ pub mod reach;
 mod shell;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use openstack_client::http::UrlPrefix;
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::task::JoinHandle;
 
 use crate::metrics::Metrics;
 use crate::notice::Stamped;
@@ -29,6 +31,8 @@ use crate::store::{Outcome, Store, Write};
 
 /// Signals on their way at the same time.
 pub const THREADS: usize = 8;
+/// How long a stop waits for them.
+pub const STOP_WAIT: Duration = Duration::from_millis(500);
 
 /// What the relay is made of.
 pub struct Parts {
@@ -84,7 +88,28 @@ impl RelayChannel {
     ///
     /// # Errors
     /// The store cannot be read, or the system has no thread left.
-    pub fn start(self, parts: Parts) -> anyhow::Result<tokio::task::JoinHandle<()>> {
-        shell::start(parts, self.inbox)
+    pub fn start(self, parts: Parts) -> anyhow::Result<Relay> {
+        let (stop, stopped) = oneshot::channel();
+        let task = shell::start(parts, self.inbox, stopped)?;
+        Ok(Relay { stop, task })
+    }
+}
+
+/// A relay that runs.
+pub struct Relay {
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl Relay {
+    /// Begins no attempt any more, and waits for those under way, at most [`STOP_WAIT`]: one whose answer is
+    /// not noted is made again by the next start.
+    pub async fn stop(self) {
+        let Self { stop, mut task } = self;
+        // An error means that it has ended.
+        let _ = stop.send(());
+        if tokio::time::timeout(STOP_WAIT, &mut task).await.is_err() {
+            task.abort();
+        }
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 use openstack_client::http::{Client, Method, Request, Trust, without_secrets};
 use openstack_client::signal::{Failed, Transport, attempt};
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::core::{Core, Verdict};
@@ -56,6 +56,7 @@ struct Shell {
 pub(super) fn start(
     parts: Parts,
     mut inbox: mpsc::UnboundedReceiver<u64>,
+    mut stop: oneshot::Receiver<()>,
 ) -> anyhow::Result<JoinHandle<()>> {
     let Parts { store, writer, metrics, notices, only_to, seed } = parts;
     let mut core = Core::new(THREADS, seed);
@@ -78,14 +79,19 @@ pub(super) fn start(
     let failures = Limiter::default();
     let mut shell = Shell { core, writer, metrics, notices, work, events, failures };
     Ok(tokio::spawn(async move {
-        loop {
-            shell.dispatch();
+        let mut stopping = false;
+        while !(stopping && shell.core.is_idle()) {
+            if !stopping {
+                shell.dispatch();
+            }
             let due = shell.core.next_timeout().map(|at| at.saturating_sub(clock::unix_ms()));
             let due = Duration::from_millis(due.unwrap_or(IDLE_MS));
             tokio::select! {
                 Some(number) = inbox.recv() => shell.queued(number),
                 Some(event) = ended.recv() => shell.on_event(event),
-                () = tokio::time::sleep(due) => {}
+                // Whoever held the other end is gone as well.
+                _ = &mut stop, if !stopping => stopping = true,
+                () = tokio::time::sleep(due), if !stopping => {}
             }
         }
     }))
