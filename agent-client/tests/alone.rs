@@ -137,8 +137,10 @@ fn it_polls_from_the_start_runs_the_command_and_the_deployments_and_signals() {
     assert_eq!(signals[1].0, "/one?Signature=secret");
     assert_eq!(signals[1].1["deploy_status_code"], 0);
     assert_eq!(place.home.read("ran"), "command d.json\ndeployment one\n");
-    let status = place.wait_for_status("a result that was taken", |status| {
-        (status["results_waiting"] == 0).then(|| status.clone())
+    // The file is not written at every change: the first one knows of nothing.
+    let status = place.wait_for_status("results that were taken", |status| {
+        let taken = |at: usize| status["deployments"][at]["result_stored"] == true;
+        (status["results_waiting"] == 0 && taken(0) && taken(1)).then(|| status.clone())
     });
     assert_eq!((&status["link"]["state"], &status["agent_id"]), (&json!("unenrolled"), &json!("")));
     assert_eq!(status["polling"]["source"], "request");

@@ -1,8 +1,6 @@
 //! An agent that polls a stand-in for Heat's API until the metadata there bring a token for a real
 //! metadata-server.
 
-#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
-
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::{Arc, Mutex};
