@@ -4,11 +4,12 @@
 //! with a `deployments` list whose entries are objects with a unique string `id`. Everything else belongs
 //! to Heat and to the hooks. The check is one pass that keeps only an outline of the list, and it recurses no deeper than the agent's own parser will (128 levels).
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::fmt;
 
 use bytes::Bytes;
-use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use thiserror::Error;
 
 /// Largest document accepted unless the configuration says otherwise.
@@ -17,6 +18,9 @@ pub const DOCUMENT_BYTES_MAX: usize = 16 * 1024 * 1024;
 pub const DEPLOYMENTS_MAX: usize = metadata_delivery::message::DEPLOYMENTS_MAX;
 /// Longest `id`, `name` and `group` of a deployment, in characters: what Heat's database holds.
 pub const FIELD_CHARS_MAX: usize = 255;
+/// Most JSON values in a document, keys aside. Parsed, each takes some 80 bytes, however short its text is:
+/// a list of a million zeros is a document of 2 MB that must not become 80 in every place that reads it.
+pub const VALUES_MAX: usize = 500_000;
 /// Most problems listed for one document; the rest are only counted.
 const PROBLEMS_LISTED_MAX: usize = 8;
 
@@ -38,10 +42,14 @@ impl ValidDocument {
             return Err(DocumentError::TooLarge { bytes: body.len() as u64, bytes_max });
         }
         let mut json = serde_json::Deserializer::from_slice(&body);
-        let outline = Place::Document
+        let left = Cell::new(VALUES_MAX);
+        let outline = Value::document(&left)
             .deserialize(&mut json)
             .and_then(|outline| json.end().map(|()| outline))
-            .map_err(|e| DocumentError::not_json(&e))?;
+            .map_err(|e| match e.is_data() && left.get() == 0 {
+                true => DocumentError::TooManyValues,
+                false => DocumentError::not_json(&e),
+            })?;
         let deployments = outline.check()?;
         Ok(Self { sha256: sha256(&body), body, deployments })
     }
@@ -74,7 +82,8 @@ impl fmt::Debug for ValidDocument {
 
 /// The ids of the deployments that an accepted document lists; none if it cannot be read.
 pub fn config_ids(body: &[u8]) -> Vec<String> {
-    let outline = Place::Document.deserialize(&mut serde_json::Deserializer::from_slice(body));
+    let mut json = serde_json::Deserializer::from_slice(body);
+    let outline = Value::document(&Cell::new(usize::MAX)).deserialize(&mut json);
     let Ok(outline) = outline else { return Vec::new() };
     let Some(Node::List(entries, _)) = outline.get("deployments") else { return Vec::new() };
     let id = |entry: &Node| match entry.get("id") {
@@ -104,6 +113,9 @@ pub enum DocumentError {
         /// The limit in force.
         bytes_max: usize,
     },
+    /// More than [`VALUES_MAX`] values.
+    #[error("the document has more than {VALUES_MAX} JSON values")]
+    TooManyValues,
     /// A syntax error, or nested too deeply.
     #[error("not JSON: line {line}, column {column}: {what}")]
     NotJson {
@@ -129,6 +141,7 @@ impl DocumentError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::TooLarge { .. } => "document_too_large",
+            Self::TooManyValues => "document_too_large",
             Self::NotJson { .. } => "document_not_json",
             Self::Shape { .. } => "document_invalid",
         }
@@ -140,6 +153,7 @@ impl DocumentError {
             Self::TooLarge { .. } => {
                 "make the document smaller, or raise document_bytes_max in the configuration".into()
             }
+            Self::TooManyValues => "hand large data over as one text".into(),
             Self::NotJson { line, .. } => {
                 format!("look at line {line}; \"python3 -m json.tool FILE\" checks a file")
             }
@@ -369,15 +383,37 @@ impl Place {
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Place {
+/// A value to be walked.
+#[derive(Clone, Copy)]
+struct Value<'c> {
+    place: Place,
+    /// How many more values there may be.
+    left: &'c Cell<usize>,
+}
+
+impl<'c> Value<'c> {
+    fn document(left: &'c Cell<usize>) -> Self {
+        Self { place: Place::Document, left }
+    }
+
+    fn at(self, place: Place) -> Self {
+        Self { place, ..self }
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Value<'_> {
     type Value = Node;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Node, D::Error> {
+        match self.left.get().checked_sub(1) {
+            Some(left) => self.left.set(left),
+            None => return Err(D::Error::custom("too many values")),
+        }
         deserializer.deserialize_any(self)
     }
 }
 
-impl<'de> Visitor<'de> for Place {
+impl<'de> Visitor<'de> for Value<'_> {
     type Value = Node;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -405,16 +441,20 @@ impl<'de> Visitor<'de> for Place {
     }
 
     fn visit_str<E>(self, text: &str) -> Result<Node, E> {
-        Ok(Node::Text(if matches!(self, Self::Field) { text.to_owned() } else { String::new() }))
+        Ok(Node::Text(if matches!(self.place, Place::Field) {
+            text.to_owned()
+        } else {
+            String::new()
+        }))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Node, A::Error> {
         let mut kept = Vec::new();
         let mut length = 0;
         loop {
-            let keep = matches!(self, Self::Deployments) && length < DEPLOYMENTS_MAX;
-            let place = if keep { Self::Entry } else { Self::Elsewhere };
-            let Some(entry) = seq.next_element_seed(place)? else { break };
+            let keep = matches!(self.place, Place::Deployments) && length < DEPLOYMENTS_MAX;
+            let place = if keep { Place::Entry } else { Place::Elsewhere };
+            let Some(entry) = seq.next_element_seed(self.at(place))? else { break };
             length += 1;
             if keep {
                 kept.push(entry);
@@ -426,10 +466,10 @@ impl<'de> Visitor<'de> for Place {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Node, A::Error> {
         let mut kept = Vec::new();
         while let Some(key) = map.next_key::<String>()? {
-            match self.member(&key) {
-                Some((name, place)) => kept.push((name, map.next_value_seed(place)?)),
+            match self.place.member(&key) {
+                Some((name, place)) => kept.push((name, map.next_value_seed(self.at(place))?)),
                 None => {
-                    map.next_value_seed(Self::Elsewhere)?;
+                    map.next_value_seed(self.at(Place::Elsewhere))?;
                 }
             }
         }

@@ -45,6 +45,17 @@ fn deep_nesting_is_refused_without_recursing_into_it() {
 }
 
 #[test]
+fn values_are_counted_as_each_takes_memory_in_every_parser() {
+    let text =
+        |values: usize| format!("{{\"deployments\": [], \"x\": [{}0]}}", "0,".repeat(values));
+    // The document, its two lists, and the last value.
+    assert!(check(&text(VALUES_MAX - 4)).is_ok());
+    let error = check(&text(VALUES_MAX - 3)).unwrap_err();
+    assert_eq!(error, DocumentError::TooManyValues);
+    assert!(error.to_string().contains("500000"), "{error}");
+}
+
+#[test]
 fn every_wrong_shape_is_named_by_its_place() {
     let long = "x".repeat(256);
     let long = format!("{{\"deployments\": [{{\"id\": \"{long}\", \"name\": \"{long}\"}}]}}");

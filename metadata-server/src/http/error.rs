@@ -93,7 +93,9 @@ impl From<StoreError> for ApiError {
 impl From<DocumentError> for ApiError {
     fn from(error: DocumentError) -> Self {
         let status = match error {
-            DocumentError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            DocumentError::TooLarge { .. } | DocumentError::TooManyValues => {
+                StatusCode::PAYLOAD_TOO_LARGE
+            }
             DocumentError::NotJson { .. } => StatusCode::BAD_REQUEST,
             DocumentError::Shape { .. } => StatusCode::UNPROCESSABLE_ENTITY,
         };

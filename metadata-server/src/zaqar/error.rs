@@ -66,7 +66,9 @@ impl From<StoreError> for ZaqarError {
 impl From<DocumentError> for ZaqarError {
     fn from(error: DocumentError) -> Self {
         let status = match error {
-            DocumentError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            DocumentError::TooLarge { .. } | DocumentError::TooManyValues => {
+                StatusCode::PAYLOAD_TOO_LARGE
+            }
             _ => StatusCode::BAD_REQUEST,
         };
         Self::new(status, "Metadata not accepted", error.to_string())

@@ -68,7 +68,8 @@ impl Outline {
         for entry in raw.deployments {
             let inputs = entry.inputs.unwrap_or_default();
             let input = |wanted: &str| {
-                let found = inputs.iter().find(|input| input.name.as_deref() == Some(wanted));
+                // Heat appends its own inputs to the author's.
+                let found = inputs.iter().rfind(|input| input.name.as_deref() == Some(wanted));
                 found.and_then(|input| input.value.as_ref()?.as_str()).map(str::to_owned)
             };
             outline.server_id = outline.server_id.or_else(|| input("deploy_server_id"));
@@ -124,6 +125,14 @@ mod tests {
             })
             .collect();
         Outline::of(json!({"deployments": deployments}).to_string().as_bytes())
+    }
+
+    #[test]
+    fn an_input_of_heats_counts_before_one_of_the_authors_with_its_name() {
+        let inputs = [("deploy_server_id", "any"), ("deploy_server_id", "of-heat")];
+        let inputs = inputs.map(|(name, value)| json!({"name": name, "value": value}));
+        let text = json!({"deployments": [{"id": "a", "inputs": inputs}]}).to_string();
+        assert_eq!(Outline::of(text.as_bytes()).server_id.as_deref(), Some("of-heat"));
     }
 
     #[test]

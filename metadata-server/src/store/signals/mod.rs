@@ -19,6 +19,8 @@ use super::{SavedResult, StoredDocument};
 pub const WITHDRAWN_KEPT_MS: u64 = 24 * 3_600_000;
 /// As many of them are remembered per agent.
 pub const WITHDRAWN_PER_AGENT_MAX: usize = 256;
+/// Bytes, as JSON, of what is remembered of one of them: its inputs from Heat.
+pub const WITHDRAWN_INPUTS_BYTES_MAX: usize = 64 << 10;
 /// Signals of wait conditions that may wait per agent; one more is refused.
 pub const WAITS_PER_AGENT_MAX: usize = 64;
 /// Signals of wait conditions that are over and remembered per agent.

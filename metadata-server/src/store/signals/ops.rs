@@ -13,8 +13,8 @@ use super::super::ops::{
 };
 use super::{
     SavedWait, Signal, SignalJob, SignalOf, SignalOutcome, SignalState, SignalWrite,
-    WAITS_OVER_PER_AGENT_MAX, WAITS_PER_AGENT_MAX, WITHDRAWN_KEPT_MS, WITHDRAWN_PER_AGENT_MAX,
-    Withdrawn,
+    WAITS_OVER_PER_AGENT_MAX, WAITS_PER_AGENT_MAX, WITHDRAWN_INPUTS_BYTES_MAX, WITHDRAWN_KEPT_MS,
+    WITHDRAWN_PER_AGENT_MAX, Withdrawn,
 };
 use crate::document::config_ids;
 
@@ -182,6 +182,11 @@ pub(in super::super) fn retain_withdrawn(
     new: &[u8],
     now_unix_ms: u64,
 ) -> Result<(), StoreError> {
+    /// Of a [`Withdrawn`] what is needed here.
+    #[derive(Deserialize)]
+    struct At {
+        at_unix_ms: u64,
+    }
     #[derive(Deserialize)]
     struct Body {
         deployments: Vec<Entry>,
@@ -211,7 +216,7 @@ pub(in super::super) fn retain_withdrawn(
         if !entry.starts_with(&prefix) {
             return Ok(false);
         }
-        let at = serde_json::from_slice::<Withdrawn>(value).map_or(0, |known| known.at_unix_ms);
+        let at = serde_json::from_slice::<At>(value).map_or(0, |known| known.at_unix_ms);
         known.push((at, entry.to_vec()));
         Ok(true)
     })?;
@@ -223,10 +228,22 @@ pub(in super::super) fn retain_withdrawn(
         }
     }
     for Entry { id, inputs } in left.into_iter().take(WITHDRAWN_PER_AGENT_MAX) {
+        let inputs = of_heat(inputs);
+        if inputs.to_string().len() > WITHDRAWN_INPUTS_BYTES_MAX {
+            tracing::warn!(%agent, config = id, "a DELETE deployment's inputs are too large to be remembered: its result will not be signalled");
+            continue;
+        }
         let withdrawn = Withdrawn { at_unix_ms: now_unix_ms, inputs };
         put_json(tx, Table::Withdrawn, &joined(&prefix, id.as_bytes()), &withdrawn)?;
     }
     Ok(())
+}
+
+/// The inputs that say where a signal goes; the others are the hook's, and may be large.
+fn of_heat(inputs: Value) -> Value {
+    let Value::Array(mut inputs) = inputs else { return inputs };
+    inputs.retain(|input| input["name"].as_str().is_some_and(|name| name.starts_with("deploy_")));
+    Value::Array(inputs)
 }
 
 fn is_delete(inputs: &Value) -> bool {

@@ -104,6 +104,32 @@ fn a_deployment_of_action_delete_is_remembered_when_it_leaves_and_no_other() {
 }
 
 #[test]
+fn of_a_withdrawn_deployment_only_heats_own_inputs_are_remembered_and_not_without_bound() {
+    on_every_backend(|store| {
+        let with = |id: &str, name: &str, bytes: usize| {
+            let mut entry = entry(id, "DELETE");
+            let input = json!({"name": name, "value": "x".repeat(bytes)});
+            entry["inputs"].as_array_mut().unwrap().push(input);
+            entry
+        };
+        let entries = [
+            with("large", "data", 500_000),
+            with("full", "deploy_data", WITHDRAWN_INPUTS_BYTES_MAX),
+        ];
+        put(&store, &entries, 1);
+        put(&store, &[], 2);
+        store.one(save("a", "large", "x", 9));
+        store.one(save("a", "full", "x", 9));
+        let withdrawn = |number| match store.signal_job(number).unwrap().unwrap().what {
+            SignalOf::Result { withdrawn, .. } => withdrawn,
+            _ => panic!(),
+        };
+        assert!(withdrawn(1).unwrap().inputs.to_string().len() < 1_000);
+        assert!(withdrawn(2).is_none());
+    });
+}
+
+#[test]
 fn as_many_withdrawn_deployments_are_remembered_as_allowed() {
     on_every_backend(|store| {
         for round in 0..3u64 {
