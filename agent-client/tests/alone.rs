@@ -375,6 +375,16 @@ fn os_refresh_config_by_hand_leaves_deployments_to_an_agent_at_work() {
     assert_eq!(text.matches("deployment on-its-way").count(), 1, "{text}");
 }
 
+/// The agent in this environment.
+fn run_with(place: &Place, environment: Vec<(&'static str, String)>) -> Agent {
+    let flags = place.flags();
+    let arguments: Vec<&str> =
+        ["run"].into_iter().chain(flags.iter().map(String::as_str)).collect();
+    let mut command = place.home.command(&arguments);
+    let log = fs::File::create(place.home.path("log")).unwrap();
+    Agent { child: command.envs(environment).stderr(log).spawn().unwrap() }
+}
+
 #[test]
 fn the_agent_sends_what_heat_config_could_not_send() {
     let place = Place::new();
@@ -386,18 +396,38 @@ fn the_agent_sends_what_heat_config_could_not_send() {
     assert!(place.home.path("deployed/old.unsent").exists());
     let before = place.signals().len();
     *place.answer.lock().unwrap() = 200;
-    let flags = place.flags();
-    let arguments: Vec<&str> =
-        ["run"].into_iter().chain(flags.iter().map(String::as_str)).collect();
-    let mut command = place.home.command(&arguments);
-    let log = fs::File::create(place.home.path("log")).unwrap();
-    let child = command.envs(environment).stderr(log).spawn().unwrap();
-    let _agent = Agent { child };
+    let _agent = run_with(&place, environment);
     let signals = place.wait_for_signals(before + 1);
     assert_eq!(signals[before].0, "/old?Signature=secret");
     wait_until("nothing is left", || {
         (!place.home.path("deployed/old.unsent").exists()).then_some(())
     });
+}
+
+#[test]
+fn heat_config_leaves_what_an_agent_has_run_that_started_for_the_first_time_meanwhile() {
+    let place = Place::new();
+    let list = document(&[ran(&place, "one"), ran(&place, "two")]);
+    let environment = heat_config(&place, &list);
+    place.program("notify", "echo >> notifying; while ! test -e go; do sleep 0.05; done");
+    let mut by_hand = std::process::Command::new(env!("CARGO_BIN_EXE_agent-client"));
+    by_hand.arg("heat-config").envs(environment.clone());
+    by_hand.env("AGENT_CLIENT_STATE_DIR", place.home.state());
+    by_hand.env("HEAT_CONFIG_NOTIFY", place.home.path("notify"));
+    by_hand.stderr(fs::File::create(place.home.path("said")).unwrap());
+    let mut at_it = by_hand.spawn().unwrap();
+    place.home.wait_for_file("notifying");
+    // The first has run, and its result is on its way for as long as we like.
+    place.set(list);
+    let agent = run_with(&place, environment);
+    wait_until("the second", || place.home.read("ran").contains("two").then_some(()));
+    place.program("go", "");
+    assert!(at_it.wait().unwrap().success());
+    let said = place.home.read("said");
+    assert!(said.contains("Skipping config two, agent-client "), "{said}");
+    assert_eq!(place.home.read("ran").matches("two").count(), 1);
+    agent.signal(Signal::TERM);
+    assert!(agent.wait().success());
 }
 
 /// Keystone and Zaqar, whose queue gives each message once.
@@ -477,12 +507,7 @@ fn what_heat_config_has_run_the_agent_does_not_run_again() {
     fs::write(place.home.path("deployed/lost.json"), "").unwrap();
     let all = [ran(&place, "done"), fails, slow, ran(&place, "lost"), ran(&place, "new")];
     place.set(document(&all));
-    let flags = place.flags();
-    let arguments: Vec<&str> =
-        ["run"].into_iter().chain(flags.iter().map(String::as_str)).collect();
-    let mut command = place.home.command(&arguments);
-    let log = fs::File::create(place.home.path("log")).unwrap();
-    let _agent = Agent { child: command.envs(environment.clone()).stderr(log).spawn().unwrap() };
+    let _agent = run_with(&place, environment);
     place.wait_for_status("the second", |status| {
         (status["deployments"][1]["state"] == "failed").then_some(())
     });

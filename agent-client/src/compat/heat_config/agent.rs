@@ -40,7 +40,8 @@ struct Read {
 }
 
 impl Agent {
-    /// The one whose settings are this machine's, if it has a journal that can be read.
+    /// The one whose settings are this machine's, whether it was ever started or not; `None` if it has a journal
+    /// that cannot be read.
     pub fn of_machine(log: &mut Log) -> Option<Self> {
         let file = env::var_os("AGENT_CLIENT_CONFIG").map(PathBuf::from);
         let settings = Settings::load(file.as_deref(), |name| env::var(name).ok(), &[]);
@@ -49,7 +50,7 @@ impl Agent {
             Settings::default()
         });
         match Self::of(&settings) {
-            Ok(agent) => agent,
+            Ok(agent) => Some(agent),
             Err(error) => {
                 log.warning(format!("What agent-client has run is not known: {error}"));
                 None
@@ -57,18 +58,17 @@ impl Agent {
         }
     }
 
-    fn of(settings: &Settings) -> Result<Option<Self>, LogError> {
+    fn of(settings: &Settings) -> Result<Self, LogError> {
         let journal = settings.state(files::JOURNAL);
-        if !journal.is_file() {
-            return Ok(None);
-        }
-        let states = Journal::peek(&journal)?;
-        Ok(Some(Self {
+        let stamp = stamp(&journal);
+        // It may come: the agent may be started for the first time while we are at work.
+        let states = if journal.is_file() { Journal::peek(&journal)? } else { States::default() };
+        Ok(Self {
             state_dir: settings.state_dir.clone(),
             collects: settings.collect_config.is_some(),
-            read: RefCell::new(Read { stamp: stamp(&journal), states }),
+            read: RefCell::new(Read { stamp, states }),
             journal,
-        }))
+        })
     }
 
     /// Its process, if all deployments are to be left to it.
@@ -76,8 +76,13 @@ impl Agent {
         lock::holder(&self.state_dir).filter(|_| self.collects)
     }
 
-    /// What it does with this config, for people; `None` if it has never heard of it.
+    /// Why this config is to be left to it, for people; `None` if it is not. It is looked at anew each time.
     pub fn has(&self, id: &ConfigId) -> Option<String> {
+        if let Some(pid) = self.runs_all() {
+            return Some(format!(
+                "agent-client (pid {pid}) runs the deployments of this machine; see agent-client status"
+            ));
+        }
         let mut read = self.read.borrow_mut();
         let now = stamp(&self.journal);
         if now != read.stamp {
@@ -109,7 +114,8 @@ mod tests {
     fn what_the_journal_has_is_the_agents_also_what_it_takes_up_meanwhile() {
         let dir = tempfile::tempdir().unwrap();
         let settings = Settings { state_dir: dir.path().to_owned(), ..Settings::default() };
-        assert!(Agent::of(&settings).unwrap().is_none(), "there is no journal");
+        let agent = Agent::of(&settings).unwrap();
+        assert_eq!(agent.has(&id("a")), None, "it was never started");
         let mut journal = Journal::open(&settings.state(files::JOURNAL)).unwrap();
         for record in [received("a"), received("b"), started("b"), received("c"), started("c")] {
             journal.stage(record).unwrap();
@@ -118,7 +124,6 @@ mod tests {
             journal.stage(record).unwrap();
         }
         journal.commit().unwrap();
-        let agent = Agent::of(&settings).unwrap().unwrap();
         let says = |name: &str| agent.has(&id(name)).unwrap_or_default();
         assert!(says("a").starts_with("agent-client will run it;"), "{}", says("a"));
         assert!(says("b").starts_with("agent-client runs it;"), "{}", says("b"));
@@ -141,11 +146,31 @@ mod tests {
     }
 
     #[test]
+    fn a_config_is_left_to_an_agent_that_collects_and_starts_while_the_list_is_worked_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = Settings {
+            state_dir: dir.path().to_owned(),
+            collect_config: Some("/x".into()),
+            ..Settings::default()
+        };
+        let agent = Agent::of(&settings).unwrap();
+        assert_eq!(agent.has(&id("a")), None, "nobody is at work");
+        let lock = lock::Lock::take(dir.path()).unwrap();
+        let says = agent.has(&id("a")).unwrap_or_default();
+        assert!(
+            says.contains(&format!("(pid {}) runs the deployments", std::process::id())),
+            "{says}"
+        );
+        drop(lock);
+        assert_eq!(agent.has(&id("a")), None);
+    }
+
+    #[test]
     fn everything_is_left_to_an_agent_at_work_that_collects() {
         let dir = tempfile::tempdir().unwrap();
         let mut settings = Settings { state_dir: dir.path().to_owned(), ..Settings::default() };
         drop(Journal::open(&settings.state(files::JOURNAL)).unwrap());
-        let runs_all = |settings: &Settings| Agent::of(settings).unwrap().unwrap().runs_all();
+        let runs_all = |settings: &Settings| Agent::of(settings).unwrap().runs_all();
         let lock = lock::Lock::take(dir.path()).unwrap();
         assert_eq!(runs_all(&settings), None, "it may work on another list");
         settings.collect_config = Some("/x".into());
