@@ -153,6 +153,7 @@ fn send(
     let mut pause = patience.pause_first;
     let mut attempt = 1;
     let mut refused = String::new();
+    let mut is_kept = false;
     loop {
         let (failure, is_final) = match client.send(&request) {
             Ok(response) if response.is_success() => {
@@ -165,9 +166,11 @@ fn send(
                 (anyhow!("{shown} answered with status {status}"), is_final)
             }
             Err(error) => {
-                if error.is_transient() && refused.is_empty() {
+                if error.is_transient() && refused.is_empty() && !is_kept {
                     match hand_over(agent, url, body, log) {
-                        Some(Ok(sent)) => return Ok(sent),
+                        Some(Ok(Sent::Taken)) => return Ok(Sent::Taken),
+                        // Its server may be away for long: our own way is tried on.
+                        Some(Ok(Sent::Kept)) => is_kept = true,
                         Some(Err(why)) => {
                             log.error(&why);
                             refused = format!("; {why}");
@@ -182,6 +185,12 @@ fn send(
             bail!("the signal was not taken: {failure}{refused}");
         }
         if attempt >= patience.attempts_max {
+            if is_kept {
+                log.error(format!(
+                    "{failure}; the agent sends the signal when it reaches its server"
+                ));
+                return Ok(Sent::Kept);
+            }
             bail!("the signal was not taken after {attempt} attempts: {failure}{refused}");
         }
         log.warning(format!("attempt {attempt}: {failure}; the next one in {pause:?}"));
@@ -200,7 +209,7 @@ fn hand_over(agent: &Path, url: &str, body: &str, log: &mut Log) -> Option<Resul
             Some(Ok(Sent::Taken))
         }
         Ok(Answer::Signal(Signalled::Kept)) => {
-            log.error("the agent keeps the signal, and sends it when it reaches its server");
+            log.warning("the agent keeps the signal, and sends it when it reaches its server");
             Some(Ok(Sent::Kept))
         }
         Ok(Answer::Refused(refusal)) => Some(Err(format!("the agent: {}", refusal.text))),

@@ -84,6 +84,44 @@ fn what_cannot_be_reached_goes_to_the_server_by_the_running_agent() {
     }
 }
 
+/// Breaks the first connections off without an answer, and answers with this status from then on.
+fn hiccup(broken: usize, status: u16) -> (String, std::thread::JoinHandle<()>) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let serve = move || {
+        for _ in 0..broken {
+            drop(listener.accept().unwrap());
+        }
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut request = Vec::new();
+        let mut part = [0; 4096];
+        // The body is an object, and ends the request.
+        while !request.ends_with(b"}") {
+            let length = std::io::Read::read(&mut stream, &mut part).unwrap();
+            assert!(length > 0, "half a request");
+            request.extend_from_slice(&part[..length]);
+        }
+        let answer =
+            format!("HTTP/1.1 {status} x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        std::io::Write::write_all(&mut stream, answer.as_bytes()).unwrap();
+    };
+    (url, std::thread::spawn(serve))
+}
+
+#[test]
+fn after_a_hiccup_the_url_is_tried_on_also_if_the_agent_keeps_the_signal() {
+    for (status, code) in
+        [(200, ExitCode::SUCCESS), (403, ExitCode::FAILURE), (503, ExitCode::from(EXIT_KEPT))]
+    {
+        let machine = machine("");
+        let (_control, questions) = agent(&machine, Answered::Signal(Signalled::Kept));
+        let (url, server) = hiccup(2, status);
+        assert_eq!(exit(&machine, &["-i", "x", &url]), code, "{status}");
+        server.join().unwrap();
+        assert_eq!(questions.lock().unwrap().len(), 1, "it has the signal");
+    }
+}
+
 #[test]
 fn a_server_that_does_not_relay_is_said_and_the_url_is_tried_on() {
     let machine = machine("");
