@@ -32,16 +32,17 @@ use bytes::Bytes;
 use metadata_delivery::message::DeploymentResult;
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::{Map, Value};
+use tokio::join;
 use tokio::process::Child;
 use tokio::sync::mpsc;
 use tokio::time::{sleep_until, timeout};
 
 use crate::bootstrap::Found;
+use crate::compat::heat_config::stop::Stop;
 use crate::compat::heat_config::unsent::Unsent;
 use crate::compat::occ::cache::Cache;
 use crate::compat::occ::config::{Config, NoConfig, load};
 use crate::compat::occ::gather::store;
-use crate::compat::pylog::{Level, Log, Style};
 use crate::document::ConfigId;
 use crate::pipeline::Command;
 
@@ -143,11 +144,19 @@ impl Collect {
             has_document,
             polling: Polling::default(),
             results: Results::default(),
-            unsent: Unsent::of_environment(|name| std::env::var_os(name), is_of_system),
             ec2_failed: None,
         };
-        let serve = move || runtime.block_on(worker.serve());
-        let thread = thread::Builder::new().name("collect".into()).spawn(serve)?;
+        let unsent = Unsent::of_environment(|name| std::env::var_os(name), is_of_system);
+        // Beside each other: what nobody takes holds up neither documents nor the end.
+        let (serving, stop) = Stop::when_dropped();
+        let serve = async move {
+            worker.serve().await;
+            drop(serving);
+        };
+        let work = move || {
+            runtime.block_on(async { join!(serve, unsent.keep_sending(stop)) });
+        };
+        let thread = thread::Builder::new().name("collect".into()).spawn(work)?;
         Ok(Self { tell: Some(tell), thread: Some(thread) })
     }
 
@@ -203,7 +212,6 @@ struct Worker {
     has_document: bool,
     polling: Polling,
     results: Results,
-    unsent: Unsent,
     /// When the metadata service had no answer.
     ec2_failed: Option<Instant>,
 }
@@ -228,10 +236,6 @@ impl Worker {
                     },
                     () = at(polls_at) => self.poll(true),
                     () = at(sends_at) => self.send_results(),
-                    () = at(self.unsent.due_at().map(Into::into)) => {
-                        let mut log = Log::new(Style::Named("heat-config"), Level::Info);
-                        self.unsent.send(&mut log).await;
-                    }
                 }
                 continue;
             };

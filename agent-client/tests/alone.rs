@@ -430,6 +430,30 @@ fn heat_config_leaves_what_an_agent_has_run_that_started_for_the_first_time_mean
     assert!(agent.wait().success());
 }
 
+#[test]
+fn results_of_heat_config_that_hang_hold_up_neither_documents_nor_the_end() {
+    let place = Place::new();
+    *place.answer.lock().unwrap() = 503;
+    let mut environment = heat_config(&place, &document(&[ran(&place, "old")]));
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_agent-client"));
+    assert!(
+        command.arg("heat-config").envs(environment.clone()).output().unwrap().status.success()
+    );
+    place.program("notify", "echo $$ > new; mv new notifying; exec sleep 600");
+    environment.push(("HEAT_CONFIG_NOTIFY", place.home.path("notify").display().to_string()));
+    let agent = run_with(&place, environment);
+    let pid = place.home.wait_for_file("notifying");
+    *place.answer.lock().unwrap() = 200;
+    place.set(document(&[ran(&place, "new")]));
+    wait_until("the document", || place.home.read("ran").contains("deployment new").then_some(()));
+    let hangs = std::path::Path::new("/proc").join(pid.trim());
+    assert!(hangs.exists(), "it is still being sent");
+    agent.signal(Signal::TERM);
+    assert!(agent.wait().success());
+    assert!(!hangs.exists(), "it was ended");
+    assert!(place.home.path("deployed/old.unsent").exists(), "the next run sends it");
+}
+
 /// Keystone and Zaqar, whose queue gives each message once.
 fn zaqar(queue: &Arc<Mutex<Vec<Value>>>) -> HttpServer {
     let queue = Arc::clone(queue);

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use serde_json::Value;
+use tokio::time::sleep_until;
 
 use super::deployed::{Deployed, stem};
 use super::run::Runner;
@@ -42,14 +43,25 @@ impl Unsent {
     }
 
     /// When the next look is due; `None`: never.
-    pub fn due_at(&self) -> Option<Instant> {
+    fn due_at(&self) -> Option<Instant> {
         self.settings.as_ref().map(|_| self.at)
     }
 
+    /// Looks whenever it is due, until it is asked to stop: a program that sends is ended then.
+    pub async fn keep_sending(mut self, mut stop: Stop) {
+        let mut log = Log::new(Style::Named("heat-config"), Level::Info);
+        while let Some(at) = self.due_at() {
+            tokio::select! {
+                _ = stop.asked() => return,
+                () = sleep_until(at.into()) => self.send(&mut log, &mut stop).await,
+            }
+        }
+    }
+
     /// Looks, and sends what is there.
-    pub async fn send(&mut self, log: &mut Log) {
+    async fn send(&mut self, log: &mut Log, stop: &mut Stop) {
         let Some(settings) = &self.settings else { return };
-        let all_taken = match send(settings, log).await {
+        let all_taken = match send(settings, log, stop).await {
             Ok(all_taken) => all_taken,
             Err(error) => {
                 log.error(format!("{error:#}"));
@@ -67,7 +79,7 @@ impl Unsent {
         }
         let mut log = Log::new(Style::Named("heat-config"), Level::Info);
         match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-            Ok(runtime) => runtime.block_on(self.send(&mut log)),
+            Ok(runtime) => runtime.block_on(self.send(&mut log, &mut Stop::never())),
             Err(error) => log.error(format!("no runtime to send results: {error}")),
         }
     }
@@ -79,7 +91,7 @@ impl Unsent {
 }
 
 /// Whether nothing is left.
-async fn send(settings: &Settings, log: &mut Log) -> Result<bool> {
+async fn send(settings: &Settings, log: &mut Log, stop: &mut Stop) -> Result<bool> {
     if !settings.deployed.is_dir() {
         return Ok(true);
     }
@@ -101,8 +113,10 @@ async fn send(settings: &Settings, log: &mut Log) -> Result<bool> {
             continue;
         }
         let mut runner = Runner::new(settings, &deployed, None, log);
-        if let Some(pending) = runner.unsent(entry)? {
-            runner.send_again(pending, &mut Stop::never()).await?;
+        if let Some(pending) = runner.unsent(entry)?
+            && runner.send_again(pending, stop).await?.is_some()
+        {
+            return Ok(false);
         }
     }
     let left = deployed.unsent()?;
