@@ -281,7 +281,7 @@ impl Worker {
             Told::Held(held) => self.held = Some(held),
             Told::Poll(poll) => self.polls(poll),
             Told::Ended(result) => {
-                self.results.ended(*result);
+                self.ended(*result);
                 if self.sends_at().is_some_and(|at| at <= tokio::time::Instant::now()) {
                     self.send_results();
                 }

@@ -561,3 +561,26 @@ fn what_heat_config_has_run_the_agent_does_not_run_again() {
     assert!(place.home.output(&["rerun", "lost"]).status.success());
     wait_until("the rerun", || place.home.read("ran").contains("lost").then_some(()));
 }
+
+#[test]
+fn a_result_goes_to_heat_although_its_document_has_enrolled_the_agent_meanwhile() {
+    let place = Place::new();
+    let server = MiniServer::start();
+    let mut slow = ran(&place, "slow");
+    let go = place.home.path("go").display().to_string();
+    slow["config"] =
+        json!(format!("#!/bin/sh\nuntil [ -e {go} ]; do sleep 0.02; done\necho out\n"));
+    place.set(with_token(document(&[slow]), &server.token));
+    let _agent = place.run();
+    server.wait("the agent", |seen| seen.connected == 1);
+    place.wait_for_status("the run, and the end of polling", |status| {
+        let runs = status["deployments"][0]["state"] == "running";
+        (runs && status.get("polling").is_none()).then_some(())
+    });
+    fs::write(place.home.path("go"), "").unwrap();
+    // The server has no document, and nobody to tell.
+    assert_eq!(server.wait_for_result("slow").deploy_stdout, "out\n");
+    let signals = place.wait_for_signals(1);
+    assert_eq!(signals[0].0, "/slow?Signature=secret");
+    assert_eq!(signals[0].1["deploy_stdout"], "out\n");
+}

@@ -1,5 +1,6 @@
 //! Results that go back the way the document in force asks for: by the transport in the deployment's inputs,
-//! as `heat-config-notify` sends them.
+//! as `heat-config-notify` sends them. Those of a polled document go that way even when a server is reached
+//! meanwhile: it may not have that document, and then does not know whom to tell.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,9 +8,10 @@ use std::time::Duration;
 use metadata_delivery::message::DeploymentResult;
 use openstack_client::http::Client;
 use openstack_client::signal::{Failed, Transport, attempt, of_config};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
+use super::sources::Origin;
 use super::{Poll, Worker, pause_after};
 use crate::compat::heat_config::notify::is_over;
 use crate::compat::heat_config::run::UNSENT_MS_MAX;
@@ -37,6 +39,8 @@ pub(super) struct Results {
 struct Waiting {
     result: DeploymentResult,
     attempts: u32,
+    /// What the polled document that it was run for says of the way it goes.
+    own_way: Option<Value>,
 }
 
 /// What became of a result.
@@ -52,9 +56,12 @@ enum Fate {
 }
 
 impl Results {
-    pub(super) fn ended(&mut self, result: DeploymentResult) {
+    fn ended(&mut self, result: DeploymentResult, own_way: Option<Value>) {
         if self.waiting.len() < RESULTS_MAX {
-            self.waiting.insert(result.config_id.clone(), Waiting { result, attempts: 0 });
+            let before = self.waiting.remove(&result.config_id);
+            let own_way = own_way.or_else(|| before.and_then(|before| before.own_way));
+            let id = result.config_id.clone();
+            self.waiting.insert(id, Waiting { result, attempts: 0, own_way });
             self.due();
         }
     }
@@ -66,8 +73,11 @@ impl Results {
         }
     }
 
+    /// The server has this one. Whom it would tell of it, it knows of a document that it pushed.
     pub(super) fn stored(&mut self, id: &str) {
-        self.waiting.remove(id);
+        if self.waiting.get(id).is_some_and(|waiting| waiting.own_way.is_none()) {
+            self.waiting.remove(id);
+        }
     }
 
     /// The ids, beginning behind the one that was tried last.
@@ -79,24 +89,30 @@ impl Results {
 }
 
 impl Worker {
-    /// When results are due, if there are any and somebody may take them.
-    pub(super) fn sends_at(&self) -> Option<Instant> {
-        let can_send = self.polling.poll != Poll::Off && self.polling.last.is_some();
-        let is_any = !self.results.waiting.is_empty();
-        (can_send && is_any).then(|| self.results.at.unwrap_or_else(Instant::now))
+    /// A deployment has ended.
+    pub(super) fn ended(&mut self, result: DeploymentResult) {
+        let polled = self.in_force.as_ref().filter(|(origin, _)| *origin != Origin::Push);
+        let entry = polled.and_then(|(_, content)| entry_of(content, &result.config_id));
+        let own_way = entry.map(|entry| json!({"inputs": entry.get("inputs")}));
+        self.results.ended(result, own_way);
     }
 
-    /// Sends what waits, if the document that was polled says how.
+    /// When results are due, if there are any and somebody may take them.
+    pub(super) fn sends_at(&self) -> Option<Instant> {
+        let polls = self.polling.poll != Poll::Off && self.polling.last.is_some();
+        let can_send = |waiting: &Waiting| polls || waiting.own_way.is_some();
+        let is_any = self.results.waiting.values().any(can_send);
+        is_any.then(|| self.results.at.unwrap_or_else(Instant::now))
+    }
+
+    /// Sends what waits, if a document that was polled says how.
     pub(super) fn send_results(&mut self) {
         if self.sends_at().is_none_or(|at| at > Instant::now()) {
             return;
         }
-        let Some(polled) = self.polling.last.clone() else { return };
-        let entries = polled.content.get("deployments").and_then(Value::as_array);
-        let entry_of = |id: &str| {
-            let is_it = |entry: &&Value| entry.get("id").and_then(Value::as_str) == Some(id);
-            entries.and_then(|entries| entries.iter().find(is_it))
-        };
+        let polled = self.polling.last.clone().filter(|_| self.polling.poll != Poll::Off);
+        let polled = polled.as_ref();
+        let is_whole = polled.is_some_and(|polled| polled.is_whole);
         let until = Instant::now() + Duration::from_millis(PASS_MS_MAX);
         let is_alone = self.polling.poll == Poll::Alone;
         let (mut has_failed, mut is_cut) = (false, false);
@@ -106,20 +122,22 @@ impl Worker {
                 break;
             }
             let Some(waiting) = self.results.waiting.get_mut(&id) else { continue };
-            let fate = match entry_of(&id) {
-                Some(entry) => send(entry, waiting),
-                None if polled.is_whole && is_alone => {
+            let listed = polled.and_then(|polled| entry_of(&polled.content, &id));
+            let fate = match (listed, &waiting.own_way) {
+                (Some(entry), _) => send(entry, waiting),
+                (None, _) if is_whole && is_alone => {
                     Fate::Lost("nobody asks for it any more".into())
                 }
-                None => continue,
+                (None, Some(own_way)) => send(own_way, waiting),
+                (None, None) => continue,
             };
             waiting.attempts += 1;
             let run = waiting.result.run();
+            let nobody_else = is_alone || waiting.own_way.is_some();
             let fate = match fate {
-                Fate::Later(why) if is_alone && is_stale(&waiting.result) => Fate::Lost(format!(
-                    "nobody took it for {} hours: {why}",
-                    UNSENT_MS_MAX / 3_600_000
-                )),
+                Fate::Later(why) if nobody_else && is_stale(&waiting.result) => Fate::Lost(
+                    format!("nobody took it for {} hours: {why}", UNSENT_MS_MAX / 3_600_000),
+                ),
                 fate => fate,
             };
             self.results.last.clone_from(&id);
@@ -138,17 +156,17 @@ impl Worker {
                 }
                 Fate::Lost(why) => {
                     tracing::warn!(id, why, "result not taken; the server gets it");
-                    self.results.stored(&id);
+                    self.results.waiting.remove(&id);
                     continue;
                 }
                 // Nobody wants it now; the server gets it.
                 Fate::Unwanted => {
-                    self.results.stored(&id);
+                    self.results.waiting.remove(&id);
                     continue;
                 }
             };
             let _ = self.commands.send(command);
-            self.results.stored(&id);
+            self.results.waiting.remove(&id);
         }
         self.results.failures = match has_failed {
             true => self.results.failures.saturating_add(1),
@@ -158,6 +176,12 @@ impl Worker {
         let pause = if is_cut || has_failed { self.results.failures.max(1) } else { u32::MAX };
         self.results.at = Some(Instant::now() + pause_after(pause));
     }
+}
+
+/// What a document has of this config.
+fn entry_of<'a>(content: &'a Map<String, Value>, id: &str) -> Option<&'a Value> {
+    let entries = content.get("deployments").and_then(Value::as_array)?;
+    entries.iter().find(|entry| entry.get("id").and_then(Value::as_str) == Some(id))
 }
 
 fn is_stale(result: &DeploymentResult) -> bool {
