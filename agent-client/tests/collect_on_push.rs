@@ -13,7 +13,7 @@ use metadata_delivery::message::ResultStatus;
 use openstack_client::testing::{Answer, Asked, HttpServer};
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use support::{Agent, Home, MiniServer, document, is_alive, script, wait_until};
+use support::{Agent, Home, Memory, MiniServer, document, is_alive, script, wait_until};
 
 /// An agent with a configuration of os-collect-config whose command is the script `refresh`.
 struct Place {
@@ -291,4 +291,40 @@ fn a_document_that_is_polled_while_a_server_comes_back_does_not_replace_the_push
     let ran = fs::read_to_string(home.path("ran")).unwrap();
     assert!(!ran.contains("late"), "{ran}");
     assert!(server.seen().results.iter().all(|result| !result.config_id.contains("late")));
+}
+
+impl Place {
+    /// Runs an agent that polls as soon as its server is away.
+    fn run_polling(&self) -> Agent {
+        self.home.enroll(&self.server);
+        let config = self.home.path("conf");
+        let flags = ["--poll-after", "100ms", "--stop-wait", "0s", "--collect-config"];
+        self.home.run(&[&flags[..], &[config.to_str().unwrap()]].concat())
+    }
+}
+
+/// Stops, which its agents notice at once.
+fn leave(server: MiniServer) -> Memory {
+    server.hang_up();
+    server.kill()
+}
+
+#[test]
+fn files_of_a_pushed_document_stay_while_a_polled_one_is_in_force() {
+    let (place, http, metadata) = polling();
+    let (gone, stays) = (pushed(&place, "gone", 1), pushed(&place, "stays", 1));
+    *metadata.lock().unwrap() = signalled(gone, &http);
+    let _agent = place.run_polling();
+    place.server.push(1, &pushed(&place, "one", 2));
+    place.server.wait_for_result("data-one");
+    let Place { home, server } = place;
+    leave(server);
+    let file = |id: &str| home.path(&format!("state/heat-config-script/work/{id}"));
+    wait_until("the result of the first", || {
+        http.asked().iter().any(|asked| asked.target.starts_with("/signal")).then_some(())
+    });
+    assert!(file("gone").exists());
+    *metadata.lock().unwrap() = stays;
+    wait_until("its files to go", || (!file("gone").exists()).then_some(()));
+    assert!(file("one").exists() && file("stays").exists());
 }

@@ -67,7 +67,9 @@ impl Pipeline {
         }
         self.sweep_at = None;
         let Some(document) = &self.document else { return };
-        let newest = self.stored.as_ref().filter(|stored| stored.version != document.version);
+        // A polled one goes by the version of the newest.
+        let is_newest = |version| self.polled.is_none() && version == document.version;
+        let newest = self.stored.as_ref().filter(|stored| !is_newest(stored.version));
         let newest = newest.and_then(|n| Document::parse(n.version, &n.body).ok());
         let documents = newest.iter().chain([&**document]);
         let current: BTreeSet<&ConfigId> =
