@@ -309,6 +309,56 @@ fn leave(server: MiniServer) -> Memory {
     server.kill()
 }
 
+#[track_caller]
+fn wait_for_status<T>(home: &Home, what: &str, wanted: impl Fn(&Value) -> Option<T>) -> T {
+    wait_until(&format!("{what}; log: {}", home.read("log")), || {
+        wanted(&serde_json::from_str(&home.read("state/status.json")).ok()?)
+    })
+}
+
+#[test]
+fn a_polled_document_that_was_left_out_counts_when_the_server_is_away_again() {
+    let (place, _http, _) = polling();
+    let (first, second) = (pushed(&place, "first", 1), pushed(&place, "second", 2));
+    let metadata = Arc::new(Mutex::new(first));
+    let (gate, is_asked) = (Arc::new(Mutex::new(())), Arc::new(Mutex::new(false)));
+    let (shared, shut, asked) = (Arc::clone(&metadata), Arc::clone(&gate), Arc::clone(&is_asked));
+    let http = HttpServer::start(move |_: &Asked| {
+        if shut.try_lock().is_err() {
+            *asked.lock().unwrap() = true;
+            drop(shut.lock().unwrap());
+        }
+        Answer::new(200, shared.lock().unwrap().to_string())
+    });
+    let conf = place.read("conf");
+    let (before, _) = conf.split_once("[request]").unwrap();
+    let url = http.url("/metadata");
+    place.write("conf", &format!("{before}[request]\nmetadata_url={url}\n"));
+    let _agent = place.run_polling();
+    place.server.push(1, &pushed(&place, "one", 3));
+    place.server.wait_for_result("data-one");
+    let Place { home, server } = place;
+    let address = server.address;
+    let memory = leave(server);
+    wait_until("the first", || home.read("ran").contains("deployment first").then_some(()));
+    // The second comes while the server is there, which does not say what is the newest.
+    let shut = gate.lock().unwrap();
+    wait_until("a question", || is_asked.lock().unwrap().then_some(()));
+    *metadata.lock().unwrap() = second;
+    let server = MiniServer::restart(memory, address);
+    server.say_newest(false);
+    wait_for_status(&home, "the link", |status| {
+        (status["link"]["state"] == "connected").then_some(())
+    });
+    drop(shut);
+    wait_until("a document that is left out", || {
+        home.read("log").contains("left out").then_some(())
+    });
+    assert!(!home.read("ran").contains("second"));
+    leave(server);
+    wait_until("the second", || home.read("ran").contains("deployment second").then_some(()));
+}
+
 #[test]
 fn files_of_a_pushed_document_stay_while_a_polled_one_is_in_force() {
     let (place, http, metadata) = polling();

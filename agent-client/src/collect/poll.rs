@@ -34,6 +34,8 @@ pub(super) struct Polling {
     pub(super) last: Option<Polled>,
     /// Whether the pipeline has it, and the command was not run with it yet.
     pub(super) is_on_its_way: bool,
+    /// Whether what came last may have been left out, since a server was reached.
+    comes_again: bool,
     /// What the operator was told of it.
     status: Option<PollStatus>,
     /// What was wrong with the last token, told once.
@@ -60,6 +62,7 @@ impl Default for Polling {
             hash: None,
             last: None,
             is_on_its_way: false,
+            comes_again: false,
             status: None,
             no_token: None,
         }
@@ -104,7 +107,7 @@ impl Worker {
                 // What came last may have come too late to count.
                 self.polling.last = None;
             }
-            self.polling.is_on_its_way = false;
+            self.polling.comes_again |= std::mem::take(&mut self.polling.is_on_its_way);
             // Many machines may begin at one moment.
             let splay = read(&self.config).map_or(Duration::ZERO, |config| config.splay);
             self.polling.at = Instant::now() + splay.mul_f64(random_fraction());
@@ -192,13 +195,14 @@ impl Worker {
         let body = polled.body.clone();
         let is_last = |last: &Polled| last.body == body && last.origin == origin;
         let is_last = self.polling.last.as_ref().is_some_and(is_last);
+        let comes_again = std::mem::take(&mut self.polling.comes_again);
         let goes_on = match &self.in_force {
             Some((Origin::Push, in_force)) if *in_force == content => false,
             Some((from, in_force)) if *from == origin && *in_force == content => {
                 let may_be_news = all && !self.polling.is_on_its_way;
                 may_be_news && self.is_news(config, cache, origin, content.clone())?
             }
-            _ => !is_last,
+            _ => !is_last || comes_again,
         };
         self.polling.last = Some(polled);
         if goes_on {
