@@ -9,8 +9,8 @@
 //!
 //! While no server has been reached for `poll_after`, or none is known, those are asked after all. Their
 //! document comes in force as a pushed one does, in the same journal, so that nothing runs twice, until a
-//! document is pushed; its results go back by the transports in its inputs. An agent that was never enrolled
-//! so does what os-collect-config does: what the machine has of its own counts where no transport has
+//! document is pushed or the server says that the stored one is the newest; its results go back by the
+//! transports in its inputs. An agent that was never enrolled so does what os-collect-config does: what the machine has of its own counts where no transport has
 //! anything, and whatever changes has the command run again. A token in a polled document enrols it.
 //!
 //! What runs deployments below the command on its own must leave that to the agent: it is told by

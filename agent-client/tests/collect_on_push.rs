@@ -316,6 +316,47 @@ fn wait_for_status<T>(home: &Home, what: &str, wanted: impl Fn(&Value) -> Option
     })
 }
 
+fn is_polled(status: &Value, id: &str) -> bool {
+    status["document"]["is_polled"] == true && status["deployments"][0]["id"] == id
+}
+
+#[test]
+fn a_polled_document_is_over_once_the_server_says_that_ours_is_the_newest() {
+    let (place, http, metadata) = polling();
+    let mut polled = signalled(pushed(&place, "polled", 1), &http);
+    let pid = place.home.path("pid").display().to_string();
+    polled["deployments"][0]["config"] = json!(format!("#!/bin/sh\necho $$ > {pid}\nsleep 600\n"));
+    *metadata.lock().unwrap() = polled;
+    let _agent = place.run_polling();
+    place.server.push(1, &pushed(&place, "one", 2));
+    place.server.wait_for_result("data-one");
+    let Place { home, server } = place;
+    let address = server.address;
+    let memory = leave(server);
+    home.wait_for_file("pid");
+    wait_for_status(&home, "the polled one", |status| is_polled(status, "polled").then_some(()));
+    let server = MiniServer::restart(memory, address);
+    wait_for_status(&home, "the pushed one", |status| {
+        let document = &status["document"];
+        let is_pushed = document["version"] == 1 && document.get("is_polled").is_none();
+        (is_pushed && status["deployments"][0]["id"] == "one").then_some(())
+    });
+    server.wait("what is in force", |seen| {
+        seen.progress.last().is_some_and(|newest| newest.deployments[0].id == "one")
+    });
+    wait_until("the push in effect", || {
+        home.read("cache/os_config_files.json").contains("push.json").then_some(())
+    });
+    // What it had running has ended, and Heat knows.
+    assert_eq!(server.wait_for_result("polled").status, ResultStatus::Failed);
+    let signal = wait_until("the signal", || {
+        http.asked().into_iter().find(|asked| asked.target.starts_with("/signal"))
+    });
+    let data: Value = serde_json::from_slice(&signal.body).unwrap();
+    assert_ne!(data["deploy_status_code"], 0);
+    assert_eq!(home.read("ran").matches("deployment one").count(), 1, "not run again");
+}
+
 #[test]
 fn a_polled_document_that_was_left_out_counts_when_the_server_is_away_again() {
     let (place, _http, _) = polling();

@@ -223,6 +223,9 @@ impl<'a> Conductor<'a> {
                 self.welcomed = true;
                 if let Some(uplink) = &mut self.parts.uplink {
                     uplink.redeem(self.parts.settings)?;
+                    if newest.is_some() && newest == uplink.link.holds() {
+                        self.tell(Command::StoredIsNewest);
+                    }
                 }
                 self.compare(newest);
             }

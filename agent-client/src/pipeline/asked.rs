@@ -20,7 +20,7 @@ impl Pipeline {
             if !self.unsaved {
                 self.report(Report::DocumentStored(holds));
             }
-            return Ok(());
+            return self.stored_is_newest();
         }
         let document = match Document::parse(version, &stored.body) {
             Ok(document) => document,

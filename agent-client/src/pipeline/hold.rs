@@ -55,7 +55,7 @@ impl Pipeline {
     }
 
     /// Puts a document in force that was polled, since no server is reached, until one is pushed or polled
-    /// again. It is not kept: after a restart it is polled anew, and the journal knows what of it was run.
+    /// again, or the stored one is known to be the newest. It is not kept: after a restart it is polled anew, and the journal knows what of it was run.
     pub(super) fn polled(&mut self, body: Bytes) -> Result<(), PipelineError> {
         if self.link.state == LinkState::Connected && self.stored.is_some() {
             tracing::debug!("document polled while a server was reached: left out");
@@ -73,6 +73,24 @@ impl Pipeline {
         self.withdraw(&document, |_| true)?;
         self.cancel(&document);
         self.polled = Some(StoredDocument::new(version, body, unix_ms()));
+        self.adopt(Arc::new(document))
+    }
+
+    /// A server is reached, and has nothing newer than what is stored: a polled document is over.
+    pub(super) fn stored_is_newest(&mut self) -> Result<(), PipelineError> {
+        let (Some(_), Some(newest)) = (&self.polled, &self.stored) else { return Ok(()) };
+        let stored = self.rolled_back_to.as_ref().unwrap_or(newest);
+        let document = match Document::parse(stored.version, &stored.body) {
+            Ok(document) => document,
+            Err(error) => {
+                tracing::error!(%error, "the stored document is unusable");
+                return Ok(());
+            }
+        };
+        tracing::info!(version = document.version, "the polled document is over");
+        self.withdraw(&document, |_| true)?;
+        self.cancel(&document);
+        self.polled = None;
         self.adopt(Arc::new(document))
     }
 }

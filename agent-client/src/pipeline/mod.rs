@@ -245,6 +245,7 @@ impl Pipeline {
             Command::SignalRefused { id, reason } => self.signal_refused(&id, &reason),
             Command::Release { hold } => self.release(hold),
             Command::Polled { body } => self.polled(body)?,
+            Command::StoredIsNewest => self.stored_is_newest()?,
             Command::Link(link) => self.link = link,
             Command::Polling(polling) => self.polling = polling,
             Command::Enrolled { agent_id } => self.enrolled(agent_id),

@@ -114,6 +114,8 @@ pub enum Command {
         /// Its bytes.
         body: Bytes,
     },
+    /// A server says that the document that we have stored is the newest.
+    StoredIsNewest,
     /// How the connection stands, for the status file.
     Link(LinkStatus),
     /// How asking the collectors stands, for the status file.
