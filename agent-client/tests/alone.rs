@@ -325,6 +325,59 @@ fn a_token_in_the_metadata_enrols_it_without_a_restart() {
     server.wait("the agent", |seen| seen.hellos.len() > hellos && seen.connected == 1);
 }
 
+/// A token that no server has issued.
+fn refused_by(server: &MiniServer) -> EnrolmentToken {
+    let servers = vec![server.address.to_string()];
+    EnrolmentToken::issue(servers, server.fingerprint, "vm-1".parse().unwrap(), 4_000_000_000)
+        .unwrap()
+        .0
+}
+
+/// Has metadata polled with this token, and waits until it was looked at.
+fn poll_token(place: &Place, token: &EnrolmentToken, id: &str) {
+    place.set(with_token(document(&[ran(place, id)]), token));
+    wait_until("what comes with the token", || {
+        place.home.read("ran").contains(&format!("deployment {id}\n")).then_some(())
+    });
+}
+
+#[test]
+fn a_token_that_may_still_be_taken_is_not_given_up_for_a_stale_one() {
+    let place = Place::new();
+    let server = MiniServer::start();
+    let (address, good, stale) = (server.address, server.token.clone(), refused_by(&server));
+    let memory = server.kill();
+    let _agent = place.run();
+    poll_token(&place, &good, "good");
+    wait_until("the token", || place.home.read("log").contains("a token has come").then_some(()));
+    poll_token(&place, &stale, "stale");
+    let server = MiniServer::restart(memory, address);
+    server.wait("the agent", |seen| seen.connected == 1);
+    assert_eq!(place.home.read("log").matches("a token has come").count(), 1);
+}
+
+#[test]
+fn a_token_that_was_refused_is_not_taken_again() {
+    let place = Place::new();
+    let server = MiniServer::start();
+    let tokens = [refused_by(&server), refused_by(&server)];
+    let _agent = place.run();
+    for (n, token) in tokens.iter().enumerate() {
+        poll_token(&place, token, &format!("refused-{n}"));
+        server.wait("an attempt", |seen| {
+            let proofs = seen.hellos.iter().filter_map(|hello| hello.enrol.as_ref());
+            proofs.into_iter().any(|proof| proof.token_id == token.token_id.as_str())
+        });
+        place.wait_for_status("a refusal", |status| {
+            status["link"]["error"]["refused"].as_bool().filter(|refused| *refused)
+        });
+    }
+    poll_token(&place, &tokens[0], "again");
+    poll_token(&place, &server.token, "good");
+    server.wait("the agent", |seen| seen.connected == 1);
+    assert_eq!(place.home.read("log").matches("a token has come").count(), 3);
+}
+
 /// `heat-config` with this list, by itself or below os-refresh-config.
 fn heat_config(place: &Place, list: &Value) -> Vec<(&'static str, String)> {
     fs::write(place.home.path("list"), list["deployments"].to_string()).unwrap();

@@ -66,6 +66,8 @@ pub(super) struct Conductor<'a> {
     pub(super) failure: Option<Failure>,
     /// A token that came too late; said once.
     expired: Option<TokenId>,
+    /// Tokens that a server has refused: they are not taken again, and another one may take their place.
+    refused_tokens: BTreeSet<TokenId>,
     stopping: bool,
     pub(super) flush_until: Option<Instant>,
 }
@@ -95,6 +97,7 @@ impl<'a> Conductor<'a> {
             refused_for_good: false,
             failure: None,
             expired: None,
+            refused_tokens: BTreeSet::new(),
             stopping: false,
             flush_until: None,
         };
@@ -221,6 +224,7 @@ impl<'a> Conductor<'a> {
             Happened::Welcomed { newest } => {
                 self.failure = None;
                 self.welcomed = true;
+                self.parts.search = None;
                 if let Some(uplink) = &mut self.parts.uplink {
                     uplink.redeem(self.parts.settings)?;
                     if newest.is_some() && newest == uplink.link.holds() {
@@ -249,7 +253,13 @@ impl<'a> Conductor<'a> {
             Happened::SignalRefused { id, reason } => {
                 self.tell(Command::SignalRefused { id, reason });
             }
-            Happened::Failed(failure) => self.failure = Some(failure),
+            Happened::Failed(failure) => {
+                self.failure = Some(failure);
+                if self.is_refused() {
+                    let unproven = self.parts.uplink.iter().filter(|uplink| !uplink.is_proven());
+                    self.refused_tokens.extend(unproven.map(|u| u.enrolment.token_id.clone()));
+                }
+            }
         }
         Ok(())
     }
@@ -310,18 +320,24 @@ impl<'a> Conductor<'a> {
         }
     }
 
-    /// Becomes an agent of the server that the token names, unless a server has taken one before; a newer
-    /// token takes the place of one that none has taken. It is tried again as often as it is found.
+    /// Becomes an agent of the server that the token names, unless a server has taken one before, or may still
+    /// take the one there is: which of two is newer nobody says. It is tried again as often as it is found.
     fn enrol(&mut self, found: &Found) {
         let (token, place) = (&found.token, &found.place);
+        let now_unix = unix_ms() / 1_000;
+        let was_refused = |id: &TokenId| self.refused_tokens.contains(id);
         let settled = self.parts.uplink.as_ref().is_some_and(|uplink| {
-            uplink.is_proven() || uplink.enrolment.token_id == token.token_id
+            let known = &uplink.enrolment;
+            known.token_id == token.token_id
+                || known.token().is_none_or(|known| {
+                    !was_refused(&known.token_id) && !known.is_expired(now_unix)
+                })
         });
-        if settled || self.stopping {
+        if settled || was_refused(&token.token_id) || self.stopping {
             return;
         }
         let (agent_id, token_id) = (&token.agent_id, &token.token_id);
-        if token.is_expired(unix_ms() / 1_000) {
+        if token.is_expired(now_unix) {
             if self.expired.as_ref() != Some(token_id) {
                 tracing::warn!(place, %agent_id, %token_id, "a token was found that has expired");
                 self.expired = Some(token_id.clone());
@@ -354,7 +370,6 @@ impl<'a> Conductor<'a> {
             uplink.link.send_progress(progress);
         }
         parts.uplink = Some(uplink);
-        parts.search = None;
         self.failure = None;
         // With it come the results that wait.
         self.tell(Command::Enrolled { agent_id });

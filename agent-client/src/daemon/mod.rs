@@ -119,6 +119,7 @@ pub fn run(settings: &Settings, token: Option<&EnrolmentToken>, mode: Mode) -> R
     let mut opened = opened.unwrap_or(nothing);
     let body = opened.body.take();
     let guard = runtime.enter();
+    let needs_token = mode == Mode::Run && search::is_needed(enrolment.as_ref());
     let uplink = enrolment
         .map(|enrolment| {
             Uplink::new(settings, enrolment, home.identity.clone(), opened.holds, body)
@@ -137,7 +138,7 @@ pub fn run(settings: &Settings, token: Option<&EnrolmentToken>, mode: Mode) -> R
         Collect::start(config.clone(), bounds, tell, has_document, is_of_system)
     });
     let collect = collect.transpose().context("starting the collect thread")?;
-    let search = (uplink.is_none() && is_of_system)
+    let search = (needs_token && is_of_system)
         .then(|| Search::start(System::of_machine(), found_in))
         .transpose();
     let conductor = Conductor::new(Parts {

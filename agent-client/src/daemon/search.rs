@@ -1,5 +1,5 @@
-//! Looks for an enrolment token in what the cloud hands over, again and again: an agent that was never
-//! enrolled works without a server meanwhile.
+//! Looks for an enrolment token in what the cloud hands over, again and again, until a server has taken one:
+//! an agent without one works without a server meanwhile, and the one it has may be refused.
 
 use std::io;
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::bootstrap::{self, Found};
+use crate::enrolment::Enrolment;
 use crate::machine::System;
 
 /// Between the first two looks; each later pause is twice as long as the last. The metadata service may be
@@ -21,6 +22,11 @@ const PAUSE_MAX: Duration = Duration::from_secs(300);
 #[derive(Debug)]
 pub(super) struct Search {
     _stop: mpsc::Sender<()>,
+}
+
+/// Whether no server has taken a token.
+pub(super) fn is_needed(enrolment: Option<&Enrolment>) -> bool {
+    enrolment.is_none_or(|enrolment| enrolment.token().is_some())
 }
 
 impl Search {
@@ -60,6 +66,24 @@ mod tests {
     use certs::{EnrolmentToken, Fingerprint};
 
     use super::*;
+
+    #[test]
+    fn a_token_is_looked_for_until_a_server_has_taken_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("enrolment.json");
+        let (token, _) = EnrolmentToken::issue(
+            vec!["127.0.0.1:4242".to_owned()],
+            Fingerprint::from_bytes([7; 32]),
+            "vm-1".parse().unwrap(),
+            2_000_000_000,
+        )
+        .unwrap();
+        assert!(is_needed(None));
+        let (mut enrolment, _) = Enrolment::take(&path, &token, true).unwrap();
+        assert!(is_needed(Some(&enrolment)), "it may be refused, also after a restart");
+        enrolment.redeemed(&path).unwrap();
+        assert!(!is_needed(Some(&enrolment)));
+    }
 
     #[test]
     fn a_token_that_comes_later_is_found() {
