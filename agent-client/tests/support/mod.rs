@@ -118,7 +118,9 @@ impl MiniServer {
 
     /// Starts anew where the last one was, with what it knew.
     pub fn restart(memory: Memory, address: SocketAddr) -> Self {
-        Self::bind(UdpSocket::bind(address).unwrap(), |_| memory)
+        // A process that another test starts at this moment has our sockets until it becomes its program.
+        let socket = wait_until("its port", || UdpSocket::bind(address).ok());
+        Self::bind(socket, |_| memory)
     }
 
     fn bind(socket: UdpSocket, memory: impl FnOnce(SocketAddr) -> Memory) -> Self {
