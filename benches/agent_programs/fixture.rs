@@ -65,6 +65,10 @@ pub(crate) fn starts() -> Vec<Row> {
         hook("`hook-apply-config`, the tool is `true`", "hook-apply-config", "text.json"),
         hook("`hook-json-file`, one file", "hook-json-file", "files.json"),
         hook("`hook-docker-cmd`, no containers", "hook-docker-cmd", "empty.json"),
+        hook("`hook-docker-compose`, the tool is `true`", "hook-docker-compose", "compose.json"),
+        hook("`hook-hiera`, one file", "hook-hiera", "hiera.json"),
+        row("`50-heat-config-docker-cmd`, nothing to do", "50-heat-config-docker-cmd", &[]),
+        row("`50-heat-config-docker-compose`, nothing to do", "50-heat-config-docker-compose", &[]),
         row("`cfn-init --help`", "cfn-init", &["--help"]),
         row("`cfn-signal --help`", "cfn-signal", &["--help"]),
         row("`cfn-hup --help`", "cfn-hup", &["--help"]),
@@ -116,6 +120,8 @@ impl Fixture {
             ("script", json!("#!/bin/sh\nexit 0\n")),
             ("text", json!("text")),
             ("empty", json!({})),
+            ("compose", json!({"web": {"image": "web"}})),
+            ("hiera", json!({"datafiles": {"common": {"a": [1, 2]}}})),
             ("files", json!({ file.to_string_lossy(): {"a": [1, 2]} })),
         ] {
             let entry = json!({"id": name, "name": name, "group": name, "inputs": [],
@@ -169,14 +175,19 @@ impl Fixture {
             ("HEAT_PUPPET_OUTPUTS", "outputs"),
             ("HEAT_PUPPET_LOGDIR", "outputs"),
             ("HEAT_CFN_INIT_LAST_METADATA_DIR", "work"),
+            ("HEAT_DOCKER_COMPOSE_WORKING", "work"),
+            ("HEAT_PUPPET_HIERA_DATADIR", "out"),
+            ("HEAT_HIERA_CONFIG", "out/hiera.yaml"),
             ("OUT", "out"),
         ]
         .map(|(name, below)| (name.into(), home.join(below).into_os_string()))
         .into();
         environment.push(("PATH".into(), path));
-        for tool in ["ANSIBLE", "PUPPET", "CFN_INIT", "APPLY_CONFIG"] {
+        for tool in ["ANSIBLE", "PUPPET", "CFN_INIT", "APPLY_CONFIG", "DOCKER", "DOCKER_COMPOSE"] {
             environment.push((format!("HEAT_{tool}_CMD").into(), "/bin/true".into()));
         }
+        // Without it hook-hiera asks os-apply-config, whose start has a row of its own.
+        environment.push(("HEAT_HIERA_ELEMENT_CHECK_CMD".into(), "/bin/echo -n empty".into()));
         // os-collect-config ends with a traceback under C.UTF-8 before Python 3.12.
         environment.push(("LC_ALL".into(), "C".into()));
         // What a start of heat-config alone reads; the cycle makes its own.
