@@ -4,7 +4,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::{Place, both};
+use crate::{NO_CACHE, Place, both};
 use openstack_client::testing::{Answer, Asked, HttpServer};
 
 const METADATA: &str = r#"{"z": 1, "a": {"f": 1.0, "e": 2e5, "s": 1e-7, "u": "ü \u2028 \u0001", "n": null,
@@ -48,7 +48,8 @@ fn session(place: &Place, script: &str) -> Command {
     command.args(["-c", &format!("{header}{script}")]).env_clear();
     let bin = place.path("bin");
     command.env("PATH", format!("{}:/usr/bin:/bin", bin.display())).env("LC_ALL", "C");
-    command.env("HOME", place.path(".")).env("KEPT", "kept").current_dir(place.path("."));
+    command.env("HOME", place.path(".")).env("KEPT", "kept").env("XDG_CACHE_HOME", NO_CACHE);
+    command.current_dir(place.path("."));
     command
 }
 

@@ -40,6 +40,9 @@ struct Place {
     side: Side,
 }
 
+/// Python's stevedore keeps a cache in `~/.cache`, unless its Python is below /tmp; here it cannot.
+const NO_CACHE: &str = "/dev/null";
+
 impl Place {
     fn new(side: Side) -> Self {
         Self { directory: tempfile::tempdir().unwrap(), side }
@@ -71,6 +74,7 @@ impl Place {
         let mut command = Command::new(&link);
         command.env_clear().env("PATH", format!("{}:/usr/bin:/bin", bin.display()));
         command.env("TZ", "UTC").env("LC_ALL", "C.UTF-8").current_dir(self.directory.path());
+        command.env("XDG_CACHE_HOME", NO_CACHE);
         command.stdin(Stdio::null());
         command
     }
