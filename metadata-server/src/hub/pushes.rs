@@ -49,12 +49,21 @@ pub(super) struct Job {
     version: u64,
 }
 
-/// A document to be offered.
+/// What a session is to be told.
 #[derive(Debug)]
-pub(super) struct Ready {
-    pub(super) peer: PeerId,
-    pub(super) version: u64,
-    pub(super) form: Form,
+pub(super) enum Order {
+    /// Offer this document.
+    Offer { peer: PeerId, version: u64, form: Form },
+    /// Stop sending what was offered: a newer one is to come once there is room.
+    Withdraw(PeerId),
+}
+
+impl Order {
+    pub(super) fn peer(&self) -> PeerId {
+        match self {
+            Self::Offer { peer, .. } | Self::Withdraw(peer) => *peer,
+        }
+    }
 }
 
 /// A document asked for.
@@ -104,7 +113,7 @@ pub(super) struct Pushes {
     unused: BTreeSet<(u64, Key)>,
     unused_bytes: usize,
     clock: u64,
-    ready: VecDeque<Ready>,
+    orders: VecDeque<Order>,
 }
 
 impl Pushes {
@@ -112,8 +121,10 @@ impl Pushes {
     /// and need not be encoded.
     pub(super) fn push(&mut self, push: Push, form: Option<Form>) {
         let Push { peer, agent, version, key, bytes } = push;
-        if self.peers.get(&peer) != Some(&key) {
+        if self.peers.get(&peer).is_some_and(|before| *before != key) {
+            // At once: the newer one may wait long for room, and what is sent meanwhile is sent in vain.
             self.forget(peer);
+            self.orders.push_back(Order::Withdraw(peer));
         }
         self.peers.insert(peer, key);
         self.clock += 1;
@@ -139,14 +150,14 @@ impl Pushes {
         entry.used_at = self.clock;
         entry.users.insert(peer, (agent, version));
         if let State::Made(form) = &entry.state {
-            self.ready.push_back(Ready { peer, version, form: form.clone() });
+            self.orders.push_back(Order::Offer { peer, version, form: form.clone() });
         }
     }
 
     /// A peer has its document, will not take it, or is gone.
     pub(super) fn forget(&mut self, peer: PeerId) {
         let Some(key) = self.peers.remove(&peer) else { return };
-        self.ready.retain(|ready| ready.peer != peer);
+        self.orders.retain(|order| order.peer() != peer);
         let Some(entry) = self.entries.get_mut(&key) else { return };
         entry.users.remove(&peer);
         if !entry.users.is_empty() {
@@ -216,7 +227,7 @@ impl Pushes {
         entry.bytes = form.held_bytes();
         self.bytes[entry.class] += entry.bytes;
         for (&peer, &(_, version)) in &entry.users {
-            self.ready.push_back(Ready { peer, version, form: form.clone() });
+            self.orders.push_back(Order::Offer { peer, version, form: form.clone() });
         }
         entry.state = State::Made(form);
         if entry.users.is_empty() {
@@ -226,9 +237,9 @@ impl Pushes {
         self.drop_unused(UNUSED_FORMS_BYTES_MAX);
     }
 
-    /// What to offer now.
-    pub(super) fn poll_ready(&mut self) -> Option<Ready> {
-        self.ready.pop_front()
+    /// What to tell a session now.
+    pub(super) fn poll_order(&mut self) -> Option<Order> {
+        self.orders.pop_front()
     }
 
     /// Bytes in memory.
@@ -301,8 +312,22 @@ mod tests {
         Some(Form::with_digest(vec![0; bytes].into(), digest(0)))
     }
 
+    fn orders(pushes: &mut Pushes) -> Vec<Order> {
+        std::iter::from_fn(|| pushes.poll_order()).collect()
+    }
+
     fn ready(pushes: &mut Pushes) -> Vec<(u64, u64)> {
-        std::iter::from_fn(|| pushes.poll_ready()).map(|r| (r.peer.0, r.version)).collect()
+        let offered = |order| match order {
+            Order::Offer { peer, version, .. } => Some((peer.0, version)),
+            Order::Withdraw(_) => None,
+        };
+        orders(pushes).into_iter().filter_map(offered).collect()
+    }
+
+    /// Who is told to stop sending.
+    fn withdrawn(pushes: &mut Pushes) -> Vec<u64> {
+        let withdrawn = |order: &Order| matches!(order, Order::Withdraw(_));
+        orders(pushes).iter().filter(|o| withdrawn(o)).map(|order| order.peer().0).collect()
     }
 
     #[test]
@@ -407,6 +432,36 @@ mod tests {
         assert_eq!(jobs(&mut pushes), []);
         pushes.forget(PeerId(0));
         assert_eq!(jobs(&mut pushes).len(), 1);
+    }
+
+    #[test]
+    fn a_superseded_document_is_withdrawn_at_once_while_the_newer_one_waits_for_room() {
+        let mut pushes = Pushes::default();
+        let large = 16 << 20;
+        let fit = LARGE_FORMS_BYTES_MAX / large;
+        for n in 0..fit as u64 {
+            push(&mut pushes, n, key(1, n as u8), large);
+            for job in jobs(&mut pushes) {
+                made(&mut pushes, job, form(large));
+            }
+        }
+        assert_eq!(ready(&mut pushes).len(), fit);
+        // Two agents share a document, of which one gets another: that takes no room away.
+        push(&mut pushes, 100, key(1, 0), large);
+        assert_eq!(ready(&mut pushes), [(100, 0)]);
+        push(&mut pushes, 0, key(1, 200), large);
+        assert_eq!(jobs(&mut pushes), [], "memory is full");
+        assert_eq!(withdrawn(&mut pushes), [0]);
+        // The other agent, too: now there is room, and one of them goes.
+        push(&mut pushes, 100, key(1, 201), large);
+        assert_eq!(withdrawn(&mut pushes), [100]);
+        assert_eq!(jobs(&mut pushes), [key(1, 200)]);
+        // What one has is not withdrawn when it is pushed again, and what was never begun need not be.
+        push(&mut pushes, 1, key(1, 1), large);
+        assert!(withdrawn(&mut pushes).is_empty());
+        pushes.forget(PeerId(2));
+        push(&mut pushes, 2, key(1, 202), large);
+        assert!(withdrawn(&mut pushes).is_empty());
     }
 
     #[test]

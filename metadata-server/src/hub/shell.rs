@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use certs::proof::{EXPORTER_BYTES, EXPORTER_LABEL};
 use certs::{AgentId, Fingerprint};
 use dtls_channel::{AssociationId, Driver, Established, Event};
-use metadata_delivery::message::{Hex32, Holds, METADATA, Message, WaitSignal, metadata_name};
+use metadata_delivery::message::{Hex32, Holds, METADATA, WaitSignal, metadata_name};
 use metadata_delivery::{
     self as delivery, Base, CloseCode, ENCODED_BYTES_MIN, Form, KnownPaths, Limits, Session,
     SessionConfig,
@@ -23,7 +23,7 @@ use openstack_client::http::UrlPrefix;
 use tokio::sync::{broadcast, mpsc};
 
 use super::core::{Action, Core, Input, Loaded, LoadedDocument, Moment, NotQueued, PeerId};
-use super::pushes::{Job, Key, Push, Pushes, Ready};
+use super::pushes::{Job, Key, Order, Push, Pushes};
 use super::turns::Turns;
 use super::{Command, HubStats};
 use crate::clock;
@@ -509,7 +509,7 @@ impl Shell {
         self.attend_pushes();
     }
 
-    /// Has forms made, and offers those that are.
+    /// Has forms made, and tells the sessions what follows.
     fn attend_pushes(&mut self) {
         while let Some(job) = self.pushes.next_job() {
             let (store, made) = (self.store.clone(), self.made.clone());
@@ -521,12 +521,15 @@ impl Shell {
             });
         }
         let now = clock::now();
-        while let Some(Ready { peer, version, form }) = self.pushes.poll_ready() {
-            self.session(peer, |session| {
-                let offered = session.offer_form(now, metadata_name(), version, form);
-                if let Err(error) = offered {
-                    // Versions and sizes were checked before: only a session that is over refuses.
-                    tracing::warn!(peer = peer.0, %error, "document not offered");
+        while let Some(order) = self.pushes.poll_order() {
+            self.session(order.peer(), |session| match order {
+                Order::Withdraw(_) => session.withdraw(now, &metadata_name()),
+                Order::Offer { peer, version, form } => {
+                    let offered = session.offer_form(now, metadata_name(), version, form);
+                    if let Err(error) = offered {
+                        // Versions and sizes were checked before: only a session that is over refuses.
+                        tracing::warn!(peer = peer.0, %error, "document not offered");
+                    }
                 }
             });
         }
