@@ -285,6 +285,14 @@ impl Outbound {
         self.open.values().map(Transfer::unsent).sum()
     }
 
+    /// Of a document of this name, the bytes that the peer has acknowledged, and all of them, as they are
+    /// sent.
+    pub(crate) fn progress(&self, name: &Name) -> Option<(u64, u64)> {
+        let open = self.open.values().find(|open| open.name == *name);
+        let waiting = || Some((0, self.waiting.get(name)?.form.body().len() as u64));
+        open.map(|open| (open.acked.total(), open.length())).or_else(waiting)
+    }
+
     /// Puts as much as fits into a packet.
     pub(crate) fn fill(&mut self, packet: &mut Packet<'_>) {
         for (&transfer, cancel) in self.cancels.iter_mut().filter(|(_, cancel)| cancel.due) {

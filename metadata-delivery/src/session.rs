@@ -425,6 +425,12 @@ impl Session {
         Some(KnownPath { learned_at: now, round_trip, window, own_loss, recent_loss })
     }
 
+    /// How far a document of ours is: bytes that the peer has acknowledged, and all of them, in the form in
+    /// which they are sent. `None` once the peer has answered, and for a document that was not offered.
+    pub fn progress(&self, name: &Name) -> Option<(u64, u64)> {
+        self.outbound.progress(name)
+    }
+
     /// Bytes of documents, in the form in which they are sent, that were not sent yet or are to be sent again.
     pub fn unsent_bytes(&self) -> u64 {
         self.outbound.unsent_bytes()

@@ -19,6 +19,7 @@ pub struct Metrics {
     documents_accepted: AtomicU64,
     documents_refused: AtomicU64,
     documents_applied: AtomicU64,
+    documents_stalled: AtomicU64,
     agents_connected: AtomicU64,
     agents_enrolled: AtomicU64,
     agents_disconnected: AtomicU64,
@@ -80,6 +81,11 @@ impl Metrics {
         }
     }
 
+    /// Counts an agent that was hung up on because it did not store its document.
+    pub fn count_stalled(&self) {
+        add(&self.documents_stalled, 1);
+    }
+
     /// Counts a write that the store did not take.
     pub fn count_store_failure(&self) {
         add(&self.store_failures, 1);
@@ -137,6 +143,11 @@ impl Metrics {
                 "mds_documents_applied_total",
                 "Documents of which every deployment has ended.",
                 &self.documents_applied,
+            ),
+            (
+                "mds_documents_stalled_total",
+                "Documents without progress whose agents were hung up on to make room for others.",
+                &self.documents_stalled,
             ),
             ("mds_agents_connected_total", "Agents accepted.", &self.agents_connected),
             ("mds_agents_enrolled_total", "Agents pinned by a token.", &self.agents_enrolled),

@@ -74,6 +74,20 @@ fn data_travels_with_its_offer_until_that_is_acknowledged() {
 }
 
 #[test]
+fn progress_is_what_the_peer_has_acknowledged_once_and_ends_with_its_answer() {
+    let mut outbound = offering(&[("a", 1, 2500)]);
+    assert_eq!(outbound.progress(&name("a")), Some((0, 2500)));
+    assert_eq!(outbound.progress(&name("b")), None);
+    outbound.promote(&PEER);
+    assert_eq!(outbound.progress(&name("a")), Some((0, 2500)));
+    outbound.data_acked(0, 0, 950);
+    outbound.data_acked(0, 500, 1000);
+    assert_eq!(outbound.progress(&name("a")), Some((1000, 2500)));
+    outbound.answered(0, None);
+    assert_eq!(outbound.progress(&name("a")), None);
+}
+
+#[test]
 fn what_is_lost_goes_again_before_what_is_new() {
     let mut outbound = offering(&[("a", 1, 5000)]);
     outbound.promote(&PEER);

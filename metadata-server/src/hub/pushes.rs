@@ -6,10 +6,12 @@
 //! a digest and a length; bytes are in memory from the job on, until the last agent has stored
 //! them. That memory is bounded: beyond [`FORMS_BYTES_MAX`], documents wait in the store.
 //!
-//! Large documents never stand in the way of small ones: they have a maker of their own, and a share of the
-//! memory that they cannot exceed.
+//! Large documents never stand in the way of small ones: each class has makers of its own, large ones
+//! have a share of the memory that they cannot exceed, and small ones a reserve. Whoever takes a document and never
+//! stores it is hung up on once others wait for the memory.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
 
 use certs::AgentId;
 use metadata_delivery::Form;
@@ -24,10 +26,25 @@ pub(super) const FORMS_BYTES_MAX: usize = 512 << 20;
 pub(super) const LARGE_FORMS_BYTES_MAX: usize = FORMS_BYTES_MAX / 4 * 3;
 /// A large document has so many bytes.
 pub(super) const LARGE_BYTES_MIN: usize = 1 << 20;
+/// A small document has so many bytes at most.
+pub(super) const SMALL_BYTES_MAX: usize = 64 << 10;
+/// Bytes that small documents may take on top, however full the memory is.
+pub(super) const SMALL_FORMS_RESERVE_BYTES: usize = 16 << 20;
+/// A document may be under way so long without progress while others wait for its memory.
+pub(super) const STALLED_TIME_MAX: Duration = Duration::from_secs(600);
+/// How often it is looked how far documents are.
+pub(super) const LOOK_INTERVAL: Duration = Duration::from_secs(60);
+/// Progress is so great a part of a document, so that the odd byte does not count for ever.
+pub(super) const PROGRESS_PARTS: u64 = 16;
 /// Bytes of forms that are kept although no agent waits for them at present.
 pub(super) const UNUSED_FORMS_BYTES_MAX: usize = 32 << 20;
-/// Jobs at a time that make forms of documents that are not large, and of those that are.
-const MAKERS_MAX: [usize; 2] = [2, 1];
+/// The classes: small documents, others, large ones.
+const SMALL: usize = 0;
+const MEDIUM: usize = 1;
+const LARGE: usize = 2;
+const CLASSES: usize = 3;
+/// Jobs at a time that make forms, by class.
+const MAKERS_MAX: [usize; CLASSES] = [2, 1, 1];
 
 /// What a form is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -56,12 +73,14 @@ pub(super) enum Order {
     Offer { peer: PeerId, version: u64, form: Form },
     /// Stop sending what was offered: a newer one is to come once there is room.
     Withdraw(PeerId),
+    /// Hang up: nothing has moved for [`STALLED_TIME_MAX`], and others wait for the memory.
+    HangUp(PeerId),
 }
 
 impl Order {
     pub(super) fn peer(&self) -> PeerId {
         match self {
-            Self::Offer { peer, .. } | Self::Withdraw(peer) => *peer,
+            Self::Offer { peer, .. } | Self::Withdraw(peer) | Self::HangUp(peer) => *peer,
         }
     }
 }
@@ -98,17 +117,27 @@ struct Entry {
     used_at: u64,
 }
 
-/// See the module's text. Arrays are of documents that are not large, and of large ones.
+/// How far a document was when that last changed.
+#[derive(Debug, Clone, Copy)]
+struct Sending {
+    since: Instant,
+    /// Of [`PROGRESS_PARTS`].
+    parts: u64,
+}
+
+/// See the module's text. Arrays are by class.
 #[derive(Debug, Default)]
 pub(super) struct Pushes {
     entries: BTreeMap<Key, Entry>,
     /// What each agent is to have: one document, the newest.
     peers: BTreeMap<PeerId, Key>,
+    /// Who is being sent its document.
+    sending: BTreeMap<PeerId, Sending>,
     /// In the order of asking.
-    waiting: [VecDeque<Key>; 2],
-    making: [usize; 2],
+    waiting: [VecDeque<Key>; CLASSES],
+    making: [usize; CLASSES],
     /// In memory, or about to be.
-    bytes: [usize; 2],
+    bytes: [usize; CLASSES],
     /// Made, and used by nobody; the one asked for longest ago first.
     unused: BTreeSet<(u64, Key)>,
     unused_bytes: usize,
@@ -129,7 +158,11 @@ impl Pushes {
         self.peers.insert(peer, key);
         self.clock += 1;
         if !self.entries.contains_key(&key) {
-            let class = usize::from(bytes >= LARGE_BYTES_MIN);
+            let class = match bytes {
+                ..=SMALL_BYTES_MAX => SMALL,
+                LARGE_BYTES_MIN.. => LARGE,
+                _ => MEDIUM,
+            };
             let state = match form.filter(|_| self.make_room(class, bytes)) {
                 Some(form) => {
                     self.bytes[class] += bytes;
@@ -157,6 +190,7 @@ impl Pushes {
     /// A peer has its document, will not take it, or is gone.
     pub(super) fn forget(&mut self, peer: PeerId) {
         let Some(key) = self.peers.remove(&peer) else { return };
+        self.sending.remove(&peer);
         self.orders.retain(|order| order.peer() != peer);
         let Some(entry) = self.entries.get_mut(&key) else { return };
         entry.users.remove(&peer);
@@ -186,10 +220,10 @@ impl Pushes {
 
     /// What to make now. Answer with [`Pushes::made`].
     pub(super) fn next_job(&mut self) -> Option<Job> {
-        for class in [0, 1] {
+        for (class, makers_max) in MAKERS_MAX.into_iter().enumerate() {
             let Some(&key) = self.waiting[class].front() else { continue };
             let Some(bytes) = self.entries.get(&key).map(|entry| entry.bytes) else { continue };
-            if self.making[class] >= MAKERS_MAX[class] || !self.make_room(class, bytes) {
+            if self.making[class] >= makers_max || !self.make_room(class, bytes) {
                 continue;
             }
             self.waiting[class].pop_front();
@@ -237,6 +271,42 @@ impl Pushes {
         self.drop_unused(UNUSED_FORMS_BYTES_MAX);
     }
 
+    /// Whether nobody is to have anything: then there is nothing to look at.
+    pub(super) fn is_idle(&self) -> bool {
+        self.peers.is_empty()
+    }
+
+    /// Looks how far documents are, which `parts` says, of [`PROGRESS_PARTS`]. While others wait for memory,
+    /// those are hung up on where nothing has moved for [`STALLED_TIME_MAX`], for the longest time first.
+    pub(super) fn look(&mut self, now: Instant, parts: impl Fn(PeerId) -> u64) {
+        let entries = &self.entries;
+        let is_sent = |key| entries.get(key).is_some_and(|e| matches!(e.state, State::Made(_)));
+        for (&peer, _) in self.peers.iter().filter(|(_, key)| is_sent(key)) {
+            let parts = parts(peer);
+            let sending = self.sending.entry(peer).or_insert(Sending { since: now, parts });
+            if sending.parts != parts {
+                *sending = Sending { since: now, parts };
+            }
+        }
+        while self.is_short_of_memory() {
+            let longest = self.sending.iter().min_by_key(|(_, sending)| sending.since);
+            let Some((&peer, _)) = longest.filter(|(_, s)| s.since + STALLED_TIME_MAX <= now)
+            else {
+                return;
+            };
+            self.forget(peer);
+            self.orders.push_back(Order::HangUp(peer));
+        }
+    }
+
+    fn is_short_of_memory(&mut self) -> bool {
+        (0..CLASSES).any(|class| {
+            let first = self.waiting[class].front().and_then(|key| self.entries.get(key));
+            let bytes = first.map(|entry| entry.bytes);
+            bytes.is_some_and(|bytes| !self.make_room(class, bytes))
+        })
+    }
+
     /// What to tell a session now.
     pub(super) fn poll_order(&mut self) -> Option<Order> {
         self.orders.pop_front()
@@ -249,14 +319,14 @@ impl Pushes {
 
     /// Whether so many more bytes may be in memory. Forgets forms that nobody uses, if need be.
     fn make_room(&mut self, class: usize, bytes: usize) -> bool {
-        let used = |pushes: &Self| match class {
-            0 => pushes.held_bytes(),
-            _ => pushes.bytes[1],
-        };
-        let max = if class == 0 { FORMS_BYTES_MAX } else { LARGE_FORMS_BYTES_MAX };
         let fits = |pushes: &Self| {
-            let used = used(pushes);
-            used == 0 || used + bytes <= max && pushes.held_bytes() + bytes <= FORMS_BYTES_MAX
+            let (own, all) = (pushes.bytes[class], pushes.held_bytes());
+            let in_all = all + bytes <= FORMS_BYTES_MAX;
+            match class {
+                SMALL => in_all || own + bytes <= SMALL_FORMS_RESERVE_BYTES,
+                LARGE => own == 0 || in_all && own + bytes <= LARGE_FORMS_BYTES_MAX,
+                _ => in_all,
+            }
         };
         while !fits(self) && self.drop_oldest() {}
         fits(self)
@@ -319,7 +389,7 @@ mod tests {
     fn ready(pushes: &mut Pushes) -> Vec<(u64, u64)> {
         let offered = |order| match order {
             Order::Offer { peer, version, .. } => Some((peer.0, version)),
-            Order::Withdraw(_) => None,
+            Order::Withdraw(_) | Order::HangUp(_) => None,
         };
         orders(pushes).into_iter().filter_map(offered).collect()
     }
@@ -439,13 +509,7 @@ mod tests {
         let mut pushes = Pushes::default();
         let large = 16 << 20;
         let fit = LARGE_FORMS_BYTES_MAX / large;
-        for n in 0..fit as u64 {
-            push(&mut pushes, n, key(1, n as u8), large);
-            for job in jobs(&mut pushes) {
-                made(&mut pushes, job, form(large));
-            }
-        }
-        assert_eq!(ready(&mut pushes).len(), fit);
+        assert_eq!(full(&mut pushes), fit as u64);
         // Two agents share a document, of which one gets another: that takes no room away.
         push(&mut pushes, 100, key(1, 0), large);
         assert_eq!(ready(&mut pushes), [(100, 0)]);
@@ -462,6 +526,97 @@ mod tests {
         pushes.forget(PeerId(2));
         push(&mut pushes, 2, key(1, 202), large);
         assert!(withdrawn(&mut pushes).is_empty());
+    }
+
+    /// Fills what large documents may take with as many as fit, one for each peer from 0 on.
+    fn full(pushes: &mut Pushes) -> u64 {
+        let large = 16 << 20;
+        let fit = (LARGE_FORMS_BYTES_MAX / large) as u64;
+        for n in 0..fit {
+            push(pushes, n, key(1, n as u8), large);
+            for job in jobs(pushes) {
+                made(pushes, job, form(large));
+            }
+        }
+        assert_eq!(ready(pushes).len() as u64, fit);
+        fit
+    }
+
+    fn hung_up_on(pushes: &mut Pushes) -> Vec<u64> {
+        let hung_up = |order: &Order| matches!(order, Order::HangUp(_));
+        orders(pushes).iter().filter(|o| hung_up(o)).map(|order| order.peer().0).collect()
+    }
+
+    #[test]
+    fn an_agent_that_never_stores_its_document_is_hung_up_on_once_others_wait_for_the_memory() {
+        let mut pushes = Pushes::default();
+        let start = Instant::now();
+        let at = |s| start + Duration::from_secs(s);
+        let limit = STALLED_TIME_MAX.as_secs();
+        let fit = full(&mut pushes);
+        // All but two of them move, if slowly.
+        let moving = |now: u64| move |peer: PeerId| if peer.0 < 2 { 15 } else { now / 300 % 16 };
+        pushes.look(at(0), |peer| if peer.0 == 1 { 14 } else { moving(0)(peer) });
+        pushes.look(at(60), moving(60));
+        for s in (120..=3 * limit).step_by(60) {
+            pushes.look(at(s), moving(s));
+        }
+        assert!(hung_up_on(&mut pushes).is_empty(), "nobody waits");
+        push(&mut pushes, 500, key(2, 200), 16 << 20);
+        assert_eq!(jobs(&mut pushes), []);
+        pushes.look(at(3 * limit), moving(3 * limit));
+        assert_eq!(hung_up_on(&mut pushes), [0], "as many as need be, the oldest first");
+        assert_eq!(jobs(&mut pushes), [key(2, 200)]);
+        made(&mut pushes, key(2, 200), form(16 << 20));
+        push(&mut pushes, 501, key(2, 201), 16 << 20);
+        push(&mut pushes, 502, key(2, 202), 16 << 20);
+        pushes.look(at(3 * limit + 60), moving(3 * limit + 60));
+        assert_eq!(hung_up_on(&mut pushes), [1], "those that move are not");
+        assert_eq!(pushes.peers.len() as u64, fit - 2 + 3);
+        assert_eq!(pushes.sending.len() as u64, fit - 2 + 1);
+    }
+
+    #[test]
+    fn a_peer_that_is_given_another_document_begins_anew() {
+        let mut pushes = Pushes::default();
+        let start = Instant::now();
+        full(&mut pushes);
+        pushes.look(start, |_| 0);
+        let now = start + STALLED_TIME_MAX;
+        for n in 0..=(LARGE_FORMS_BYTES_MAX / (16 << 20)) as u64 {
+            push(&mut pushes, n, key(3, n as u8), 16 << 20);
+            for job in jobs(&mut pushes) {
+                made(&mut pushes, job, form(16 << 20));
+            }
+        }
+        pushes.look(now, |_| 0);
+        assert!(hung_up_on(&mut pushes).is_empty());
+    }
+
+    #[test]
+    fn small_documents_find_room_however_full_the_memory_is() {
+        let mut pushes = Pushes::default();
+        full(&mut pushes);
+        let medium = 512 << 10;
+        for n in 0..(FORMS_BYTES_MAX / medium) as u64 {
+            let mut key = key(2, 7);
+            key.document.0[..8].copy_from_slice(&n.to_be_bytes());
+            push(&mut pushes, 100 + n, key, medium);
+            for job in jobs(&mut pushes) {
+                made(&mut pushes, job, form(medium));
+            }
+        }
+        assert_eq!(pushes.held_bytes(), FORMS_BYTES_MAX);
+        let fit = SMALL_FORMS_RESERVE_BYTES / SMALL_BYTES_MAX;
+        for n in 0..2 * fit as u64 {
+            let mut key = key(4, 7);
+            key.document.0[..8].copy_from_slice(&n.to_be_bytes());
+            push(&mut pushes, 10_000 + n, key, SMALL_BYTES_MAX);
+            for job in jobs(&mut pushes) {
+                made(&mut pushes, job, form(SMALL_BYTES_MAX));
+            }
+        }
+        assert_eq!(pushes.held_bytes(), FORMS_BYTES_MAX + SMALL_FORMS_RESERVE_BYTES);
     }
 
     #[test]

@@ -23,7 +23,9 @@ use openstack_client::http::UrlPrefix;
 use tokio::sync::{broadcast, mpsc};
 
 use super::core::{Action, Core, Input, Loaded, LoadedDocument, Moment, NotQueued, PeerId};
-use super::pushes::{Job, Key, Order, Push, Pushes};
+use super::pushes::{
+    Job, Key, LOOK_INTERVAL, Order, PROGRESS_PARTS, Push, Pushes, STALLED_TIME_MAX,
+};
 use super::turns::Turns;
 use super::{Command, HubStats};
 use crate::clock;
@@ -98,6 +100,8 @@ struct Shell {
     peers: HashMap<AssociationId, PeerId>,
     timers: BTreeSet<(Instant, PeerId)>,
     pushes: Pushes,
+    /// When it is looked how far documents are.
+    look_at: Instant,
     /// By certificate and address, for when an agent is back.
     paths: KnownPaths<PathKey>,
     made: mpsc::UnboundedSender<Made>,
@@ -130,6 +134,7 @@ pub(super) async fn run(parts: Parts) -> io::Result<()> {
         peers: HashMap::new(),
         timers: BTreeSet::new(),
         pushes: Pushes::default(),
+        look_at: clock::now(),
         paths: KnownPaths::new(PATHS_REMEMBERED_MAX),
         made,
         awake: BTreeSet::new(),
@@ -185,7 +190,8 @@ impl Shell {
             return Some(clock::now());
         }
         let session = self.timers.first().map(|(at, _)| *at);
-        [self.core.next_timeout(), session, self.stop_at].into_iter().flatten().min()
+        let look = (!self.pushes.is_idle()).then_some(self.look_at);
+        [self.core.next_timeout(), session, look, self.stop_at].into_iter().flatten().min()
     }
 
     fn is_over(&self) -> bool {
@@ -230,6 +236,12 @@ impl Shell {
         if self.core.next_timeout().is_some_and(|at| at <= now) {
             let moment = self.moment();
             self.core.handle_timeout(moment);
+        }
+        if self.look_at <= now && !self.pushes.is_idle() {
+            self.look_at = now + LOOK_INTERVAL;
+            let links = &self.links;
+            self.pushes.look(now, |peer| links.get(&peer).map_or(0, |link| parts(&link.session)));
+            self.attend_pushes();
         }
         self.settle();
         // What sending brings about is looked at now; what that wants sent, in the next turn.
@@ -522,16 +534,26 @@ impl Shell {
         }
         let now = clock::now();
         while let Some(order) = self.pushes.poll_order() {
-            self.session(order.peer(), |session| match order {
-                Order::Withdraw(_) => session.withdraw(now, &metadata_name()),
-                Order::Offer { peer, version, form } => {
+            match order {
+                Order::Offer { peer, version, form } => self.session(peer, |session| {
                     let offered = session.offer_form(now, metadata_name(), version, form);
                     if let Err(error) = offered {
                         // Versions and sizes were checked before: only a session that is over refuses.
                         tracing::warn!(peer = peer.0, %error, "document not offered");
                     }
+                }),
+                Order::Withdraw(peer) => {
+                    self.session(peer, |session| session.withdraw(now, &metadata_name()));
                 }
-            });
+                Order::HangUp(peer) => {
+                    self.metrics.count_stalled();
+                    let seconds = STALLED_TIME_MAX.as_secs();
+                    let reason = format!(
+                        "no progress with the document for {seconds} s, and others wait for its memory"
+                    );
+                    self.tell_core(Input::Misbehaved(peer, CloseCode::PeerFault, reason));
+                }
+            }
         }
     }
 
@@ -643,6 +665,14 @@ fn send_burst(
         }
     }
     true
+}
+
+/// How much of its document a peer has.
+fn parts(session: &Session) -> u64 {
+    match session.progress(&metadata_name()) {
+        Some((acknowledged, length)) => acknowledged * PROGRESS_PARTS / length.max(1),
+        None => 0,
+    }
 }
 
 fn session_input(peer: PeerId, event: delivery::Event) -> Input {
