@@ -246,6 +246,9 @@ fn render_hub(page: &mut Page, hub: &HubStats) {
     ] {
         page.sample("mds_peers", &format!("{{phase=\"{phase}\"}}"), count);
     }
+    let (name, help) =
+        ("mds_paths_remembered", "Paths to agents that have gone, for their return.");
+    page.single(name, "gauge", help, hub.paths as u64);
     page.family("mds_handshakes_total", "counter", "DTLS handshakes, by how they ended.");
     for (result, count) in
         [("completed", hub.dtls.handshakes_completed), ("failed", hub.dtls.handshakes_failed)]

@@ -233,6 +233,38 @@ async fn a_silent_stranger_is_closed_and_reaches_nothing() {
     running.server.stop().await;
 }
 
+/// A number on the page of metrics.
+async fn metric(running: &Running, name: &str) -> String {
+    let (_, page) = support::http(running.admin, "GET", "/metrics", "", b"").await;
+    let page = String::from_utf8_lossy(&page);
+    let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.unwrap_or_default().to_owned()
+}
+
+#[tokio::test]
+async fn the_paths_of_strangers_are_not_remembered_and_those_of_agents_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let running = Running::start(config(folder.path(), &[])).await;
+    for _ in 0..3 {
+        let mut stranger = running.connect(&Identity::generate("test").unwrap()).await;
+        stranger.hello("a", None, None);
+        assert_eq!(stranger.end().await.close.unwrap().0, CloseCode::UnknownAgent);
+    }
+    let (identity, mut first) = running.enrolled("a").await;
+    let mut second = running.connect(&identity).await;
+    second.hello("a", None, None);
+    second.welcome().await;
+    assert_eq!(first.end().await.close.unwrap().0, CloseCode::Superseded);
+    // The strangers have gone before it, and it is remembered last.
+    let deadline = std::time::Instant::now() + support::PATIENCE;
+    while metric(&running, "mds_peers{phase=\"closing\"}").await != "0" {
+        assert!(std::time::Instant::now() < deadline, "they do not go");
+        second.settle(1).await;
+    }
+    assert_eq!(metric(&running, "mds_paths_remembered").await, "1");
+    running.server.stop().await;
+}
+
 #[tokio::test]
 async fn a_stranger_can_send_no_result() {
     let folder = tempfile::tempdir().unwrap();

@@ -62,6 +62,8 @@ pub struct HubStats {
     pub dtls: DtlsStats,
     /// Handshakes under way.
     pub half_open: usize,
+    /// Paths remembered of agents that have gone.
+    pub paths: usize,
     /// Datagrams that the system refused to send.
     pub send_errors: u64,
 }

@@ -84,6 +84,8 @@ struct Link {
     session: Session,
     /// The entry in `Shell::timers`.
     armed: Option<Instant>,
+    /// It is an agent's, as its certificate says.
+    known: bool,
     closing: bool,
 }
 
@@ -208,6 +210,7 @@ impl Shell {
                 census: self.core.census(),
                 dtls: *self.driver.stats(),
                 half_open: self.driver.endpoint().half_open(),
+                paths: self.paths.len(),
                 send_errors: self.driver.send_errors(),
             })),
             Command::Drain(timeout) => {
@@ -315,7 +318,8 @@ impl Shell {
         if let Some(known) = self.paths.take(&path) {
             session.begin_on(now, &known, established.round_trip);
         }
-        self.links.insert(peer, Link { association, path, session, armed: None, closing: false });
+        let link = Link { association, path, session, armed: None, known: false, closing: false };
+        self.links.insert(peer, link);
         self.peers.insert(association, peer);
         self.awake.insert(peer);
         self.tell_core(Input::Established {
@@ -355,6 +359,9 @@ impl Shell {
             Action::Open(peer) => {
                 let limits = self.limits.agent;
                 self.session(peer, |session| session.set_limits(now, limits));
+                if let Some(link) = self.links.get_mut(&peer) {
+                    link.known = true;
+                }
             }
             Action::Offer(peer, document) => self.session(peer, |session| {
                 if let Err(error) = session.offer(now, document) {
@@ -626,8 +633,11 @@ impl Shell {
         if let Some(at) = link.armed {
             self.timers.remove(&(at, peer));
         }
-        if let Some(known) = link.session.known_path(clock::now()) {
-            self.paths.learn(link.path, known);
+        // Strangers come with as many certificates as they like: they would push the agents' paths out.
+        if link.known
+            && let Some(path) = link.session.known_path(clock::now())
+        {
+            self.paths.learn(link.path, path);
         }
     }
 
