@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use metadata_delivery::message::WaitSignal;
+use metadata_server::store::signals::WAITS_PER_AGENT_MAX;
 use openstack_client::testing::{Answer, Asked, HttpServer};
 use serde_json::{Value, json};
 use support::{PATIENCE, Running, config, result};
@@ -331,4 +332,28 @@ async fn an_operator_says_where_signals_of_wait_conditions_may_go() {
         running.server.stop().await;
     }
     assert_eq!(heat.asked().len(), 1);
+}
+
+#[tokio::test]
+async fn a_wait_conditions_signal_that_finds_no_room_is_taken_once_heat_has_answered() {
+    let folder = tempfile::tempdir().unwrap();
+    let (release, hangs) = mpsc::channel::<()>();
+    let hangs = Mutex::new(hangs);
+    let heat = HttpServer::start(move |_| {
+        let _ = hangs.lock().unwrap().recv();
+        Answer::new(200, "")
+    });
+    let (url, prefix) = (heat.url("/v1/waitcondition/x"), heat.url("/"));
+    let running = Running::start(config(folder.path(), &[("relay_signals_to", &prefix)])).await;
+    let (_, mut agent) = running.enrolled(AGENT).await;
+    for n in 0..WAITS_PER_AGENT_MAX {
+        agent.say(&wait(&format!("a{n}"), &url), 1);
+        agent.stored(&format!("signal/a{n}")).await;
+    }
+    agent.say(&wait("one-more", &url), 1);
+    agent.settle(1).await;
+    drop(release);
+    agent.stored("signal/one-more").await;
+    assert_eq!(over(&running).await.as_array().unwrap().len(), WAITS_PER_AGENT_MAX + 1);
+    running.server.stop().await;
 }

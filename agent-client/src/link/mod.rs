@@ -42,6 +42,8 @@ const HANDSHAKE_MS_MAX: u64 = 15_000;
 const DATAGRAM_BYTES_MAX: usize = 1_452;
 /// Servers' addresses to which the path is remembered.
 const PATHS_REMEMBERED_MAX: usize = 16;
+/// Signals of wait conditions offered at a time.
+const SIGNALS_OFFERED_MAX: usize = 8;
 /// How long to go on saying goodbye.
 const GOODBYE_MS_MAX: u64 = 1_000;
 
@@ -610,8 +612,9 @@ impl Link {
         let (true, Some(session)) = (channel.welcomed, &mut channel.session) else { return };
         if channel.results_due {
             channel.results_due = false;
+            let results = self.results.values().map(|(_, document)| document);
             let signals = self.signals.values().map(|(_, document)| document);
-            for document in self.results.values().map(|(_, document)| document).chain(signals) {
+            for document in in_turn(results, signals) {
                 match session.offer(now, document.clone()) {
                     Ok(()) => {}
                     // There is room again when the server has stored some.
@@ -734,6 +737,15 @@ impl Channel {
     }
 }
 
+/// What is offered now: all results, and of the signals, which the server may keep waiting as long as Heat
+/// does not answer, so few that they never fill the session.
+fn in_turn<T>(
+    results: impl Iterator<Item = T>,
+    signals: impl Iterator<Item = T>,
+) -> impl Iterator<Item = T> {
+    results.chain(signals.take(SIGNALS_OFFERED_MAX))
+}
+
 /// Progress as a document; if it is too large without its last deployments.
 fn to_document(progress: &Progress, version: u64) -> Option<Document> {
     if let Ok(document) = progress.to_document(version) {
@@ -747,4 +759,16 @@ fn to_document(progress: &Progress, version: u64) -> Option<Document> {
         }
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_that_the_server_keeps_waiting_leave_room_for_results() {
+        let offered: Vec<u32> = in_turn(0..100, 1_000..2_000).collect();
+        assert_eq!(offered.len(), 100 + SIGNALS_OFFERED_MAX);
+        assert_eq!(offered[..100], (0..100).collect::<Vec<_>>());
+    }
 }

@@ -34,7 +34,7 @@ use crate::log::{self, Limiter};
 use crate::metrics::Metrics;
 use crate::notice::{Notice, Stamped};
 use crate::relay::reach;
-use crate::store::signals::{SignalOutcome, SignalWrite, WAITS_PER_AGENT_MAX};
+use crate::store::signals::{SignalOutcome, SignalWrite};
 use crate::store::writer::Writer;
 use crate::store::{Outcome, Store, StoreError, StoredDocument, Write};
 
@@ -432,48 +432,43 @@ impl Shell {
                     Input::ResultSaved { peer, agent, document, result, saved }
                 });
             }
-            Action::QueueSignal { peer, agent, signal } => self.queue_signal(peer, agent, signal),
+            Action::LookAtSignal { peer, agent, signal } => {
+                self.look_at_signal(peer, agent, signal);
+            }
+            Action::QueueSignal { peer, agent, signal } => {
+                let now_unix_ms = clock::unix_ms();
+                let write = SignalWrite::QueueWait { agent, wait: signal, now_unix_ms };
+                self.write(Write::Signal(write), move |outcome| {
+                    let queued = match outcome {
+                        Ok(Outcome::Signal(SignalOutcome::Queued { .. })) => Ok(()),
+                        // Heat has to take some first.
+                        Ok(_) | Err(_) => Err(NotQueued::Later),
+                    };
+                    Input::SignalQueued(peer, queued)
+                });
+            }
             // Nobody waits for it: the next one says it all again.
             Action::SaveAgent(record) => self.writer.submit(Write::SaveAgent(record), drop),
             Action::Tell(notice) => self.tell(notice),
         }
     }
 
-    /// Looks on the blocking pool whether a signal may be sent, and has it written if so.
-    fn queue_signal(&self, peer: PeerId, agent: AgentId, signal: WaitSignal) {
-        let (name, version) = (signal.name(), 1);
-        let (answers, metrics) = (self.answers.clone(), self.metrics.clone());
-        let answer = move |queued| {
-            drop(answers.send(Input::SignalQueued { peer, name, version, queued }));
-        };
+    /// Looks on the blocking pool whether a signal may be sent.
+    fn look_at_signal(&self, peer: PeerId, agent: AgentId, signal: WaitSignal) {
         if !self.limits.signal {
-            return answer(Err(NotQueued::Refused("signals are off at this server".into())));
+            let why = NotQueued::Refused("signals are off at this server".into());
+            return drop(self.answers.send(Input::SignalLookedAt(peer, Err(why))));
         }
-        let (store, writer) = (self.store.clone(), self.writer.clone());
         let only_to = self.limits.relay_signals_to.clone();
-        tokio::task::spawn_blocking(move || {
-            let document = match store.document(&agent) {
-                Ok(document) => document,
-                Err(error) => return answer(Err(NotQueued::Later(error.to_string()))),
+        self.read(move |store| {
+            let looked = match store.document(&agent) {
+                Ok(document) => {
+                    let document = document.as_ref().map(|document| &document.body[..]);
+                    reach::admit(&signal.url, document, &only_to).map_err(NotQueued::Refused)
+                }
+                Err(_) => Err(NotQueued::Later),
             };
-            let document = document.as_ref().map(|document| &document.body[..]);
-            if let Err(why) = reach::admit(&signal.url, document, &only_to) {
-                return answer(Err(NotQueued::Refused(why)));
-            }
-            let now_unix_ms = clock::unix_ms();
-            let write = SignalWrite::QueueWait { agent, wait: signal, now_unix_ms };
-            writer.submit(Write::Signal(write), move |outcome| {
-                answer(match outcome {
-                    Ok(Outcome::Signal(SignalOutcome::TooMany)) => Err(NotQueued::Later(format!(
-                        "{WAITS_PER_AGENT_MAX} signals of this agent wait already"
-                    ))),
-                    Ok(_) => Ok(()),
-                    Err(error) => {
-                        metrics.count_store_failure();
-                        Err(NotQueued::Later(error.to_string()))
-                    }
-                });
-            });
+            Input::SignalLookedAt(peer, looked)
         });
     }
 

@@ -278,6 +278,7 @@ impl Core {
             progress: None,
             unsaved: Vec::new(),
             retry: STORE_RETRY_MIN,
+            signals: Signals::default(),
         }));
         let early = match std::mem::replace(&mut peer.phase, accepted) {
             Phase::Waiting { early, .. } => early,

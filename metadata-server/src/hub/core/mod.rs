@@ -14,6 +14,7 @@
 //! and from then on only what belongs to the one agent that the fingerprint is pinned for.
 
 mod entry;
+mod signals;
 mod traffic;
 mod types;
 
@@ -26,6 +27,8 @@ use certs::{AgentId, Fingerprint};
 use metadata_delivery::message::{DeploymentResult, Hello, Holds, MessageError, Progress};
 use metadata_delivery::{CloseCode, Document, refusal};
 
+pub use self::signals::LOOKS_MAX;
+use self::signals::{Looks, Signals};
 pub use self::types::{
     Action, Census, Input, LiveAgent, Loaded, LoadedDocument, Moment, NotQueued, PeerId, Settings,
 };
@@ -69,6 +72,7 @@ pub struct Core {
     strangers: BTreeSet<PeerId>,
     timers: BTreeSet<(Instant, PeerId)>,
     proofs: ProofRate,
+    looks: Looks,
     draining: bool,
     actions: VecDeque<Action>,
 }
@@ -113,6 +117,7 @@ struct Accepted {
     /// Results whose writing failed, to be tried again.
     unsaved: Vec<Unsaved>,
     retry: Duration,
+    signals: Signals,
 }
 
 struct Unsaved {
@@ -132,6 +137,7 @@ impl Core {
             strangers: BTreeSet::new(),
             timers: BTreeSet::new(),
             proofs: ProofRate::default(),
+            looks: Looks::default(),
             draining: false,
             actions: VecDeque::new(),
         };
@@ -237,9 +243,8 @@ impl Core {
             Input::ResultSaved { peer, agent, document, result, saved } => {
                 self.on_result_saved(moment, peer, agent, document, result, saved);
             }
-            Input::SignalQueued { peer, name, version, queued } => {
-                self.on_signal_queued(peer, name, version, queued);
-            }
+            Input::SignalLookedAt(peer, looked) => self.on_signal_looked_at(moment, peer, looked),
+            Input::SignalQueued(peer, queued) => self.on_signal_queued(moment, peer, queued),
             Input::DocumentAccepted(agent, document) => self.on_document(moment, agent, document),
             Input::PinAdded(pin) => self.pins.add(pin.fingerprint, &pin.agent_id),
             Input::PinRemoved(fingerprint) => self.on_pin_removed(moment, fingerprint),
@@ -263,7 +268,7 @@ impl Core {
             let Some(peer) = self.peers.get(&id) else { continue };
             match peer.phase {
                 Phase::Waiting { .. } => self.on_silence(moment, id),
-                Phase::Accepted(_) => self.retry_results(moment, id),
+                Phase::Accepted(_) => self.retry(moment, id),
                 Phase::Closing => self.actions.push_back(Action::Hangup(id)),
                 Phase::LookingUp { .. } | Phase::Enrolling { .. } => {}
             }

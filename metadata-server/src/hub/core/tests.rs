@@ -13,6 +13,7 @@ use super::*;
 use crate::store::{DocumentHead, Dropped, Enrolment, Kept, PinOrigin, StoreError, StoredDocument};
 
 mod entry;
+mod signals;
 mod traffic;
 
 const EXPORTER: [u8; 32] = [9; 32];
@@ -297,6 +298,7 @@ fn the_transitions_between_phases_are_these() {
                     Action::Load(..) => "load",
                     Action::RaiseVersion(..) => "raise version",
                     Action::SaveResult { .. } => "save result",
+                    Action::LookAtSignal { .. } => "look at signal",
                     Action::QueueSignal { .. } => "queue signal",
                     Action::SaveAgent(_) => "save agent",
                     Action::Tell(_) => "tell",

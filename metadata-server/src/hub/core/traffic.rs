@@ -2,8 +2,7 @@
 
 use metadata_delivery::Name;
 use metadata_delivery::message::{
-    DeploymentState, METADATA, Message, PROGRESS, PROTOCOL, RESULT_PREFIX, SIGNAL_PREFIX,
-    WaitSignal, Welcome,
+    DeploymentState, METADATA, Message, PROGRESS, PROTOCOL, RESULT_PREFIX, SIGNAL_PREFIX, Welcome,
 };
 
 use super::*;
@@ -230,39 +229,7 @@ impl Core {
         self.actions.push_back(Action::SaveResult { peer: id, agent, document, result });
     }
 
-    fn on_signal(&mut self, id: PeerId, document: &Document) {
-        let signal = match WaitSignal::from_body(&document.body) {
-            Ok(signal) if signal.name() == document.name => signal,
-            Ok(_) => return self.refuse_document(id, document, "it has another id".into()),
-            Err(error) => return self.refuse_document(id, document, error.to_string()),
-        };
-        let Some(accepted) = self.accepted(id) else { return };
-        let agent = accepted.record.agent_id.clone();
-        self.actions.push_back(Action::QueueSignal { peer: id, agent, signal });
-    }
-
-    pub(super) fn on_signal_queued(
-        &mut self,
-        id: PeerId,
-        name: Name,
-        version: u64,
-        queued: Result<(), NotQueued>,
-    ) {
-        let Some(accepted) = self.accepted(id) else { return };
-        let agent_id = accepted.record.agent_id.clone();
-        let (code, reason) = match queued {
-            Ok(()) => return self.actions.push_back(Action::Confirm(id, name, version)),
-            // The agent offers it again over its next connection.
-            Err(NotQueued::Later(reason)) => (refusal::TOO_MANY, reason),
-            Err(NotQueued::Refused(reason)) => (REFUSED_NOT_RELAYED, reason),
-        };
-        let notice =
-            Notice::ResultRefused { agent_id, name: name.to_string(), reason: reason.clone() };
-        self.actions.push_back(Action::Tell(notice));
-        self.actions.push_back(Action::Refuse { peer: id, name, version, code, reason });
-    }
-
-    fn refuse_document(&mut self, id: PeerId, document: &Document, reason: String) {
+    pub(super) fn refuse_document(&mut self, id: PeerId, document: &Document, reason: String) {
         let Some(accepted) = self.accepted(id) else { return };
         let agent_id = accepted.record.agent_id.clone();
         self.actions.push_back(Action::Tell(Notice::ResultRefused {
@@ -326,8 +293,9 @@ impl Core {
         }
     }
 
-    /// Hands out the results whose time to be written again has come.
-    pub(super) fn retry_results(&mut self, moment: Moment, id: PeerId) {
+    /// Hands out what could not be written, and whose time to be tried again has come.
+    pub(super) fn retry(&mut self, moment: Moment, id: PeerId) {
+        self.retry_signal(moment, id);
         let Some(accepted) = self.accepted(id) else { return };
         let agent = accepted.record.agent_id.clone();
         let due: Vec<Unsaved> = accepted.unsaved.extract_if(.., |u| u.due <= moment.now).collect();
@@ -338,8 +306,15 @@ impl Core {
         self.arm_retry(id);
     }
 
-    fn arm_retry(&mut self, id: PeerId) {
-        let first = self.accepted(id).and_then(|a| a.unsaved.iter().map(|u| u.due).min());
+    pub(super) fn arm_retry(&mut self, id: PeerId) {
+        let first = self.accepted(id).and_then(|accepted| {
+            accepted
+                .unsaved
+                .iter()
+                .map(|unsaved| unsaved.due)
+                .chain(accepted.signals.retry_at)
+                .min()
+        });
         match first {
             Some(at) => self.arm(id, at),
             None => self.disarm(id),

@@ -92,17 +92,10 @@ pub enum Input {
         /// What became of it.
         saved: Result<Kept, StoreError>,
     },
+    /// Answer to [`Action::LookAtSignal`].
+    SignalLookedAt(PeerId, Result<(), NotQueued>),
     /// Answer to [`Action::QueueSignal`].
-    SignalQueued {
-        /// Who sent it.
-        peer: PeerId,
-        /// The document it came as.
-        name: Name,
-        /// That document's version.
-        version: u64,
-        /// What became of it.
-        queued: Result<(), NotQueued>,
-    },
+    SignalQueued(PeerId, Result<(), NotQueued>),
     /// A new document is durable.
     DocumentAccepted(AgentId, StoredDocument),
     /// A pin was added.
@@ -119,7 +112,7 @@ pub enum NotQueued {
     /// The agent may not have that URL asked, or nothing is relayed here.
     Refused(String),
     /// Not now: the store failed, or too many wait.
-    Later(String),
+    Later,
 }
 
 /// What the store knows of an agent that says hello.
@@ -207,7 +200,16 @@ pub enum Action {
         /// What it says.
         result: Arc<DeploymentResult>,
     },
-    /// See whether a wait condition's signal may be sent, and make it durable. → [`Input::SignalQueued`]
+    /// See whether a wait condition's signal may be sent. → [`Input::SignalLookedAt`]
+    LookAtSignal {
+        /// Who sent it.
+        peer: PeerId,
+        /// Whose signal it is.
+        agent: AgentId,
+        /// What it says.
+        signal: WaitSignal,
+    },
+    /// Make a wait condition's signal durable. → [`Input::SignalQueued`]
     QueueSignal {
         /// Who sent it.
         peer: PeerId,
