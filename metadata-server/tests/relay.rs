@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use metadata_delivery::message::WaitSignal;
+use metadata_server::relay::THREADS;
+use metadata_server::relay::core::PER_AGENT_MAX;
 use metadata_server::store::signals::WAITS_PER_AGENT_MAX;
 use openstack_client::testing::{Answer, Asked, HttpServer};
 use serde_json::{Value, json};
@@ -231,22 +233,33 @@ async fn a_heat_that_hangs_holds_up_neither_agents_nor_other_signals() {
     });
     let quick = HttpServer::start(|_: &Asked| Answer::new(200, ""));
     let running = Running::start(config(folder.path(), &[])).await;
-    end_of_one(&running, &signed(&["c1"], "CREATE", &slow.url("/")), "c1").await;
-    while slow.asked().is_empty() {
+    // More than there are threads.
+    let ids: Vec<String> = (0..2 * THREADS).map(|n| format!("c{n}")).collect();
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    running.put(AGENT, &signed(&ids, "CREATE", &slow.url("/"))).await;
+    let (_, mut agent) = running.enrolled(AGENT).await;
+    for id in &ids {
+        agent.say(&result(id), 1);
+        agent.stored(&format!("result/{id}")).await;
+    }
+    while slow.asked().len() < PER_AGENT_MAX {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    running.put("other", &signed(&["c2"], "CREATE", &quick.url("/")).replace('\n', "")).await;
-    let (_, mut agent) = running.enrolled("other").await;
-    agent.say(&result("c2"), 1);
-    agent.stored("result/c2").await;
+    running.put("other", &signed(&["quick"], "CREATE", &quick.url("/"))).await;
+    let (_, mut other) = running.enrolled("other").await;
+    other.say(&result("quick"), 1);
+    other.stored("result/quick").await;
     let deadline = Instant::now() + PATIENCE;
     while quick.asked().is_empty() {
         assert!(Instant::now() < deadline, "the other signal was not sent");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    assert_eq!(signal(&running, "c1", &["waiting"]).await["attempts"], 0);
+    assert_eq!(slow.asked().len(), PER_AGENT_MAX, "the threads are there for others");
+    assert_eq!(signal(&running, "c0", &["waiting"]).await["attempts"], 0);
     drop(release);
-    signal(&running, "c1", &["sent"]).await;
+    for id in &ids {
+        signal(&running, id, &["sent"]).await;
+    }
     running.server.stop().await;
 }
 

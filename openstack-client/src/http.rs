@@ -10,8 +10,8 @@ mod tls;
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
-use std::sync::OnceLock;
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use ureq::http::{self, Uri};
 
@@ -239,11 +239,18 @@ impl HttpError {
     }
 }
 
-/// The client. Connections are kept for a while and used again.
+/// The client. Connections are kept for a while and used again, by its clones too.
+#[derive(Clone)]
 pub struct Client {
     trust: Trust,
-    only_to: Vec<UrlPrefix>,
+    only_to: Arc<[UrlPrefix]>,
     stays_at_host: bool,
+    ends_at: Option<Instant>,
+    agents: Arc<Agents>,
+}
+
+#[derive(Default)]
+struct Agents {
     plain: OnceLock<ureq::Agent>,
     /// Apart, since reading the machine's roots takes longer than most requests.
     secure: OnceLock<ureq::Agent>,
@@ -267,18 +274,25 @@ impl Client {
     pub fn new(trust: Trust) -> Self {
         Self {
             trust,
-            only_to: Vec::new(),
+            only_to: Arc::new([]),
             stays_at_host: false,
-            plain: OnceLock::new(),
-            secure: OnceLock::new(),
+            ends_at: None,
+            agents: Arc::default(),
         }
     }
 
     /// Goes nowhere but below these, also where redirects lead; everywhere if there are none.
     #[must_use]
     pub fn only_to(mut self, prefixes: Vec<UrlPrefix>) -> Self {
-        self.only_to = prefixes;
+        self.only_to = prefixes.into();
         self
+    }
+
+    /// The same client for requests that have to be over by then, all of them together: name, connection,
+    /// TLS, redirects, answer. What is not ends in [`Failure::Timeout`].
+    #[must_use]
+    pub fn ending_at(&self, at: Instant) -> Self {
+        Self { ends_at: Some(at), ..self.clone() }
     }
 
     /// Takes a redirect to another scheme, host or port as the response.
@@ -366,10 +380,18 @@ impl Client {
             return Err((Failure::NotAllowed, why.into()));
         }
         let agent = match uri.scheme_str() {
-            Some("http") => self.plain.get_or_init(|| agent(None)),
+            Some("http") => self.agents.plain.get_or_init(|| agent(None)),
             Some("https") => self.secure()?,
             _ => return Err((Failure::BadRequest, "must begin with http:// or https://".into())),
         };
+        let seconds_max = if out.is_some() { DOWNLOAD_TIME_MAX_S } else { REQUEST_TIME_MAX_S };
+        let mut time_max = Duration::from_secs(seconds_max);
+        if let Some(ends_at) = self.ends_at {
+            time_max = time_max.min(ends_at.saturating_duration_since(Instant::now()));
+            if time_max.is_zero() {
+                return Err((Failure::Timeout, "no time is left for it".into()));
+            }
+        }
         let mut builder = http::Request::builder().method(request.method.to_string().as_str());
         for (name, value) in &request.headers {
             builder = builder.header(name, value);
@@ -381,10 +403,10 @@ impl Client {
                 agent,
                 builder.body(&request.body[..]).map_err(bad)?,
                 request.timeout,
-                out.is_some(),
+                time_max,
             )
         } else {
-            limited(agent, builder.body(()).map_err(bad)?, request.timeout, out.is_some())
+            limited(agent, builder.body(()).map_err(bad)?, request.timeout, time_max)
         };
         let (parts, mut body) = sent.map_err(|error| reason(&error))?.into_parts();
         // Theirs is an error when it is reached.
@@ -408,11 +430,11 @@ impl Client {
     }
 
     fn secure(&self) -> Result<&ureq::Agent, (Failure, String)> {
-        if let Some(agent) = self.secure.get() {
+        if let Some(agent) = self.agents.secure.get() {
             return Ok(agent);
         }
         let tls = tls::config(&self.trust).map_err(|reason| (Failure::Trust, reason))?;
-        Ok(self.secure.get_or_init(|| agent(Some(tls))))
+        Ok(self.agents.secure.get_or_init(|| agent(Some(tls))))
     }
 }
 
@@ -431,12 +453,11 @@ fn limited<B: ureq::AsSendBody>(
     agent: &ureq::Agent,
     request: http::Request<B>,
     timeout: Duration,
-    is_download: bool,
+    time_max: Duration,
 ) -> Result<http::Response<ureq::Body>, ureq::Error> {
-    let time_max_s = if is_download { DOWNLOAD_TIME_MAX_S } else { REQUEST_TIME_MAX_S };
     let request = agent
         .configure_request(request)
-        .timeout_global(Some(Duration::from_secs(time_max_s)))
+        .timeout_global(Some(time_max))
         .timeout_resolve(Some(timeout))
         .timeout_connect(Some(timeout))
         .timeout_per_read(Some(timeout))

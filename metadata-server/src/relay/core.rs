@@ -8,6 +8,8 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use certs::AgentId;
+
 use crate::store::signals::{Signal, SignalState};
 
 /// Pause after the first failed attempt, about; it doubles with each.
@@ -16,6 +18,9 @@ pub const BACKOFF_FIRST_MS: u64 = 1_000;
 pub const BACKOFF_MAX_MS: u64 = 300_000;
 /// A signal that was not taken for so long is given up: Heat has given up its stack before.
 pub const AGE_MAX_MS: u64 = 24 * 3_600_000;
+/// Signals of one agent on their way at the same time: a place that does not answer, to which one agent's
+/// deployments are signalled, does not keep others' from theirs.
+pub const PER_AGENT_MAX: usize = 2;
 
 /// How an attempt ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,10 +66,26 @@ pub enum Verdict {
 #[derive(Debug)]
 pub struct Core {
     due: BTreeSet<(u64, u64)>,
-    attempts: HashMap<u64, u32>,
+    signals: HashMap<u64, Known>,
+    /// Agents of which some are on their way.
+    agents: HashMap<AgentId, Busy>,
     on_their_way: usize,
     at_once_max: usize,
     random: u64,
+}
+
+/// A signal that waits or is on its way.
+#[derive(Debug)]
+struct Known {
+    agent: AgentId,
+    attempts: u32,
+}
+
+#[derive(Debug, Default)]
+struct Busy {
+    on_their_way: usize,
+    /// Due, and kept back until one of those has ended.
+    kept_back: BTreeSet<(u64, u64)>,
 }
 
 impl Core {
@@ -72,22 +93,24 @@ impl Core {
     pub fn new(at_once_max: usize, seed: u64) -> Self {
         Self {
             due: BTreeSet::new(),
-            attempts: HashMap::new(),
+            signals: HashMap::new(),
+            agents: HashMap::new(),
             on_their_way: 0,
             at_once_max,
             random: seed,
         }
     }
 
-    /// Takes in a signal that waits. A time further away than the longest pause is a clock's mistake.
-    pub fn queued(&mut self, now_unix_ms: u64, number: u64, signal: &Signal) {
+    /// Takes in an agent's signal that waits. A time further away than the longest pause is a clock's mistake.
+    pub fn queued(&mut self, now_unix_ms: u64, number: u64, agent: AgentId, signal: &Signal) {
         let SignalState::Waiting { next_unix_ms, .. } = signal.state else { return };
-        if self.attempts.insert(number, signal.attempts).is_none() {
+        let known = Known { agent, attempts: signal.attempts };
+        if self.signals.insert(number, known).is_none() {
             self.due.insert((next_unix_ms.min(now_unix_ms + BACKOFF_MAX_MS), number));
         }
     }
 
-    /// When [`Core::next`] has something, in milliseconds since 1970; `None`: not before an attempt has ended
+    /// When to ask [`Core::next`], in milliseconds since 1970; `None`: not before an attempt has ended
     /// or a signal comes.
     pub fn next_timeout(&self) -> Option<u64> {
         let has_room = self.on_their_way < self.at_once_max;
@@ -96,10 +119,19 @@ impl Core {
 
     /// A signal to try now; its end is to be told to [`Core::ended`].
     pub fn next(&mut self, now_unix_ms: u64) -> Option<u64> {
-        self.next_timeout().filter(|at| *at <= now_unix_ms)?;
-        let (_, number) = self.due.pop_first()?;
-        self.on_their_way += 1;
-        Some(number)
+        loop {
+            self.next_timeout().filter(|at| *at <= now_unix_ms)?;
+            let (at, number) = self.due.pop_first()?;
+            let Some(known) = self.signals.get(&number) else { continue };
+            let busy = self.agents.entry(known.agent.clone()).or_default();
+            if busy.on_their_way >= PER_AGENT_MAX {
+                busy.kept_back.insert((at, number));
+                continue;
+            }
+            busy.on_their_way += 1;
+            self.on_their_way += 1;
+            return Some(number);
+        }
     }
 
     /// Whether no attempt is under way.
@@ -109,7 +141,7 @@ impl Core {
 
     /// How many wait or are on their way.
     pub fn waiting(&self) -> usize {
-        self.attempts.len()
+        self.signals.len()
     }
 
     /// Where a signal that was stored at `stored_unix_ms` stands after an attempt; `None`: as before.
@@ -120,8 +152,15 @@ impl Core {
         stored_unix_ms: u64,
         verdict: Verdict,
     ) -> Option<Signal> {
+        let Known { agent, attempts: before } = self.signals.remove(&number)?;
         self.on_their_way = self.on_their_way.saturating_sub(1);
-        let before = self.attempts.get(&number).copied().unwrap_or(0);
+        if let Some(busy) = self.agents.get_mut(&agent) {
+            busy.on_their_way = busy.on_their_way.saturating_sub(1);
+            self.due.extend(busy.kept_back.pop_first());
+            if busy.on_their_way == 0 && busy.kept_back.is_empty() {
+                self.agents.remove(&agent);
+            }
+        }
         let at_unix_ms = now_unix_ms;
         let (state, attempts) = match verdict {
             Verdict::Taken { status, by } => {
@@ -143,38 +182,32 @@ impl Core {
                 (SignalState::Refused { at_unix_ms, status: None, reason }, before + 1)
             }
             Verdict::Later { reason } => {
-                let next_unix_ms = self.later(now_unix_ms, number, before + 1);
+                let next_unix_ms = self.later(now_unix_ms, number, agent, before + 1);
                 (SignalState::Waiting { next_unix_ms, reason: Some(reason) }, before + 1)
             }
             Verdict::Undecided => {
-                self.later(now_unix_ms, number, before);
+                self.later(now_unix_ms, number, agent, before);
                 return None;
             }
-            Verdict::Gone => {
-                self.attempts.remove(&number);
-                return None;
-            }
+            Verdict::Gone => return None,
         };
-        if !matches!(state, SignalState::Waiting { .. }) {
-            self.attempts.remove(&number);
-        }
         Some(Signal { state, attempts })
     }
 
     /// What [`Core::ended`] said could not be stored: the signal is tried once more.
-    pub fn not_stored(&mut self, now_unix_ms: u64, number: u64, signal: &Signal) {
+    pub fn not_stored(&mut self, now_unix_ms: u64, number: u64, agent: AgentId, signal: &Signal) {
         if !signal.is_waiting() {
-            self.later(now_unix_ms, number, signal.attempts);
+            self.later(now_unix_ms, number, agent, signal.attempts);
         }
     }
 
     /// Plans the next attempt after so many.
-    fn later(&mut self, now_unix_ms: u64, number: u64, attempts: u32) -> u64 {
+    fn later(&mut self, now_unix_ms: u64, number: u64, agent: AgentId, attempts: u32) -> u64 {
         let doublings = attempts.saturating_sub(1).min(16);
         let longest = (BACKOFF_FIRST_MS << doublings).min(BACKOFF_MAX_MS);
         // Between half of it and all, so that many do not come back at one moment.
         let next = now_unix_ms + longest / 2 + self.random_below(longest / 2 + 1);
-        self.attempts.insert(number, attempts);
+        self.signals.insert(number, Known { agent, attempts });
         self.due.insert((next, number));
         next
     }
@@ -197,9 +230,13 @@ mod tests {
         Verdict::Later { reason: "503".into() }
     }
 
+    fn agent(id: &str) -> AgentId {
+        id.parse().unwrap()
+    }
+
     fn core() -> Core {
         let mut core = Core::new(2, 1);
-        core.queued(1_000, 7, &Signal::new(1_000));
+        core.queued(1_000, 7, agent("a"), &Signal::new(1_000));
         core
     }
 
@@ -261,7 +298,7 @@ mod tests {
         assert_eq!((core.next_timeout(), core.waiting()), (None, 0));
         let of_seed = |seed| {
             let mut core = Core::new(1, seed);
-            core.queued(0, 1, &Signal::new(0));
+            core.queued(0, 1, agent("a"), &Signal::new(0));
             core.next(0);
             core.ended(0, 1, 0, later());
             core.next_timeout().unwrap()
@@ -274,7 +311,7 @@ mod tests {
     fn as_many_are_on_their_way_as_allowed_and_the_one_due_first_goes_first() {
         let mut core = Core::new(2, 1);
         for (number, at) in [(1, 30), (2, 10), (3, 20)] {
-            core.queued(0, number, &Signal::new(at));
+            core.queued(0, number, agent(&number.to_string()), &Signal::new(at));
         }
         assert_eq!((core.next_timeout(), core.next(9)), (Some(10), None));
         assert_eq!((core.next(30), core.next(30)), (Some(2), Some(3)));
@@ -284,9 +321,33 @@ mod tests {
     }
 
     #[test]
+    fn one_agents_signals_take_two_places_and_all_of_them_get_their_turn() {
+        let mut core = Core::new(8, 1);
+        for number in 0..20 {
+            core.queued(0, number, agent("a"), &Signal::new(number));
+        }
+        core.queued(0, 100, agent("b"), &Signal::new(50));
+        let mut under_way: Vec<u64> = std::iter::from_fn(|| core.next(60)).collect();
+        assert_eq!(under_way, [0, 1, 100], "the other agent's does not wait for them");
+        assert_eq!(core.next_timeout(), None, "nothing to wake up for");
+        core.ended(60, 100, 0, Verdict::Gone);
+        under_way.pop();
+        let mut ended = Vec::new();
+        while let Some(number) = under_way.pop() {
+            assert!(under_way.len() < PER_AGENT_MAX);
+            core.ended(60, number, 0, Verdict::Gone);
+            ended.push(number);
+            under_way.extend(std::iter::from_fn(|| core.next(60)));
+        }
+        ended.sort_unstable();
+        assert_eq!(ended, (0..20).collect::<Vec<_>>());
+        assert!(core.is_idle() && core.agents.is_empty() && core.waiting() == 0);
+    }
+
+    #[test]
     fn a_signal_is_not_sent_twice_because_it_is_queued_twice() {
         let mut core = core();
-        core.queued(1_000, 7, &Signal::new(1_000));
+        core.queued(1_000, 7, agent("a"), &Signal::new(1_000));
         assert_eq!((core.next(2_000), core.next(2_000)), (Some(7), None));
     }
 
@@ -297,7 +358,7 @@ mod tests {
         let taken = Verdict::Taken { status: 200, by: "x".into() };
         let signal = core.ended(1_000, 7, 1_000, taken).unwrap();
         assert_eq!(core.next_timeout(), None);
-        core.not_stored(1_000, 7, &signal);
+        core.not_stored(1_000, 7, agent("a"), &signal);
         assert!(core.next_timeout().is_some());
     }
 
@@ -305,7 +366,7 @@ mod tests {
     fn attempts_go_on_counting_after_a_restart_and_a_wrong_clock_delays_nothing_for_long() {
         let mut core = Core::new(1, 1);
         let state = SignalState::Waiting { next_unix_ms: u64::MAX, reason: None };
-        core.queued(1_000, 7, &Signal { state, attempts: 9 });
+        core.queued(1_000, 7, agent("a"), &Signal { state, attempts: 9 });
         let at = core.next_timeout().unwrap();
         assert_eq!(at, 1_000 + BACKOFF_MAX_MS);
         core.next(at);

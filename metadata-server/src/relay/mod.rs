@@ -19,6 +19,7 @@ mod shell;
 use std::sync::Arc;
 use std::time::Duration;
 
+use certs::AgentId;
 use openstack_client::http::UrlPrefix;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -31,6 +32,9 @@ use crate::store::{Outcome, Store, Write};
 
 /// Signals on their way at the same time.
 pub const THREADS: usize = 8;
+/// Longest time for one attempt: all its requests, from the first name that is looked up to the last byte of the
+/// last answer.
+pub const ATTEMPT_TIME_MAX: Duration = Duration::from_secs(60);
 /// How long a stop waits for them.
 pub const STOP_WAIT: Duration = Duration::from_millis(500);
 
@@ -52,8 +56,8 @@ pub struct Parts {
 
 /// The way to the relay, before it runs.
 pub struct RelayChannel {
-    queue: mpsc::UnboundedSender<u64>,
-    inbox: mpsc::UnboundedReceiver<u64>,
+    queue: mpsc::UnboundedSender<(u64, AgentId)>,
+    inbox: mpsc::UnboundedReceiver<(u64, AgentId)>,
 }
 
 impl RelayChannel {
@@ -65,22 +69,24 @@ impl RelayChannel {
     }
 
     /// What the store's writer calls after each commit; it does not block. What waits here is bounded by
-    /// what is in the store, eight bytes for each signal.
+    /// what is in the store, some fifty bytes for each signal.
     pub fn observer(&self) -> Observer {
         let queue = self.queue.clone();
         Box::new(move |write, outcome| {
-            let number = match (write, outcome) {
-                (Write::SaveResult { signal: true, .. }, Outcome::Result(kept)) if kept.is_new => {
-                    kept.number
+            let (number, agent) = match (write, outcome) {
+                (Write::SaveResult { signal: true, agent, .. }, Outcome::Result(kept))
+                    if kept.is_new =>
+                {
+                    (kept.number, agent)
                 }
                 (
-                    Write::Signal(SignalWrite::QueueWait { .. }),
+                    Write::Signal(SignalWrite::QueueWait { agent, .. }),
                     Outcome::Signal(SignalOutcome::Queued { number, is_new: true }),
-                ) => *number,
+                ) => (*number, agent),
                 _ => return,
             };
             // An error means that the relay does not run: the next start reads the store.
-            let _ = queue.send(number);
+            let _ = queue.send((number, agent.clone()));
         })
     }
 

@@ -6,6 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::Context;
+use certs::AgentId;
 use openstack_client::http::{Client, Method, Request, Trust, without_secrets};
 use openstack_client::signal::{Failed, Transport, attempt};
 use tokio::sync::{broadcast, mpsc, oneshot};
@@ -13,7 +14,7 @@ use tokio::task::JoinHandle;
 
 use super::core::{Core, Verdict};
 use super::plan::{Plan, plan, refusal, signal_data};
-use super::{Parts, THREADS};
+use super::{ATTEMPT_TIME_MAX, Parts, THREADS};
 use crate::clock;
 use crate::log::{self, Limiter};
 use crate::metrics::Metrics;
@@ -34,13 +35,13 @@ struct Ended {
     number: u64,
     stored_unix_ms: u64,
     /// Whose signal, and of which config; empty for a wait condition's.
-    about: Option<(certs::AgentId, String)>,
+    about: Option<(AgentId, String)>,
     verdict: Verdict,
 }
 
 enum Event {
     Ended(Ended),
-    NotStored(u64, Signal),
+    NotStored(u64, AgentId, Signal),
 }
 
 struct Shell {
@@ -55,13 +56,14 @@ struct Shell {
 
 pub(super) fn start(
     parts: Parts,
-    mut inbox: mpsc::UnboundedReceiver<u64>,
+    mut inbox: mpsc::UnboundedReceiver<(u64, AgentId)>,
     mut stop: oneshot::Receiver<()>,
 ) -> anyhow::Result<JoinHandle<()>> {
     let Parts { store, writer, metrics, notices, only_to, seed } = parts;
     let mut core = Core::new(THREADS, seed);
-    for (number, signal) in store.waiting_signals().context("reading the signals that wait")? {
-        core.queued(clock::unix_ms(), number, &signal);
+    let waiting = store.waiting_signals().context("reading the signals that wait")?;
+    for (number, agent, signal) in waiting {
+        core.queued(clock::unix_ms(), number, agent, &signal);
     }
     let client = Arc::new(Client::new(Trust::Machine).only_to(only_to).staying_at_host());
     let (work, jobs) = channel();
@@ -87,7 +89,7 @@ pub(super) fn start(
             let due = shell.core.next_timeout().map(|at| at.saturating_sub(clock::unix_ms()));
             let due = Duration::from_millis(due.unwrap_or(IDLE_MS));
             tokio::select! {
-                Some(number) = inbox.recv() => shell.queued(number),
+                Some((number, agent)) = inbox.recv() => shell.queued(number, agent),
                 Some(event) = ended.recv() => shell.on_event(event),
                 // Whoever held the other end is gone as well.
                 _ = &mut stop, if !stopping => stopping = true,
@@ -98,9 +100,9 @@ pub(super) fn start(
 }
 
 impl Shell {
-    fn queued(&mut self, number: u64) {
+    fn queued(&mut self, number: u64, agent: AgentId) {
         let now = clock::unix_ms();
-        self.core.queued(now, number, &Signal::new(now));
+        self.core.queued(now, number, agent, &Signal::new(now));
     }
 
     fn dispatch(&mut self) {
@@ -115,19 +117,21 @@ impl Shell {
         let now = clock::unix_ms();
         let Ended { number, stored_unix_ms, about, verdict } = match event {
             Event::Ended(ended) => ended,
-            Event::NotStored(number, signal) => return self.core.not_stored(now, number, &signal),
+            Event::NotStored(number, agent, signal) => {
+                return self.core.not_stored(now, number, agent, &signal);
+            }
         };
         let Some(signal) = self.core.ended(now, number, stored_unix_ms, verdict) else { return };
-        if let Some((agent_id, config_id)) = about {
-            self.tell(Notice::Signal { agent_id, number, config_id, signal: signal.clone() });
-        }
+        let Some((agent, config_id)) = about else { return };
+        let agent_id = agent.clone();
+        self.tell(Notice::Signal { agent_id, number, config_id, signal: signal.clone() });
         let events = self.events.clone();
         let metrics = Arc::clone(&self.metrics);
         let write = Write::Signal(SignalWrite::Save { number, signal: signal.clone() });
         self.writer.submit(write, move |outcome| {
             if outcome.is_err() {
                 metrics.count_store_failure();
-                drop(events.send(Event::NotStored(number, signal)));
+                drop(events.send(Event::NotStored(number, agent, signal)));
             }
         });
     }
@@ -160,6 +164,8 @@ fn work_off(
 fn try_one(number: u64, job: Result<Option<SignalJob>, StoreError>, client: &Client) -> Ended {
     let nothing =
         |verdict| Ended { number, stored_unix_ms: clock::unix_ms(), about: None, verdict };
+    // One that trickles is no better than one that hangs.
+    let client = &client.ending_at(clock::now() + ATTEMPT_TIME_MAX);
     let SignalJob { signal, what, document } = match job {
         Ok(Some(job)) if job.signal.is_waiting() => job,
         Ok(_) => return nothing(Verdict::Gone),

@@ -327,7 +327,7 @@ impl Store {
     ///
     /// # Errors
     /// Reading failed.
-    pub fn waiting_signals(&self) -> Result<Vec<(u64, Signal)>, StoreError> {
+    pub fn waiting_signals(&self) -> Result<Vec<(u64, AgentId, Signal)>, StoreError> {
         self.read(signals::ops::waiting)
     }
 

@@ -277,7 +277,7 @@ pub(super) fn apply(tx: &mut dyn Transaction, write: &Write) -> Result<Outcome, 
         } => {
             let saved = save_result(tx, agent, result, sha256, *stored_unix_ms, *per_agent_max)?;
             if *signal && saved.is_new {
-                signals::ops::queue(tx, saved.number, *stored_unix_ms)?;
+                signals::ops::queue(tx, saved.number, agent, *stored_unix_ms)?;
             }
             Ok(Outcome::Result(saved))
         }

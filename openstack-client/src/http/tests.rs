@@ -164,6 +164,33 @@ fn a_server_that_does_not_answer_is_given_up() {
 }
 
 #[test]
+fn requests_that_have_to_end_do_so_however_steadily_bytes_trickle_in() {
+    let beginnings: [(&str, &[u8]); 2] =
+        [("http", b"HTTP/1.1 200 OK\r\nX: "), ("https", &[22, 3, 3, 0x40, 0])];
+    for (scheme, beginning) in beginnings {
+        let server = HttpServer::start_wrapped(
+            |_| Answer::new(200, ""),
+            move |mut stream| {
+                let mut next = stream.write_all(beginning);
+                while next.is_ok() {
+                    std::thread::sleep(Duration::from_millis(10));
+                    next = stream.write_all(b"x");
+                }
+                None
+            },
+        );
+        let request = Request::get(server.url("/").replace("http", scheme));
+        let patient = Client::new(Trust::Everybody);
+        let client = patient.ending_at(Instant::now() + Duration::from_millis(200));
+        let error = client.send(&request.timeout(Duration::from_secs(60))).unwrap_err();
+        assert_eq!(error.failure, Failure::Timeout, "{error}");
+        assert!(error.reason.contains("global"), "not a step of it: {error}");
+    }
+    let error = client().ending_at(Instant::now()).send(&Request::get("http://h/")).unwrap_err();
+    assert_eq!((error.failure, error.reason.as_str()), (Failure::Timeout, "no time is left for it"));
+}
+
+#[test]
 fn what_is_no_http_is_an_error() {
     let server = HttpServer::start_wrapped(
         |_| Answer::new(200, ""),

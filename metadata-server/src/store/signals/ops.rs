@@ -12,7 +12,7 @@ use super::super::ops::{
     document, get_json, get_number, joined, key, next_number, prefix, put_json,
 };
 use super::{
-    SavedWait, Signal, SignalJob, SignalOf, SignalOutcome, SignalState, SignalWrite,
+    SavedWait, Signal, SignalJob, SignalOf, SignalOutcome, SignalWrite,
     WAITS_OVER_PER_AGENT_MAX, WAITS_PER_AGENT_MAX, WITHDRAWN_INPUTS_BYTES_MAX, WITHDRAWN_KEPT_MS,
     WITHDRAWN_PER_AGENT_MAX, Withdrawn,
 };
@@ -21,14 +21,15 @@ use crate::document::config_ids;
 /// What a document with a deployment of action DELETE holds somewhere.
 const DELETE_TEXT: &[u8] = b"\"DELETE\"";
 
-/// Queues the signal of a result that is stored in the same transaction.
+/// Queues the signal of an agent's result that is stored in the same transaction.
 pub(in super::super) fn queue(
     tx: &mut dyn Transaction,
     number: u64,
+    agent: &AgentId,
     now_unix_ms: u64,
 ) -> Result<(), StoreError> {
     put_json(tx, Table::Signals, &number.to_be_bytes(), &Signal::new(now_unix_ms))?;
-    tx.put(Table::SignalsWaiting, &number.to_be_bytes(), &[])
+    tx.put(Table::SignalsWaiting, &number.to_be_bytes(), agent.as_str().as_bytes())
 }
 
 pub(in super::super) fn get(
@@ -49,16 +50,37 @@ pub(in super::super) fn forget(tx: &mut dyn Transaction, number: &[u8]) -> Resul
     tx.delete(Table::SignalsWaiting, number)
 }
 
-/// All that wait, each with its number.
-pub(in super::super) fn waiting(view: &dyn Snapshot) -> Result<Vec<(u64, Signal)>, StoreError> {
-    let mut numbers = Vec::new();
-    view.scan(Table::SignalsWaiting, &[], &mut |number, _| {
-        numbers.extend(<[u8; 8]>::try_from(number).map(u64::from_be_bytes));
+/// All that wait, each with its number and whose it is.
+pub(in super::super) fn waiting(
+    view: &dyn Snapshot,
+) -> Result<Vec<(u64, AgentId, Signal)>, StoreError> {
+    let mut rows = Vec::new();
+    view.scan(Table::SignalsWaiting, &[], &mut |number, agent| {
+        let agent = std::str::from_utf8(agent).ok().and_then(|agent| agent.parse().ok());
+        rows.extend(<[u8; 8]>::try_from(number).map(|number| (number, agent)));
         Ok(true)
     })?;
-    let signals = numbers.into_iter().map(|number| Ok((number, get(view, number)?)));
-    let signals: Result<Vec<_>, StoreError> = signals.collect();
-    Ok(signals?.into_iter().filter_map(|(number, signal)| Some((number, signal?))).collect())
+    let mut signals = Vec::new();
+    for (row, agent) in rows {
+        let number = u64::from_be_bytes(row);
+        let Some(signal) = get(view, number)? else { continue };
+        // Earlier builds wrote no agent there.
+        let agent = match agent {
+            Some(agent) => Some(agent),
+            None => agent_of(view, &row)?,
+        };
+        signals.extend(agent.map(|agent| (number, agent, signal)));
+    }
+    Ok(signals)
+}
+
+/// Whose signal it is, as what it tells says.
+fn agent_of(view: &dyn Snapshot, row: &[u8]) -> Result<Option<AgentId>, StoreError> {
+    if let Some(saved) = get_json::<super::SavedResult>(view, Table::Results, row)? {
+        return Ok(Some(saved.agent_id));
+    }
+    let wait: Option<SavedWait> = get_json(view, Table::Waits, row)?;
+    Ok(wait.map(|wait| wait.agent_id))
 }
 
 /// What it takes to send a signal; `None` if it is gone.
@@ -143,7 +165,7 @@ pub(in super::super) fn apply(
             put_json(tx, Table::Waits, &row, &saved)?;
             tx.put(Table::WaitsOfAgent, &joined(&prefix, &row), &[])?;
             tx.put(Table::WaitsSeen, &seen, &row)?;
-            queue(tx, number, *now_unix_ms)?;
+            queue(tx, number, agent, *now_unix_ms)?;
             Ok(SignalOutcome::Queued { number, is_new: true })
         }
     }
@@ -167,9 +189,8 @@ fn save(
     // Its result may have made room for others meanwhile.
     if tx.get(Table::Signals, &row)?.is_some() {
         put_json(tx, Table::Signals, &row, signal)?;
-        match signal.state {
-            SignalState::Waiting { .. } => tx.put(Table::SignalsWaiting, &row, &[])?,
-            _ => tx.delete(Table::SignalsWaiting, &row)?,
+        if !signal.is_waiting() {
+            tx.delete(Table::SignalsWaiting, &row)?;
         }
     }
     Ok(SignalOutcome::Saved)

@@ -47,10 +47,10 @@ fn a_result_and_its_signal_are_stored_together_and_leave_together() {
     on_every_backend(|store| {
         store.one(save("a", "one", "x", 1));
         let waiting = store.waiting_signals().unwrap();
-        assert_eq!(waiting, [(1, Signal::new(3))]);
+        assert_eq!(waiting, [(1, agent("a"), Signal::new(3))]);
         store.one(save("a", "two", "x", 1));
         let numbers = |store: &Store| {
-            store.waiting_signals().unwrap().into_iter().map(|(n, _)| n).collect::<Vec<_>>()
+            store.waiting_signals().unwrap().into_iter().map(|(n, ..)| n).collect::<Vec<_>>()
         };
         assert_eq!(numbers(&store), [1, 2], "a result whose signal waits makes no room");
         over(&store, 1);

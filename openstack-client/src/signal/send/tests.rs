@@ -1,4 +1,5 @@
 use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use super::*;
 use crate::testing::{Answer, Asked, HttpServer};
@@ -216,4 +217,30 @@ fn zaqar_gets_one_message_by_version_2_of_its_api() {
     let data = json!({"deploy_stdout": "x".repeat(900_000)});
     send_to(&transport, &data).unwrap();
     assert!(server.asked().pop().unwrap().body.len() < 256 << 10);
+}
+
+#[test]
+fn all_requests_of_an_attempt_end_together() {
+    let (release, hangs) = std::sync::mpsc::channel::<()>();
+    let hangs = Mutex::new(hangs);
+    let heat = HttpServer::start(move |asked: &Asked| match asked.method.as_str() {
+        "POST" => {
+            let _ = hangs.lock().unwrap().recv();
+            Answer::new(200, "")
+        }
+        _ => Answer::new(404, ""),
+    });
+    let account = Account {
+        auth_url: heat.url("/v3"),
+        user_id: "u".into(),
+        password: "secret".into(),
+        project_id: "p".into(),
+        region: None,
+    };
+    let transport = Transport::Heat { account, stack: "s/1".into(), resource: "r".into() };
+    let client = Client::default().ending_at(Instant::now() + Duration::from_millis(300));
+    let failed = attempt(&client, &transport, &signal_data()).unwrap_err();
+    let Failed::Later(why) = failed else { panic!("{failed:?}") };
+    assert!(why.text.contains("/auth/tokens: timeout: global"), "{why}");
+    drop(release);
 }
