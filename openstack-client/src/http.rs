@@ -232,10 +232,17 @@ pub struct HttpError {
 }
 
 impl HttpError {
-    /// Whether the same request may do better later.
+    /// Whether the same request may do better later: what is wrong may pass, or is put right on this machine
+    /// ([`Self::is_ours`]).
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        matches!(self.failure, Failure::Timeout | Failure::Connection)
+        matches!(self.failure, Failure::Timeout | Failure::Connection | Failure::Trust)
+    }
+
+    /// Whether this machine is at fault, and nobody was asked.
+    #[must_use]
+    pub fn is_ours(&self) -> bool {
+        self.failure == Failure::Trust
     }
 }
 
@@ -399,12 +406,7 @@ impl Client {
         let builder = builder.uri(uri);
         let bad = |error: http::Error| (Failure::BadRequest, format!("cannot be sent: {error}"));
         let sent = if matches!(request.method, Method::Put | Method::Post) {
-            limited(
-                agent,
-                builder.body(&request.body[..]).map_err(bad)?,
-                request.timeout,
-                time_max,
-            )
+            limited(agent, builder.body(&request.body[..]).map_err(bad)?, request.timeout, time_max)
         } else {
             limited(agent, builder.body(()).map_err(bad)?, request.timeout, time_max)
         };

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::http::{Client, HttpError, Method, Request, Response};
+use crate::http::{Client, Failure, HttpError, Method, Request, Response};
 
 /// Who asks, and in which project.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -156,7 +156,7 @@ pub fn sign_in(
     credentials: &Credentials<'_>,
     timeout: Duration,
 ) -> Result<Session, KeystoneError> {
-    let base = discover(client, credentials.auth_url, timeout);
+    let base = discover(client, credentials.auth_url, timeout)?;
     let url = format!("{}/auth/tokens", base.trim_end_matches('/'));
     let request = Request::new(Method::Post, &url)
         .header("Accept", "application/json")
@@ -213,19 +213,25 @@ fn session(response: &Response) -> Result<Session, String> {
     })
 }
 
-/// Where version 3 is.
-fn discover(client: &Client, auth_url: &str, timeout: Duration) -> String {
+/// Where version 3 is. One that hangs is not asked a second time.
+fn discover(client: &Client, auth_url: &str, timeout: Duration) -> Result<String, HttpError> {
     let unversioned = auth_url.replace("/v2.0", "/");
     let request = Request::get(&unversioned).header("Accept", "application/json").timeout(timeout);
-    let listed = client.send(&request).ok().filter(|response| response.status < 400);
+    let listed = match client.send(&request) {
+        Ok(response) => Some(response).filter(|response| response.status < 400),
+        Err(error) if matches!(error.failure, Failure::Timeout | Failure::Trust) => {
+            return Err(error);
+        }
+        Err(_) => None,
+    };
     let versions = listed.and_then(|response| {
         let mut body: Value = serde_json::from_slice(&response.body).ok()?;
         versions(&mut body)
     });
-    match versions {
+    Ok(match versions {
         Some(versions) => newest_v3(&versions).unwrap_or_else(|| auth_url.into()),
         None => auth_url.replace("/v2.0", "/v3"),
-    }
+    })
 }
 
 fn versions(body: &mut Value) -> Option<Vec<Value>> {
@@ -258,7 +264,7 @@ fn newest_v3(versions: &[Value]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::{Failure, TIMEOUT_DEFAULT};
+    use crate::http::TIMEOUT_DEFAULT;
     use crate::testing::{Answer, Asked, HttpServer};
 
     fn credentials(auth_url: &str) -> Credentials<'_> {
@@ -365,6 +371,25 @@ mod tests {
         );
         let kept = serde_json::to_string(&session).unwrap();
         assert_eq!(serde_json::from_str::<Session>(&kept).unwrap(), session);
+    }
+
+    #[test]
+    fn a_keystone_that_hangs_is_waited_for_once() {
+        let (release, hangs) = std::sync::mpsc::channel::<()>();
+        let hangs = std::sync::Mutex::new(hangs);
+        let server = HttpServer::start(move |asked: &Asked| {
+            if asked.method == "GET" {
+                let _ = hangs.lock().unwrap().recv();
+            }
+            token()
+        });
+        let url = server.url("/v3");
+        let timeout = Duration::from_millis(50);
+        let error = sign_in(&Client::default(), &credentials(&url), timeout).unwrap_err();
+        let KeystoneError::Http(http) = &error else { panic!("{error:?}") };
+        assert_eq!(http.failure, Failure::Timeout);
+        assert!(error.is_transient() && server.asked().len() == 1, "{:?}", server.asked());
+        drop(release);
     }
 
     #[test]

@@ -208,7 +208,7 @@ fn send(
     for way in ways {
         let tried = match attempt(client, way, data) {
             Ok(status) => return Verdict::Taken { status, by: way.to_string() },
-            Err(Failed::Later(why)) => return Verdict::Later { reason: shown(&why.text) },
+            Err(Failed::Later(why)) => return later(&why.text, why.is_ours),
             Err(Failed::Refused(why)) => {
                 refusal(way, is_withdrawn, attempts, why.status, shown(&why.text), unix_s())
             }
@@ -255,9 +255,18 @@ fn put(client: &Client, url: &str, body: String) -> Verdict {
                 _ => Verdict::Refused { status: Some(status), reason },
             }
         }
-        Err(error) if error.is_transient() => Verdict::Later { reason: shown(&error.to_string()) },
+        Err(error) if error.is_transient() => later(&error.to_string(), error.is_ours()),
         Err(error) => Verdict::Refused { status: None, reason: shown(&error.to_string()) },
     }
+}
+
+/// `is_ours`: no attempt will do better before somebody has put this machine right.
+fn later(reason: &str, is_ours: bool) -> Verdict {
+    let reason = shown(reason);
+    if is_ours {
+        tracing::error!(reason, "no signal can be sent by HTTPS before this is put right");
+    }
+    Verdict::Later { reason }
 }
 
 /// The other side's words, as one line of bounded length.

@@ -187,7 +187,10 @@ fn requests_that_have_to_end_do_so_however_steadily_bytes_trickle_in() {
         assert!(error.reason.contains("global"), "not a step of it: {error}");
     }
     let error = client().ending_at(Instant::now()).send(&Request::get("http://h/")).unwrap_err();
-    assert_eq!((error.failure, error.reason.as_str()), (Failure::Timeout, "no time is left for it"));
+    assert_eq!(
+        (error.failure, error.reason.as_str()),
+        (Failure::Timeout, "no time is left for it")
+    );
 }
 
 #[test]
@@ -262,6 +265,7 @@ fn https_is_spoken_with_those_whose_certificate_is_trusted_and_with_nobody_else(
     for path in [file, directory.path().join("none")] {
         let error = Client::new(Trust::File(path.clone())).send(&Request::get(&url)).unwrap_err();
         assert_eq!(error.failure, Failure::Trust);
+        assert!(error.is_transient() && error.is_ours(), "once it is put right");
         assert!(error.reason.contains(&path.display().to_string()), "{error}");
     }
 }

@@ -39,6 +39,8 @@ pub struct Why {
     pub status: Option<u16>,
     /// For people; without secrets.
     pub text: String,
+    /// This machine is at fault, and nobody was asked: somebody has to put it right.
+    pub is_ours: bool,
 }
 
 impl fmt::Display for Why {
@@ -49,7 +51,7 @@ impl fmt::Display for Why {
 
 impl From<String> for Why {
     fn from(text: String) -> Self {
-        Self { status: None, text }
+        Self { status: None, text, is_ours: false }
     }
 }
 
@@ -128,7 +130,7 @@ fn judge(request: &str, response: &Response) -> Result<u16, Failed> {
     }
     let answer = if answer.is_empty() { answer } else { format!(": {answer}") };
     let text = format!("{request} was answered with {}{answer}", response.status);
-    let why = Why { status: Some(response.status), text };
+    let why = Why { status: Some(response.status), text, is_ours: false };
     match response.status {
         // Too early or too much, and whatever is wrong at the other end.
         408 | 425 | 429 | 500..=599 => Err(Failed::Later(why)),
@@ -137,16 +139,17 @@ fn judge(request: &str, response: &Response) -> Result<u16, Failed> {
 }
 
 fn of_http(error: HttpError) -> Failed {
-    let why = Why::from(error.to_string());
+    let why = Why { is_ours: error.is_ours(), ..Why::from(error.to_string()) };
     if error.is_transient() { Failed::Later(why) } else { Failed::Refused(why) }
 }
 
 fn of_keystone(error: KeystoneError) -> Failed {
-    let status = match &error {
-        KeystoneError::Refused { status, .. } => Some(*status),
-        _ => None,
+    let (status, is_ours) = match &error {
+        KeystoneError::Refused { status, .. } => (Some(*status), false),
+        KeystoneError::Http(error) => (None, error.is_ours()),
+        _ => (None, false),
     };
-    let why = Why { status, text: error.to_string() };
+    let why = Why { status, text: error.to_string(), is_ours };
     if error.is_transient() { Failed::Later(why) } else { Failed::Refused(why) }
 }
 
@@ -185,6 +188,7 @@ fn resolve(client: &Client, heat: &str, stack: &str, token: &str) -> Result<Stri
             Ok(status) => Failed::Refused(Why {
                 status: Some(status),
                 text: format!("{shown} was answered with {status}, not with the stack's place"),
+                is_ours: false,
             }),
         }),
     }

@@ -2,6 +2,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::http::Trust;
 use crate::testing::{Answer, Asked, HttpServer};
 
 fn send_to(transport: &Transport, data: &Value) -> Result<u16, Failed> {
@@ -243,4 +244,25 @@ fn all_requests_of_an_attempt_end_together() {
     let Failed::Later(why) = failed else { panic!("{failed:?}") };
     assert!(why.text.contains("/auth/tokens: timeout: global"), "{why}");
     drop(release);
+}
+
+#[test]
+fn certificates_that_cannot_be_read_are_our_fault_and_no_refusal() {
+    let client = Client::new(Trust::File("/nowhere/bundle.pem".into()));
+    let account = Account {
+        auth_url: "https://127.0.0.1:1/v3".into(),
+        user_id: "u".into(),
+        password: "secret".into(),
+        project_id: "p".into(),
+        region: None,
+    };
+    let ways = [
+        Transport::Presigned { url: "https://127.0.0.1:1/?Signature=secret".into(), put: false },
+        Transport::Heat { account, stack: "s/1".into(), resource: "r".into() },
+    ];
+    for way in ways {
+        let failed = attempt(&client, &way, &signal_data()).unwrap_err();
+        let Failed::Later(why) = failed else { panic!("{way}: {failed:?}") };
+        assert!(why.is_ours && why.text.contains("/nowhere/bundle.pem"), "{why}");
+    }
 }
