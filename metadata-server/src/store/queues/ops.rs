@@ -288,12 +288,15 @@ fn bind(
         Ok((record, _)) => record,
         Err(refused) => return Ok(refused),
     };
-    let mut waiting = waiting_document(tx, queue)?;
+    let mut is_taken_over = false;
     if let Some(owner) = owner {
         if is_foreign(&record, Some(owner)) {
-            // Somebody else of the project was quicker to use the name.
+            // Somebody else of the project was quicker to use the name. What they said counts nowhere, and an
+            // answer of Heat's to what they said comes too late.
+            is_taken_over = true;
             clear(tx, queue, &mut record)?;
-            waiting = None;
+            record.server_id = None;
+            record.pushes += 1;
         }
         record.owner = Some(owner.to_owned());
     }
@@ -303,17 +306,30 @@ fn bind(
         before.agent = None;
         save(tx, &other, &before)?;
     }
+    let was_bound = record.agent.is_some();
     let moved_from = record.agent.replace(agent.clone()).filter(|before| before != agent);
     if let Some(before) = &moved_from {
         tx.delete(Table::QueueOfAgent, before.as_str().as_bytes())?;
     }
     tx.put(Table::QueueOfAgent, agent.as_str().as_bytes(), &queue.bytes())?;
-    let body = match (waiting, &moved_from) {
-        (Some(waiting), _) => Some(waiting.body),
-        (None, Some(before)) => document(tx, before)?.map(|document| document.body),
-        (None, None) => None,
+    let waiting = waiting_document(tx, queue)?;
+    let is_held = match &waiting {
+        Some(_) if was_bound => true,
+        // It may be what was held when the agent got another queue for a while.
+        Some(waiting) => document(tx, agent)?.is_some_and(|in_force| {
+            let order = Outline::of(&waiting.body).compared_to(&Outline::of(&in_force.body));
+            order == Order::Older
+        }),
+        None => false,
     };
-    set_document(tx, queue, &mut record, None)?;
+    let body = match (waiting, &moved_from) {
+        (Some(waiting), _) if !is_held => Some(waiting.body),
+        (_, Some(before)) if !is_taken_over => document(tx, before)?.map(|document| document.body),
+        _ => None,
+    };
+    if !is_held {
+        set_document(tx, queue, &mut record, None)?;
+    }
     if record.pushes > 0 {
         record.unsettled_since_unix_ms.get_or_insert(now_unix_ms);
     }

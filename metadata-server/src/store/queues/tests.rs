@@ -147,6 +147,57 @@ fn what_somebody_else_put_under_a_name_is_dropped_when_the_owner_is_known() {
 }
 
 #[test]
+fn what_somebody_else_put_in_force_is_not_passed_on_when_the_owner_is_known() {
+    let store = store();
+    let forged = document(&[("a", "evil", 59)]);
+    apply(&store, bind("p/q", "vm"));
+    assert!(apply(&store, push_as("mallory", "p/q", &forged, 1)).pushed().is_some());
+    let pushes = store.queue(&key("p/q")).unwrap().unwrap().pushes;
+    let owner = Some("heat".to_owned());
+    let write = QueueWrite::Bind { queue: key("p/q"), agent: agent("new"), owner, now_unix_ms: 2 };
+    let QueueOutcome::Bound { pushed: None, moved_from } = apply(&store, write) else { panic!() };
+    assert_eq!(moved_from, Some(agent("vm")));
+    assert_eq!(store.document(&agent("new")).unwrap(), None);
+    // Heat may be asked at this moment about the server that it named.
+    let late =
+        QueueWrite::Settle { queue: key("p/q"), pushes, document: Some(forged), now_unix_ms: 3 };
+    let outdated = QueueOutcome::Settled { pushed: None, is_done: false };
+    assert_eq!(apply(&store, late), outdated);
+    assert_eq!(store.queue(&key("p/q")).unwrap().unwrap().server_id, None);
+    let real = document(&[("a", "a1", 1)]);
+    apply(&store, push("p/q", &real, 100_000));
+    assert!(has(&store, "new", &real));
+}
+
+#[test]
+fn enrolling_again_does_not_put_a_held_older_document_in_force() {
+    let old = document(&[("a", "a1", 1)]);
+    let new = document(&[("a", "a2", 5)]);
+    let held = || {
+        let store = store();
+        apply(&store, bind("p/q", "vm"));
+        apply(&store, push("p/q", &new, 100_000));
+        apply(&store, push("p/q", &old, 100_500));
+        store
+    };
+    let is_held = |store: &Store, id| {
+        let waiting = store.waiting_document(&key("p/q")).unwrap().unwrap();
+        has(store, id, &new) && waiting.body == *old.body() && unsettled(store, "p/q")
+    };
+    let store = held();
+    assert!(apply(&store, bind("p/q", "vm")).pushed().is_none());
+    assert!(is_held(&store, "vm"), "Heat is asked about it, as before");
+    // Nor does another agent that takes the queue over get it,
+    assert!(apply(&store, bind("p/q", "other")).pushed().is_some());
+    assert!(is_held(&store, "other"));
+    // nor one that had another queue for a while.
+    let store = held();
+    apply(&store, bind("p/q2", "vm"));
+    assert!(apply(&store, bind("p/q", "vm")).pushed().is_none());
+    assert!(is_held(&store, "vm"));
+}
+
+#[test]
 fn an_older_document_is_held_and_the_last_word_is_heats() {
     let store = store();
     let old = document(&[("a", "a1", 1)]);
