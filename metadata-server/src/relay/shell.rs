@@ -154,7 +154,7 @@ fn work_off(
     loop {
         let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(number) = job else { return };
-        let ended = try_one(number, store.signal_job(number), client);
+        let ended = try_one(number, store.signal_job(number, clock::unix_ms()), client);
         if events.send(Event::Ended(ended)).is_err() {
             return;
         }

@@ -335,8 +335,12 @@ impl Store {
     ///
     /// # Errors
     /// Reading failed.
-    pub fn signal_job(&self, number: u64) -> Result<Option<SignalJob>, StoreError> {
-        self.read(|view| signals::ops::job(view, number))
+    pub fn signal_job(
+        &self,
+        number: u64,
+        now_unix_ms: u64,
+    ) -> Result<Option<SignalJob>, StoreError> {
+        self.read(|view| signals::ops::job(view, number, now_unix_ms))
     }
 
     /// The wait conditions' signals of an agent, in the order of storing.

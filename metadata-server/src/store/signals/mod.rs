@@ -17,6 +17,8 @@ use super::{SavedResult, StoredDocument};
 /// Deployments of action DELETE that have left an agent's document are remembered so long, in milliseconds:
 /// Heat withdraws them before they can have ended, and a result may still come.
 pub const WITHDRAWN_KEPT_MS: u64 = 24 * 3_600_000;
+/// Of them, so many are looked at by one sweep.
+pub const WITHDRAWN_SWEPT_PER_WRITE_MAX: usize = 1_000;
 /// As many of them are remembered per agent.
 pub const WITHDRAWN_PER_AGENT_MAX: usize = 256;
 /// Bytes, as JSON, of what is remembered of one of them: its inputs from Heat.
@@ -191,6 +193,14 @@ pub enum SignalWrite {
         /// Now, in milliseconds since 1970.
         now_unix_ms: u64,
     },
+    /// Forgets the deployments of action DELETE that left their document more than [`WITHDRAWN_KEPT_MS`] ago:
+    /// their inputs hold passwords. → [`SignalOutcome::Swept`]
+    Sweep {
+        /// The key to begin with, as the sweep before said; none: at the beginning.
+        from: Vec<u8>,
+        /// Now, in milliseconds since 1970.
+        now_unix_ms: u64,
+    },
 }
 
 impl fmt::Debug for SignalWrite {
@@ -202,12 +212,13 @@ impl fmt::Debug for SignalWrite {
             Self::QueueWait { agent, .. } => {
                 f.debug_struct("QueueWait").field("agent", agent).finish_non_exhaustive()
             }
+            Self::Sweep { .. } => f.debug_struct("Sweep").finish_non_exhaustive(),
         }
     }
 }
 
 /// What a [`SignalWrite`] did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SignalOutcome {
     /// It is saved.
     Saved,
@@ -220,6 +231,8 @@ pub enum SignalOutcome {
     },
     /// [`WAITS_PER_AGENT_MAX`] of this agent wait already; nothing was done.
     TooMany,
+    /// Where to go on; `None` at the end.
+    Swept(Option<Vec<u8>>),
 }
 
 #[cfg(test)]

@@ -12,9 +12,9 @@ use super::super::ops::{
     document, get_json, get_number, joined, key, next_number, prefix, put_json,
 };
 use super::{
-    SavedWait, Signal, SignalJob, SignalOf, SignalOutcome, SignalWrite,
-    WAITS_OVER_PER_AGENT_MAX, WAITS_PER_AGENT_MAX, WITHDRAWN_INPUTS_BYTES_MAX, WITHDRAWN_KEPT_MS,
-    WITHDRAWN_PER_AGENT_MAX, Withdrawn,
+    SavedWait, Signal, SignalJob, SignalOf, SignalOutcome, SignalWrite, WAITS_OVER_PER_AGENT_MAX,
+    WAITS_PER_AGENT_MAX, WITHDRAWN_INPUTS_BYTES_MAX, WITHDRAWN_KEPT_MS, WITHDRAWN_PER_AGENT_MAX,
+    WITHDRAWN_SWEPT_PER_WRITE_MAX, Withdrawn,
 };
 use crate::document::config_ids;
 
@@ -87,6 +87,7 @@ fn agent_of(view: &dyn Snapshot, row: &[u8]) -> Result<Option<AgentId>, StoreErr
 pub(in super::super) fn job(
     view: &dyn Snapshot,
     number: u64,
+    now_unix_ms: u64,
 ) -> Result<Option<SignalJob>, StoreError> {
     let row = number.to_be_bytes();
     let Some(signal) = get(view, number)? else { return Ok(None) };
@@ -94,7 +95,8 @@ pub(in super::super) fn job(
         let agent = saved.agent_id.clone();
         let of_config = joined(&prefix(&agent), saved.result.config_id.as_bytes());
         let newest = get_number(view, Table::NewestResults, &of_config)?.unwrap_or(number);
-        let withdrawn = get_json(view, Table::Withdrawn, &of_config)?;
+        let withdrawn: Option<Withdrawn> = get_json(view, Table::Withdrawn, &of_config)?;
+        let withdrawn = withdrawn.filter(|withdrawn| is_kept(withdrawn.at_unix_ms, now_unix_ms));
         let document = document(view, &agent)?;
         let what = SignalOf::Result { saved: Box::new(saved), newest, withdrawn };
         return Ok(Some(SignalJob { signal, what, document }));
@@ -168,6 +170,7 @@ pub(in super::super) fn apply(
             queue(tx, number, agent, *now_unix_ms)?;
             Ok(SignalOutcome::Queued { number, is_new: true })
         }
+        SignalWrite::Sweep { from, now_unix_ms } => sweep(tx, from, *now_unix_ms),
     }
 }
 
@@ -196,6 +199,44 @@ fn save(
     Ok(SignalOutcome::Saved)
 }
 
+/// Of a [`Withdrawn`] what is needed to forget it.
+#[derive(Deserialize)]
+struct At {
+    at_unix_ms: u64,
+}
+
+/// When a [`Withdrawn`] was stored; what cannot be read is as old as can be.
+fn stored_at(value: &[u8]) -> u64 {
+    serde_json::from_slice::<At>(value).map_or(0, |known| known.at_unix_ms)
+}
+
+fn is_kept(at_unix_ms: u64, now_unix_ms: u64) -> bool {
+    now_unix_ms.saturating_sub(at_unix_ms) <= WITHDRAWN_KEPT_MS
+}
+
+fn sweep(
+    tx: &mut dyn Transaction,
+    from: &[u8],
+    now_unix_ms: u64,
+) -> Result<SignalOutcome, StoreError> {
+    let (mut seen, mut over, mut next) = (0, Vec::new(), None);
+    tx.scan(Table::Withdrawn, from, &mut |entry, value| {
+        if seen == WITHDRAWN_SWEPT_PER_WRITE_MAX {
+            next = Some(entry.to_vec());
+            return Ok(false);
+        }
+        seen += 1;
+        if !is_kept(stored_at(value), now_unix_ms) {
+            over.push(entry.to_vec());
+        }
+        Ok(true)
+    })?;
+    for entry in over {
+        tx.delete(Table::Withdrawn, &entry)?;
+    }
+    Ok(SignalOutcome::Swept(next))
+}
+
 /// Remembers the deployments of action DELETE that leave the agent's document with a new one.
 pub(in super::super) fn retain_withdrawn(
     tx: &mut dyn Transaction,
@@ -203,11 +244,6 @@ pub(in super::super) fn retain_withdrawn(
     new: &[u8],
     now_unix_ms: u64,
 ) -> Result<(), StoreError> {
-    /// Of a [`Withdrawn`] what is needed here.
-    #[derive(Deserialize)]
-    struct At {
-        at_unix_ms: u64,
-    }
     #[derive(Deserialize)]
     struct Body {
         deployments: Vec<Entry>,
@@ -237,14 +273,13 @@ pub(in super::super) fn retain_withdrawn(
         if !entry.starts_with(&prefix) {
             return Ok(false);
         }
-        let at = serde_json::from_slice::<At>(value).map_or(0, |known| known.at_unix_ms);
-        known.push((at, entry.to_vec()));
+        known.push((stored_at(value), entry.to_vec()));
         Ok(true)
     })?;
     known.sort();
     let surplus = (known.len() + left.len()).saturating_sub(WITHDRAWN_PER_AGENT_MAX);
     for (index, (at, entry)) in known.iter().enumerate() {
-        if index < surplus || now_unix_ms.saturating_sub(*at) > WITHDRAWN_KEPT_MS {
+        if index < surplus || !is_kept(*at, now_unix_ms) {
             tx.delete(Table::Withdrawn, entry)?;
         }
     }

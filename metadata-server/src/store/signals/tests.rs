@@ -1,6 +1,7 @@
 use metadata_delivery::message::WaitSignal;
 use serde_json::json;
 
+use super::super::backend::Table;
 use super::super::tests::{agent, on_every_backend, save as save_only};
 use super::super::{Outcome, Store, Write};
 use super::*;
@@ -90,16 +91,74 @@ fn a_deployment_of_action_delete_is_remembered_when_it_leaves_and_no_other() {
         put(&store, &[entry("stays", "DELETE")], 2);
         for (number, id, remembered) in [(1, "gone", true), (2, "stays", false), (3, "c", false)] {
             store.one(save("a", id, "x", 9));
-            let job = store.signal_job(number).unwrap().unwrap();
-            let SignalOf::Result { withdrawn, .. } = job.what else { panic!() };
-            assert_eq!(withdrawn.is_some(), remembered, "{id}");
+            assert_eq!(withdrawn(&store, number, 3).is_some(), remembered, "{id}");
         }
         // A day later it is forgotten as soon as another one leaves.
         put(&store, &[], 3 + WITHDRAWN_KEPT_MS);
-        let SignalOf::Result { withdrawn, .. } = store.signal_job(1).unwrap().unwrap().what else {
-            panic!()
+        assert!(withdrawn(&store, 1, 3).is_none());
+    });
+}
+
+/// What is remembered for the result with this number.
+fn withdrawn(store: &Store, number: u64, now_unix_ms: u64) -> Option<Withdrawn> {
+    match store.signal_job(number, now_unix_ms).unwrap().unwrap().what {
+        SignalOf::Result { withdrawn, .. } => withdrawn,
+        SignalOf::Wait(_) => panic!("no result"),
+    }
+}
+
+#[test]
+fn a_withdrawn_deployment_counts_for_a_day_and_then_its_passwords_are_swept_out() {
+    on_every_backend(|store| {
+        let count = WITHDRAWN_PER_AGENT_MAX;
+        let entries: Vec<_> = (0..count).map(|n| entry(&n.to_string(), "DELETE")).collect();
+        put(&store, &entries, 1);
+        put(&store, &[], 2);
+        store.one(save("a", "7", "x", 9));
+        assert!(withdrawn(&store, 1, 2 + WITHDRAWN_KEPT_MS).is_some());
+        assert!(withdrawn(&store, 1, 3 + WITHDRAWN_KEPT_MS).is_none(), "it is too old");
+
+        let sweep = |from, now_unix_ms| {
+            let write = SignalWrite::Sweep { from, now_unix_ms };
+            store.one(Write::Signal(write))
         };
-        assert!(withdrawn.is_none());
+        let end = Outcome::Signal(SignalOutcome::Swept(None));
+        assert_eq!(sweep(Vec::new(), 2 + WITHDRAWN_KEPT_MS), end);
+        assert!(withdrawn(&store, 1, 2).is_some());
+        assert_eq!(sweep(Vec::new(), 3 + WITHDRAWN_KEPT_MS), end);
+        assert!(withdrawn(&store, 1, 2).is_none(), "it is gone");
+    });
+}
+
+#[test]
+fn a_sweep_of_many_withdrawn_deployments_goes_on_where_it_stopped() {
+    on_every_backend(|store| {
+        store
+            .backend
+            .write(0, &mut |tx| {
+                for n in 0..2 * WITHDRAWN_SWEPT_PER_WRITE_MAX as u32 + 1 {
+                    tx.put(Table::Withdrawn, &n.to_be_bytes(), b"{\"at_unix_ms\": 1}")?;
+                }
+                Ok(())
+            })
+            .unwrap();
+        let (mut from, mut sweeps) = (Vec::new(), 0);
+        loop {
+            let write = SignalWrite::Sweep { from, now_unix_ms: 2 + WITHDRAWN_KEPT_MS };
+            sweeps += 1;
+            match store.one(Write::Signal(write)) {
+                Outcome::Signal(SignalOutcome::Swept(Some(next))) => from = next,
+                Outcome::Signal(SignalOutcome::Swept(None)) => break,
+                other => panic!("{other:?}"),
+            }
+        }
+        let mut left = 0;
+        let mut count = |_: &[u8], _: &[u8]| {
+            left += 1;
+            Ok(true)
+        };
+        store.backend.read(&mut |view| view.scan(Table::Withdrawn, &[], &mut count)).unwrap();
+        assert_eq!((left, sweeps), (0, 3));
     });
 }
 
@@ -120,12 +179,8 @@ fn of_a_withdrawn_deployment_only_heats_own_inputs_are_remembered_and_not_withou
         put(&store, &[], 2);
         store.one(save("a", "large", "x", 9));
         store.one(save("a", "full", "x", 9));
-        let withdrawn = |number| match store.signal_job(number).unwrap().unwrap().what {
-            SignalOf::Result { withdrawn, .. } => withdrawn,
-            _ => panic!(),
-        };
-        assert!(withdrawn(1).unwrap().inputs.to_string().len() < 1_000);
-        assert!(withdrawn(2).is_none());
+        assert!(withdrawn(&store, 1, 3).unwrap().inputs.to_string().len() < 1_000);
+        assert!(withdrawn(&store, 2, 3).is_none());
     });
 }
 
@@ -143,9 +198,7 @@ fn as_many_withdrawn_deployments_are_remembered_as_allowed() {
             for n in 0..200 {
                 store.one(save("a", &format!("{round}-{n}"), "x", 1000));
                 let number = round * 200 + n + 1;
-                let job = store.signal_job(number).unwrap().unwrap();
-                kept +=
-                    usize::from(matches!(job.what, SignalOf::Result { withdrawn: Some(_), .. }));
+                kept += usize::from(withdrawn(&store, number, 7).is_some());
             }
         }
         assert_eq!(kept, WITHDRAWN_PER_AGENT_MAX);
@@ -164,7 +217,7 @@ fn signals_of_wait_conditions_are_queued_once_each_and_bounded_per_agent() {
         over(&store, 1);
         let queued = queue(&store, "one more");
         assert!(matches!(queued, SignalOutcome::Queued { is_new: true, .. }));
-        let SignalOf::Wait(saved) = store.signal_job(2).unwrap().unwrap().what else { panic!() };
+        let SignalOf::Wait(saved) = store.signal_job(2, 7).unwrap().unwrap().what else { panic!() };
         assert_eq!((saved.number, saved.wait), (2, wait("1")));
     });
 }
