@@ -12,7 +12,7 @@ use certs::{Fingerprint, Identity, IdentityError};
 use openstack_client::http::Trust;
 use tokio::net::TcpListener;
 use tokio::sync::watch as signal;
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 use zeroize::Zeroizing;
 
 use crate::clock;
@@ -26,6 +26,7 @@ use crate::metrics::Metrics;
 use crate::relay::{self, Relay, RelayChannel};
 use crate::store::writer::{Observer, Writer, WriterThread};
 use crate::store::{Backend, RedbBackend, Store};
+use crate::sweep::sweep;
 use crate::tickets::Tickets;
 use crate::zaqar::keystone::{Keystone, ServiceUser};
 use crate::zaqar::settle::Settler;
@@ -50,6 +51,7 @@ pub struct Server {
     relay: Option<Relay>,
     settling_task: JoinHandle<()>,
     polling_task: JoinHandle<()>,
+    sweeping_task: JoinHandle<()>,
     messaging: Option<Messaging>,
     http_task: JoinHandle<std::io::Result<()>>,
     writer_thread: WriterThread,
@@ -63,7 +65,40 @@ pub struct Server {
 struct Messaging {
     zaqar: Zaqar,
     serving: JoinHandle<std::io::Result<()>>,
-    sweeping: JoinHandle<()>,
+}
+
+/// What runs already while the rest is being started.
+struct Begun {
+    hub: Option<(HubHandle, JoinHandle<std::io::Result<()>>)>,
+    relay: Option<Relay>,
+    tasks: Vec<AbortHandle>,
+    writer_thread: WriterThread,
+}
+
+impl Begun {
+    fn new(writer_thread: WriterThread) -> Self {
+        Self { hub: None, relay: None, tasks: Vec::new(), writer_thread }
+    }
+
+    /// A task that is stopped by its end.
+    fn task<T>(&mut self, task: JoinHandle<T>) -> JoinHandle<T> {
+        self.tasks.push(task.abort_handle());
+        task
+    }
+
+    /// The rest could not be started: leaves nothing running.
+    async fn undo(self, error: anyhow::Error) -> Failure {
+        self.tasks.iter().for_each(AbortHandle::abort);
+        if let Some((hub, task)) = self.hub {
+            hub.drain(Duration::ZERO).await;
+            drop(task.await);
+        }
+        if let Some(relay) = self.relay {
+            relay.stop().await;
+        }
+        self.writer_thread.stop();
+        error.into()
+    }
 }
 
 impl Server {
@@ -111,7 +146,8 @@ impl Server {
         let observers = (channels.observer(), relay.observer());
         let (writer, writer_thread) =
             Writer::start(store.clone(), both(observers)).context("starting the store's writer")?;
-        let started_relay = if config.signal {
+        let mut begun = Begun::new(writer_thread);
+        if config.signal {
             let parts = relay::Parts {
                 store: store.clone(),
                 writer: writer.clone(),
@@ -120,38 +156,27 @@ impl Server {
                 only_to: config.relay_signals_to.clone(),
                 seed: clock::unix_ms() ^ u64::from(std::process::id()),
             };
-            relay.start(parts).map(Some)
-        } else {
-            Ok(None)
-        };
-        let relay = match started_relay {
-            Ok(relay) => relay,
-            Err(error) => {
-                writer_thread.stop();
-                return Err(error.into());
+            match relay.start(parts) {
+                Ok(relay) => begun.relay = Some(relay),
+                Err(error) => return Err(begun.undo(error).await),
             }
-        };
-        let started = match Tickets::open(&store, &writer).await.context("opening the ticket keys")
-        {
-            Ok(tickets) => {
-                let keys = tickets.keys();
-                let (store, writer, metrics) = (store.clone(), writer.clone(), metrics.clone());
-                let hub = channels.start(&config, &identity, keys, store, writer, metrics);
-                hub.map(|hub| (hub, tickets))
+        }
+        let tickets = Tickets::open(&store, &writer).await.context("opening the ticket keys");
+        let listening = tickets.and_then(|tickets| {
+            let keys = tickets.keys();
+            let (store, writer, metrics) = (store.clone(), writer.clone(), metrics.clone());
+            let hub = channels.start(&config, &identity, keys, store, writer, metrics)?;
+            Ok((hub, tickets))
+        });
+        let (udp_address, tickets) = match listening {
+            Ok(((udp_address, hub_task), tickets)) => {
+                begun.hub = Some((hub.clone(), hub_task));
+                (udp_address, tickets)
             }
-            Err(error) => Err(error),
+            Err(error) => return Err(begun.undo(error).await),
         };
-        let ((udp_address, hub_task), tickets) = match started {
-            Ok(started) => started,
-            Err(error) => {
-                if let Some(relay) = relay {
-                    relay.stop().await;
-                }
-                writer_thread.stop();
-                return Err(error.into());
-            }
-        };
-        let tickets_task = tokio::spawn(tickets.keep_fresh(writer.clone()));
+        let tickets_task = begun.task(tokio::spawn(tickets.keep_fresh(writer.clone())));
+        let sweeping_task = begun.task(tokio::spawn(sweep(writer.clone())));
         let (stopping, stopped) = signal::channel(false);
         let drain_timeout = config.drain_timeout;
         let cloud = keystone
@@ -164,34 +189,31 @@ impl Server {
             cloud.clone(),
             config.heat_poll_interval,
         );
-        let settled = Settler::start(store.clone(), writer.clone(), metrics.clone(), cloud)
-            .and_then(|settled| Ok((settled, polled?)));
-        let messaging = match settled {
-            Ok(((settle, settling), polling)) => {
-                let parts = zaqar::Parts {
-                    store: store.clone(),
-                    writer: writer.clone(),
-                    metrics: metrics.clone(),
-                    admission: keystone.map_or(Admission::Anybody, Admission::Keystone),
-                    roles: config.zaqar_roles.clone(),
-                    settle: settle.clone(),
-                    document_bytes_max: config.document_bytes_max,
-                };
-                let listener = messaging_listener.map(|l| (l, stopped.clone(), drain_timeout));
-                start_messaging(listener, parts)
-                    .await
-                    .map(|messaging| (messaging, settle, settling, polling))
-            }
-            Err(error) => Err(error),
+        let (poll, polling_task) = match polled {
+            Ok((poll, task)) => (poll, begun.task(task)),
+            Err(error) => return Err(begun.undo(error).await),
         };
-        let (messaging, settle, settling_task, (poll, polling_task)) = match messaging {
-            Ok(started) => started,
-            Err(error) => {
-                hub.drain(Duration::ZERO).await;
-                drop(hub_task.await);
-                writer_thread.stop();
-                return Err(error.into());
-            }
+        let settled = Settler::start(store.clone(), writer.clone(), metrics.clone(), cloud);
+        let (settle, settling_task) = match settled {
+            Ok((settle, task)) => (settle, begun.task(task)),
+            Err(error) => return Err(begun.undo(error).await),
+        };
+        let parts = zaqar::Parts {
+            store: store.clone(),
+            writer: writer.clone(),
+            metrics: metrics.clone(),
+            admission: keystone.map_or(Admission::Anybody, Admission::Keystone),
+            roles: config.zaqar_roles.clone(),
+            settle: settle.clone(),
+            document_bytes_max: config.document_bytes_max,
+        };
+        let messaged = messaging_listener.map(|l| (l, stopped.clone(), drain_timeout));
+        let messaging = match start_messaging(messaged, parts).await {
+            Ok(messaging) => messaging,
+            Err(error) => return Err(begun.undo(error).await),
+        };
+        let Begun { hub: Some((hub, hub_task)), relay, writer_thread, .. } = begun else {
+            return Err(begun.undo(anyhow::anyhow!("the hub was not started")).await);
         };
         let state = http::State::new(http::Inner {
             config,
@@ -219,6 +241,7 @@ impl Server {
             relay,
             settling_task,
             polling_task,
+            sweeping_task,
             messaging,
             http_task,
             writer_thread,
@@ -255,8 +278,8 @@ impl Server {
         self.tickets_task.abort();
         if let Some(messaging) = &self.messaging {
             messaging.zaqar.not_ready();
-            messaging.sweeping.abort();
         }
+        self.sweeping_task.abort();
         self.settling_task.abort();
         self.polling_task.abort();
         self.hub.drain(self.drain_timeout).await;
@@ -272,13 +295,13 @@ impl Server {
         if let Err(error) = self.http_task.await {
             tracing::error!(%error, "the admin API ended badly");
         }
-        if let Some(messaging) = self.messaging {
-            if let Err(error) = messaging.serving.await {
-                tracing::error!(%error, "the messaging API ended badly");
-            }
-            // Aborted above: they hold the store until they are gone.
-            drop(messaging.sweeping.await);
+        if let Some(messaging) = self.messaging
+            && let Err(error) = messaging.serving.await
+        {
+            tracing::error!(%error, "the messaging API ended badly");
         }
+        // Aborted above: they hold the store until they are gone.
+        drop(self.sweeping_task.await);
         drop(self.settling_task.await);
         drop(self.polling_task.await);
         let writer_thread = self.writer_thread;
@@ -313,10 +336,9 @@ async fn start_messaging(
     parts: zaqar::Parts,
 ) -> anyhow::Result<Option<Messaging>> {
     let Some((listener, stopped, drain_timeout)) = listener else { return Ok(None) };
-    let sweeping = tokio::spawn(zaqar::sweep(parts.writer.clone()));
     let zaqar = Zaqar::new(parts).await?;
     let serving = tokio::spawn(zaqar::serve(listener, zaqar.clone(), stopped, drain_timeout));
-    Ok(Some(Messaging { zaqar, serving, sweeping }))
+    Ok(Some(Messaging { zaqar, serving }))
 }
 
 /// The Keystone that is configured.

@@ -50,6 +50,7 @@ pub mod metrics;
 pub mod notice;
 pub mod relay;
 pub mod store;
+pub mod sweep;
 pub mod tickets;
 pub mod zaqar;
 

@@ -6,8 +6,10 @@ mod support;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
-use metadata_server::store::backend::{Backend, ReadJob, WriteJob};
+use metadata_server::boot::Server;
+use metadata_server::store::backend::{Backend, ReadJob, Table, WriteJob};
 use metadata_server::store::{MemoryBackend, StoreError};
 use serde_json::{Value, json};
 use support::{Running, config, document, http, result};
@@ -200,6 +202,21 @@ impl Backend for Fillable {
             return Err(StoreError::Full { what: "the test's disk".into() });
         }
         self.memory.write(bytes, job)
+    }
+}
+
+#[tokio::test]
+async fn a_start_that_fails_late_leaves_nothing_running() {
+    let folder = tempfile::tempdir().unwrap();
+    let memory = Arc::new(MemoryBackend::default());
+    // What settles the order of pushes reads this, after almost all is started.
+    memory.write(0, &mut |tx| tx.put(Table::Queues, b"no queue", b"no record")).unwrap();
+    let failure = Server::start_with(config(folder.path(), &[]), memory.clone()).await;
+    assert!(failure.is_err_and(|failure| failure.to_string().contains("queue")));
+    let deadline = Instant::now() + support::PATIENCE;
+    while Arc::strong_count(&memory) > 1 {
+        assert!(Instant::now() < deadline, "somebody still uses the store");
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 

@@ -51,7 +51,6 @@ use self::keystone::Keystone;
 use self::settle::SettleHandle;
 use self::signed::Signer;
 use self::token::TokenCache;
-use crate::clock;
 use crate::metrics::Metrics;
 use crate::store::queues::{QueueOutcome, QueueWrite};
 use crate::store::writer::Writer;
@@ -63,8 +62,6 @@ const BODIES_MAX: usize = 16;
 const BODY_TIME_MAX: Duration = Duration::from_secs(30);
 /// Questions to Keystone under way at a time; more wait, and leave threads to the rest of the server.
 const TOKEN_QUESTIONS_MAX: usize = 8;
-/// Time between two sweeps.
-const SWEEP_EVERY: Duration = Duration::from_secs(3600);
 /// Bytes of a request around a document.
 const ENVELOPE_BYTES_MAX: usize = 64 * 1024;
 
@@ -219,22 +216,6 @@ pub async fn serve(
             drop(stopping.wait_for(|stop| *stop).await);
             tokio::time::sleep(drain_timeout).await;
         } => Ok(()),
-    }
-}
-
-/// Forgets what has expired, once an hour, for as long as it is polled.
-pub async fn sweep(writer: Writer) {
-    loop {
-        tokio::time::sleep(SWEEP_EVERY).await;
-        let mut from = None;
-        loop {
-            let write = QueueWrite::Sweep { from, now_unix_ms: clock::unix_ms() };
-            match writer.write(Write::Queue(write)).await {
-                Ok(Outcome::Queue(QueueOutcome::Swept(Some(next)))) => from = Some(next),
-                // What fails was logged by the writer, and is tried again.
-                _ => break,
-            }
-        }
     }
 }
 
