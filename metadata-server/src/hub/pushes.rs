@@ -294,6 +294,7 @@ impl Pushes {
             else {
                 return;
             };
+            self.sending.remove(&peer);
             self.forget(peer);
             self.orders.push_back(Order::HangUp(peer));
         }
