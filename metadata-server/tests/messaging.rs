@@ -120,7 +120,10 @@ impl Messaging {
 
 fn settings(cloud: &Cloud, folder: &tempfile::TempDir) -> Config {
     let url = format!("http://{}/v3", cloud.server.address);
-    config(folder.path(), &[("zaqar_listen", "127.0.0.1:0"), ("keystone_url", &url)])
+    let heat = cloud.server.url("/");
+    let settings =
+        [("zaqar_listen", "127.0.0.1:0"), ("keystone_url", &*url), ("relay_signals_to", &heat)];
+    config(folder.path(), &settings)
 }
 
 const HEAT: &str = "heat-user@project:heat_stack_user";
@@ -347,7 +350,7 @@ async fn after_a_burst_in_the_wrong_order_heat_is_asked_once_and_its_word_counts
 }
 
 #[test]
-fn the_service_does_not_start_without_keystone_unless_told_so_on_loopback() {
+fn the_service_does_not_start_without_keystone_and_a_wall_unless_told_so_on_loopback() {
     let load = |settings: &[(&'static str, &str)]| {
         let overrides: Vec<_> = settings
             .iter()
@@ -369,3 +372,10 @@ fn the_service_does_not_start_without_keystone_unless_told_so_on_loopback() {
     let error = load(&[("keystone_user_id", "abc")]).unwrap_err();
     assert!(error.contains("belong together"), "{error}");
 }
+    let service =
+        [("zaqar_listen", "127.0.0.1:8888"), ("keystone_url", "https://keystone.example:5000/v3")];
+    let with = |more| load(&[service[0], service[1], more]);
+    let error = load(&service).unwrap_err();
+    assert!(error.contains("zaqar_listen needs relay_signals_to"), "{error}");
+    assert!(with(("relay_signals_to", "https://heat.example:8004/v1/")).is_ok());
+    assert!(with(("signal", "off")).is_ok(), "then nobody is signalled");

@@ -9,6 +9,9 @@ use serde_json::{Value, json};
 
 use crate::http::{Client, Failure, HttpError, Method, Request, Response};
 
+/// Longest answer, in bytes: the catalogue of a large cloud is a tenth of it.
+pub const ANSWER_BYTES_MAX: u64 = 2 * 1024 * 1024;
+
 /// Who asks, and in which project.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Credentials<'a> {
@@ -161,6 +164,7 @@ pub fn sign_in(
     let request = Request::new(Method::Post, &url)
         .header("Accept", "application/json")
         .timeout(timeout)
+        .response_bytes_max(ANSWER_BYTES_MAX)
         .json(&json!({"auth": {
             "identity": {
                 "methods": ["password"],
@@ -216,7 +220,10 @@ fn session(response: &Response) -> Result<Session, String> {
 /// Where version 3 is. One that hangs is not asked a second time.
 fn discover(client: &Client, auth_url: &str, timeout: Duration) -> Result<String, HttpError> {
     let unversioned = auth_url.replace("/v2.0", "/");
-    let request = Request::get(&unversioned).header("Accept", "application/json").timeout(timeout);
+    let request = Request::get(&unversioned)
+        .header("Accept", "application/json")
+        .timeout(timeout)
+        .response_bytes_max(ANSWER_BYTES_MAX);
     let listed = match client.send(&request) {
         Ok(response) => Some(response).filter(|response| response.status < 400),
         Err(error) if matches!(error.failure, Failure::Timeout | Failure::Trust) => {
@@ -390,6 +397,26 @@ mod tests {
         assert_eq!(http.failure, Failure::Timeout);
         assert!(error.is_transient() && server.asked().len() == 1, "{:?}", server.asked());
         drop(release);
+    }
+
+    #[test]
+    fn an_answer_beyond_the_limit_is_not_read() {
+        let padding = " ".repeat(ANSWER_BYTES_MAX as usize);
+        let versions = format!("{}{padding}", json!({"versions": [v3("v3", "stable", "/else")]}));
+        let token = {
+            let mut answer = token();
+            answer.body.extend(padding.bytes());
+            answer
+        };
+        let server = HttpServer::start(move |asked| match asked.method.as_str() {
+            "POST" => token.clone(),
+            _ => Answer::new(200, &*versions),
+        });
+        let url = server.url("/v3");
+        let error = sign_in(&Client::default(), &credentials(&url), TIMEOUT_DEFAULT).unwrap_err();
+        let KeystoneError::Http(error) = error else { panic!("{error}") };
+        assert_eq!(error.failure, Failure::BadResponse);
+        assert_eq!(server.asked().pop().unwrap().target, "/v3/auth/tokens", "the list is too long");
     }
 
     #[test]

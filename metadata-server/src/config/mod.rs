@@ -239,6 +239,17 @@ impl Config {
                      loopback; set keystone_url in its place"
                 ));
             }
+            if self.signal && !self.zaqar_any_token && self.relay_signals_to.is_empty() {
+                problem(
+                    "zaqar_listen needs relay_signals_to: an instance knows the password of its own queue, so \
+                     its tenant can post a document with any URL in it, and this server would send signals \
+                     there. Write where signals may go: Heat, its CFN API, Keystone, and this service's own URL, \
+                     like relay_signals_to = [\"https://heat.example:8004/v1/\", \
+                     \"https://heat.example:8000/v1/\", \"https://keystone.example:5000/v3\", \
+                     \"https://metadata.example:8888/v2/\"]; or signal = \"off\""
+                        .into(),
+                );
+            }
         }
         let own = [
             self.keystone_user_id.is_some(),

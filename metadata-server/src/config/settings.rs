@@ -251,7 +251,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         key: "relay_signals_to",
         form: "URL,…",
-        help: "Beginnings of the only URLs that are asked for signals, Keystone's too [default: what agents' documents name]",
+        help: "Beginnings of the only URLs that are asked for signals, Keystone's too; required with zaqar_listen [default: what agents' documents name]",
         default: None,
         apply: |c, v| v.url_prefixes().map(|l| c.relay_signals_to = l),
     },

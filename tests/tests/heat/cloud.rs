@@ -23,6 +23,8 @@ pub(crate) struct Cloud {
     token: String,
     pub(crate) keystone_url: String,
     heat_url: String,
+    /// Heat's APIs, without a project.
+    heat_apis: [String; 2],
     /// Where Keystone's catalogue says that the messaging service is.
     pub(crate) messaging: SocketAddr,
     _turn: MutexGuard<'static, ()>,
@@ -55,10 +57,19 @@ impl Cloud {
             client,
             token: session.token,
             heat_url: format!("{}/{project}", text(&env["heat_url"])),
+            heat_apis: [text(&env["heat_url"]), text(&env["heat_cfn_url"])],
             keystone_url,
             messaging,
             _turn: turn,
         }
+    }
+
+    /// Where signals may go, as an operator writes it.
+    pub(crate) fn signals_to(&self) -> String {
+        let own = format!("http://{}/v2/", self.messaging);
+        [&self.heat_apis[0], &self.heat_apis[1], &self.keystone_url, &own]
+            .map(String::as_str)
+            .join(",")
     }
 
     /// A request to Heat's API, as JSON.

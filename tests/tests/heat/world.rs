@@ -25,7 +25,14 @@ impl World {
         // Free a moment ago, and from a range that nobody else of these tests uses.
         let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let listen = free.to_string();
-        let own = ["--zaqar-listen", &listen, "--keystone-url", &cloud.keystone_url];
+        let own = [
+            "--zaqar-listen",
+            &listen,
+            "--keystone-url",
+            &cloud.keystone_url,
+            "--relay-signals-to",
+            &cloud.signals_to(),
+        ];
         let server = Server::start_with(&[&own, flags].concat());
         let front = Front::start(cloud.messaging, free);
         Self { server, front, cloud }
