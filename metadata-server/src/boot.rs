@@ -263,6 +263,8 @@ impl Server {
                     None => std::future::pending().await,
                 }
             } => ("serving the messaging API", ended),
+            ended = &mut self.settling_task => ("settling the order of pushes", ended.map(Ok)),
+            ended = &mut self.polling_task => ("polling Heat", ended.map(Ok)),
         };
         let why = match ended {
             Ok(Ok(())) => "it ended by itself".to_owned(),
@@ -406,4 +408,38 @@ pub(crate) fn identity_failure(setting: &str, error: IdentityError) -> Failure {
     Failure::new(Exit::Config, message).with_hint(
         "the key must be readable by the user that runs metadata-server, and by nobody else (mode 0600)",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{ConfigFile, Origin, Override, Value};
+    use crate::store::MemoryBackend;
+
+    #[tokio::test]
+    async fn the_end_of_each_task_that_asks_heat_is_a_failure_of_the_server() {
+        for (part, task) in [
+            ("settling the order", (|s| s.settling_task.abort()) as fn(&Server)),
+            ("polling Heat", |s| s.polling_task.abort()),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let state = folder.path().join("state").display().to_string();
+            let settings = [
+                ("listen", "127.0.0.1:0"),
+                ("admin_listen", "127.0.0.1:0"),
+                ("state_dir", &*state),
+            ];
+            let overrides = settings.map(|(key, text)| Override {
+                key,
+                value: Value::Text(text.into()),
+                origin: Origin::Together,
+            });
+            let config = Config::load(&ConfigFile::None, &overrides).unwrap();
+            let backend = Arc::new(MemoryBackend::default());
+            let mut server = Server::start_with(config, backend).await.unwrap();
+            task(&server);
+            let failure = tokio::time::timeout(Duration::from_secs(30), server.failed()).await;
+            assert!(failure.unwrap().message.contains(part));
+        }
+    }
 }

@@ -5,6 +5,7 @@
 //! configured and Heat the one in its catalogue; no address is taken from a document.
 
 pub mod poll;
+pub(crate) mod questions;
 mod source;
 
 use std::fmt;

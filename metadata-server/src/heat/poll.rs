@@ -12,16 +12,16 @@ use openstack_client::keystone::Session;
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::questions::{Questions, Timetable, jitter, sleep_until};
 use super::{AskError, Cloud, HeatSource, path_of};
 use crate::clock;
 use crate::document::ValidDocument;
 use crate::metrics::Metrics;
 use crate::store::writer::Writer;
 use crate::store::{Store, StoreError, Write};
-use crate::zaqar::settle::jitter;
 
 /// Questions under way at a time.
 const QUESTIONS_MAX: usize = 4;
@@ -34,71 +34,60 @@ const NOTES_MAX: usize = 10_000;
 #[derive(Debug)]
 struct Agenda {
     interval: Duration,
-    agents: BTreeMap<AgentId, Entry>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Entry {
-    due: Instant,
-    failures: u32,
+    due: Timetable<AgentId>,
+    /// All agents that are asked for, with the questions since the last answer.
+    failures: BTreeMap<AgentId, u32>,
 }
 
 impl Agenda {
     fn new(interval: Duration) -> Self {
-        Self { interval, agents: BTreeMap::new() }
+        Self { interval, due: Timetable::default(), failures: BTreeMap::new() }
     }
 
     /// Asks for an agent from now on; `spread` from 0 to 1 says how much of an interval to wait at first.
     fn add(&mut self, agent: AgentId, now: Instant, spread: f64) {
-        let due = now + self.interval.mul_f64(spread.clamp(0.0, 1.0));
-        self.agents.insert(agent, Entry { due, failures: 0 });
+        self.failures.insert(agent.clone(), 0);
+        self.due.set(agent, now + self.interval.mul_f64(spread.clamp(0.0, 1.0)));
     }
 
     fn remove(&mut self, agent: &AgentId) {
-        self.agents.remove(agent);
+        self.failures.remove(agent);
+        self.due.remove(agent);
+    }
+
+    /// An agent that is due. Until its question has ended it is not due again.
+    fn take_due(&mut self, now: Instant) -> Option<AgentId> {
+        self.due.take(now)
     }
 
     /// Heat has answered, or not; `jitter` is from 0 to 1.
     fn ended(&mut self, agent: &AgentId, is_answered: bool, now: Instant, jitter: f64) {
-        let Some(entry) = self.agents.get_mut(agent) else { return };
-        entry.failures = if is_answered { 0 } else { (entry.failures + 1).min(16) };
-        let wait = self.interval.saturating_mul(1 << entry.failures);
+        self.due.ended(agent);
+        let Some(failures) = self.failures.get_mut(agent) else { return };
+        *failures = if is_answered { 0 } else { (*failures + 1).min(16) };
+        let wait = self.interval.saturating_mul(1 << *failures);
         let wait = wait.min(BACK_OFF_MAX.max(self.interval));
-        // From 0.8 to 1.2 of it, so that agents that were enrolled together drift apart.
-        entry.due = now + wait.mul_f64(0.8 + 0.4 * jitter.clamp(0.0, 1.0));
-    }
-
-    /// Those that are due. Until they have ended they are not due again.
-    fn take_due(&mut self, now: Instant) -> Vec<AgentId> {
-        let mut due = Vec::new();
-        for (agent, entry) in &mut self.agents {
-            if entry.due <= now {
-                entry.due = now + BACK_OFF_MAX * 2;
-                due.push(agent.clone());
-            }
+        // What was added anew meanwhile is due as it was added.
+        if !self.due.has(agent) {
+            // From 0.8 to 1.2 of it, so that agents that were enrolled together drift apart.
+            self.due.set(agent.clone(), now + wait.mul_f64(0.8 + 0.4 * jitter.clamp(0.0, 1.0)));
         }
-        due
     }
 
     fn next(&self) -> Option<Instant> {
-        self.agents.values().map(|entry| entry.due).min()
+        self.due.next()
     }
-}
-
-enum Note {
-    Changed(AgentId),
-    Ended(AgentId, bool),
 }
 
 /// The way to the task. Cheap to clone.
 #[derive(Clone)]
-pub struct PollHandle(mpsc::Sender<Note>);
+pub struct PollHandle(mpsc::Sender<AgentId>);
 
 impl PollHandle {
     /// An agent's source was stored, or removed.
     pub(crate) fn changed(&self, agent: AgentId) {
         // Full: the next start finds it.
-        if self.0.try_send(Note::Changed(agent)).is_err() {
+        if self.0.try_send(agent).is_err() {
             tracing::warn!("too many agents wait to be polled for");
         }
     }
@@ -115,7 +104,7 @@ pub struct Poller {
 }
 
 impl Poller {
-    /// Starts the task for all sources in the store.
+    /// Starts the task for all sources in the store. It ends when the last handle is dropped.
     ///
     /// # Errors
     /// The store cannot be read.
@@ -132,46 +121,42 @@ impl Poller {
             agenda.add(agent, clock::now(), jitter());
         }
         let poller = Self { store, writer, metrics, cloud, sessions: Arc::default() };
-        let task = tokio::spawn(poller.run(agenda, inbox, notes.clone()));
+        let task = tokio::spawn(poller.run(agenda, inbox));
         Ok((PollHandle(notes), task))
     }
 
-    async fn run(
-        self,
-        mut agenda: Agenda,
-        mut inbox: mpsc::Receiver<Note>,
-        notes: mpsc::Sender<Note>,
-    ) {
-        let room = Arc::new(Semaphore::new(QUESTIONS_MAX));
+    async fn run(self, mut agenda: Agenda, mut inbox: mpsc::Receiver<AgentId>) {
+        let mut questions = Questions::new(QUESTIONS_MAX);
         loop {
-            let next = agenda.next();
-            let due = async {
-                match next {
-                    Some(at) => tokio::time::sleep_until(at.into()).await,
-                    None => std::future::pending().await,
-                }
-            };
+            while questions.has_room()
+                && let Some(agent) = agenda.take_due(clock::now())
+            {
+                let poller = self.clone();
+                questions.begin(async move {
+                    let is_answered = poller.poll(&agent).await;
+                    (agent, is_answered)
+                });
+            }
+            // Without room nothing begins before something has ended.
+            let next = agenda.next().filter(|_| questions.has_room());
             tokio::select! {
-                note = inbox.recv() => match note {
-                    Some(Note::Changed(agent)) => match self.source(agent.clone()).await {
+                changed = inbox.recv() => match changed {
+                    Some(agent) => match self.source(agent.clone()).await {
                         Some(_) => agenda.add(agent, clock::now(), 0.0),
                         None => agenda.remove(&agent),
                     },
-                    Some(Note::Ended(agent, is_answered)) => {
-                        agenda.ended(&agent, is_answered, clock::now(), jitter());
-                    }
                     None => return,
                 },
-                () = due => {
-                    for agent in agenda.take_due(clock::now()) {
-                        let (poller, notes, room) = (self.clone(), notes.clone(), room.clone());
-                        tokio::spawn(async move {
-                            let Ok(_permit) = room.acquire().await else { return };
-                            let is_answered = poller.poll(&agent).await;
-                            drop(notes.send(Note::Ended(agent, is_answered)).await);
-                        });
+                ended = questions.ended() => match ended {
+                    Ok((agent, is_answered)) => {
+                        agenda.ended(&agent, is_answered, clock::now(), jitter());
                     }
-                }
+                    Err(error) => {
+                        tracing::error!(%error, "a question to Heat failed");
+                        return;
+                    }
+                },
+                () = sleep_until(next) => {}
             }
         }
     }
@@ -269,12 +254,16 @@ mod tests {
         let mut agenda = Agenda::new(Duration::from_secs(30));
         agenda.add(agent("a"), start, 0.0);
         agenda.add(agent("b"), start, 0.5);
-        assert_eq!(agenda.take_due(start), [agent("a")]);
-        assert_eq!(agenda.take_due(at(15)), [agent("b")]);
-        assert_eq!(agenda.take_due(at(100)), [], "both are being asked");
+        let due = |agenda: &mut Agenda, now| -> Vec<_> {
+            std::iter::from_fn(|| agenda.take_due(now)).collect()
+        };
+        assert_eq!(due(&mut agenda, start), [agent("a")]);
+        assert_eq!(due(&mut agenda, at(15)), [agent("b")]);
+        assert_eq!(due(&mut agenda, at(10_000)), [], "both are being asked");
         agenda.ended(&agent("a"), true, at(100), 0.5);
         assert_eq!(agenda.next(), Some(at(130)));
         for jitter in [0.0, 1.0] {
+            assert_eq!(due(&mut agenda, at(136)), [agent("a")]);
             agenda.ended(&agent("a"), true, at(100), jitter);
             assert_eq!(agenda.next(), Some(at(if jitter < 0.5 { 124 } else { 136 })));
         }
@@ -284,16 +273,33 @@ mod tests {
     }
 
     #[test]
+    fn what_changes_during_a_question_is_asked_about_at_its_end() {
+        let start = Instant::now();
+        let mut agenda = Agenda::new(Duration::from_secs(30));
+        agenda.add(agent("a"), start, 0.0);
+        assert_eq!(agenda.take_due(start), Some(agent("a")));
+        agenda.add(agent("a"), start, 0.0);
+        assert_eq!(agenda.take_due(start), None, "one question at a time");
+        agenda.ended(&agent("a"), false, start, 0.5);
+        assert_eq!(agenda.take_due(start), Some(agent("a")));
+        agenda.remove(&agent("a"));
+        agenda.ended(&agent("a"), true, start, 0.5);
+        assert_eq!(agenda.next(), None, "it is not to be asked about any more");
+    }
+
+    #[test]
     fn failures_back_off_to_ten_minutes_and_an_answer_ends_that() {
         let start = Instant::now();
         let mut agenda = Agenda::new(Duration::from_secs(30));
         agenda.add(agent("a"), start, 0.0);
         let mut waits = Vec::new();
         for _ in 0..7 {
+            assert!(agenda.take_due(start + BACK_OFF_MAX).is_some());
             agenda.ended(&agent("a"), false, start, 0.5);
             waits.push((agenda.next().unwrap() - start).as_secs());
         }
         assert_eq!(waits, [60, 120, 240, 480, 600, 600, 600]);
+        assert!(agenda.take_due(start + BACK_OFF_MAX).is_some());
         agenda.ended(&agent("a"), true, start, 0.5);
         assert_eq!((agenda.next().unwrap() - start).as_secs(), 30);
     }

@@ -8,10 +8,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::clock;
+use crate::heat::questions::{Questions, Timetable, jitter, sleep_until};
 use crate::heat::{self, AskError, Cloud};
 use crate::metrics::Metrics;
 use crate::store::queues::{QueueKey, QueueOutcome, QueueWrite};
@@ -33,68 +34,75 @@ const NOTES_MAX: usize = 10_000;
 /// When to ask about which queue.
 #[derive(Debug, Default)]
 struct Agenda {
-    queues: BTreeMap<QueueKey, Entry>,
+    due: Timetable<QueueKey>,
+    doubts: BTreeMap<QueueKey, Doubt>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Entry {
+struct Doubt {
     first: Instant,
-    due: Instant,
     tries: u32,
 }
 
 impl Agenda {
     /// A push has come; `jitter` is from 0 to 1.
     fn note(&mut self, queue: QueueKey, now: Instant, jitter: f64) {
-        let entry = self.queues.entry(queue).or_insert(Entry { first: now, due: now, tries: 0 });
+        let doubt = self.doubts.entry(queue.clone()).or_insert(Doubt { first: now, tries: 0 });
         let quiet = now + QUIET + QUIET.mul_f64(jitter.clamp(0.0, 1.0));
-        entry.due = quiet.min(entry.first + PUT_OFF_MAX).max(now);
+        self.due.set(queue, quiet.min(doubt.first + PUT_OFF_MAX).max(now));
     }
 
-    /// Heat could not be asked: later again. False if it was often enough.
-    fn retry(&mut self, queue: QueueKey, tries: u32, now: Instant, jitter: f64) -> bool {
-        if tries >= TRIES_MAX {
-            return false;
-        }
-        let wait = Duration::from_secs(1 << tries).mul_f64(1.0 + jitter.clamp(0.0, 1.0));
-        // A push that came meanwhile asks sooner, and anew.
-        self.queues.entry(queue).or_insert(Entry { first: now, due: now + wait, tries });
-        true
+    /// A queue that is due, with how often it was tried.
+    fn take_due(&mut self, now: Instant) -> Option<(QueueKey, u32)> {
+        let queue = self.due.take(now)?;
+        let tries = self.doubts.remove(&queue).map_or(0, |doubt| doubt.tries);
+        Some((queue, tries))
     }
 
-    /// The queues that are due, with how often they were tried; they are gone from the agenda.
-    fn take_due(&mut self, now: Instant) -> Vec<(QueueKey, u32)> {
-        let due: Vec<_> = self
-            .queues
-            .iter()
-            .filter(|(_, entry)| entry.due <= now)
-            .map(|(queue, entry)| (queue.clone(), entry.tries))
-            .collect();
-        for (queue, _) in &due {
-            self.queues.remove(queue);
+    /// How the question about a queue that was due has ended.
+    fn ended(&mut self, queue: QueueKey, end: End, now: Instant, jitter: f64) {
+        self.due.ended(&queue);
+        match end {
+            End::Over => {}
+            End::Outdated => self.note(queue, now, jitter),
+            // A push that came meanwhile asks sooner, and anew.
+            End::Failed { .. } if self.due.has(&queue) => {}
+            End::Failed { tries } => {
+                let wait = Duration::from_secs(1 << tries).mul_f64(1.0 + jitter.clamp(0.0, 1.0));
+                self.doubts.insert(queue.clone(), Doubt { first: now, tries });
+                self.due.set(queue, now + wait);
+            }
         }
-        due
     }
 
     fn next(&self) -> Option<Instant> {
-        self.queues.values().map(|entry| entry.due).min()
+        self.due.next()
     }
+}
+
+/// How a question has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// There is nothing left to ask.
+    Over,
+    /// Documents have come meanwhile.
+    Outdated,
+    /// There was no answer; less than [`TRIES_MAX`] times.
+    Failed {
+        /// How often by now.
+        tries: u32,
+    },
 }
 
 /// The way to the task. Cheap to clone.
 #[derive(Clone)]
-pub struct SettleHandle(mpsc::Sender<Note>);
-
-enum Note {
-    Pushed(QueueKey),
-    Failed(QueueKey, u32),
-}
+pub struct SettleHandle(mpsc::Sender<QueueKey>);
 
 impl SettleHandle {
     /// A document came into this queue and its order is doubtful.
     pub fn note(&self, queue: QueueKey) {
         // Full: it stays marked in the store, where the next start finds it.
-        if self.0.try_send(Note::Pushed(queue)).is_err() {
+        if self.0.try_send(queue).is_err() {
             tracing::warn!("too many queues wait for Heat to be asked");
         }
     }
@@ -111,7 +119,7 @@ pub struct Settler {
 }
 
 impl Settler {
-    /// Starts the task, with what an earlier run has left.
+    /// Starts the task, with what an earlier run has left. It ends when the last handle is dropped.
     ///
     /// # Errors
     /// The store cannot be read.
@@ -128,92 +136,92 @@ impl Settler {
         for (queue, _) in left {
             agenda.note(queue, clock::now(), jitter());
         }
-        let handle = SettleHandle(notes.clone());
-        let task = tokio::spawn(settler.run(agenda, inbox, notes));
-        Ok((handle, task))
+        let task = tokio::spawn(settler.run(agenda, inbox));
+        Ok((SettleHandle(notes), task))
     }
 
-    async fn run(
-        self,
-        mut agenda: Agenda,
-        mut inbox: mpsc::Receiver<Note>,
-        notes: mpsc::Sender<Note>,
-    ) {
-        let room = Arc::new(Semaphore::new(QUESTIONS_MAX));
+    async fn run(self, mut agenda: Agenda, mut inbox: mpsc::Receiver<QueueKey>) {
+        let mut questions = Questions::new(QUESTIONS_MAX);
         loop {
-            let next = agenda.next();
-            let due = async {
-                match next {
-                    Some(at) => tokio::time::sleep_until(at.into()).await,
-                    None => std::future::pending().await,
-                }
-            };
+            while questions.has_room()
+                && let Some((queue, tries)) = agenda.take_due(clock::now())
+            {
+                let settler = self.clone();
+                questions.begin(async move {
+                    let end = settler.settle(&queue, tries).await;
+                    (queue, end)
+                });
+            }
+            // Without room nothing begins before something has ended.
+            let next = agenda.next().filter(|_| questions.has_room());
             tokio::select! {
-                note = inbox.recv() => match note {
-                    Some(Note::Pushed(queue)) => agenda.note(queue, clock::now(), jitter()),
-                    Some(Note::Failed(queue, tries)) => {
-                        if !agenda.retry(queue.clone(), tries, clock::now(), jitter()) {
-                            tracing::warn!(%queue, "Heat cannot be asked; its last push counts");
-                            self.settle_blindly(queue).await;
-                        }
-                    }
+                noted = inbox.recv() => match noted {
+                    Some(queue) => agenda.note(queue, clock::now(), jitter()),
                     None => return,
                 },
-                () = due => {
-                    for (queue, tries) in agenda.take_due(clock::now()) {
-                        let Ok(permit) = room.clone().acquire_owned().await else { return };
-                        let (settler, notes) = (self.clone(), notes.clone());
-                        tokio::spawn(async move {
-                            settler.settle(queue, tries, notes).await;
-                            drop(permit);
-                        });
+                ended = questions.ended() => match ended {
+                    Ok((queue, end)) => agenda.ended(queue, end, clock::now(), jitter()),
+                    Err(error) => {
+                        tracing::error!(%error, "a question to Heat failed");
+                        return;
                     }
-                }
+                },
+                () = sleep_until(next) => {}
             }
         }
     }
 
-    async fn settle(&self, queue: QueueKey, tries: u32, notes: mpsc::Sender<Note>) {
-        let (settler, key) = (self.clone(), queue.clone());
-        let asked = tokio::task::spawn_blocking(move || settler.ask(&key)).await;
-        let write = match asked {
-            Ok(Ok(Some(write))) => write,
-            // Settled already, or gone.
-            Ok(Ok(None)) | Err(_) => return,
-            Ok(Err(Unknown::Later(why))) => {
+    async fn settle(&self, queue: &QueueKey, tries: u32) -> End {
+        match self.ask_and_write(queue).await {
+            Ok(end) => end,
+            Err(Unknown::Later(why)) if tries + 1 < TRIES_MAX => {
                 tracing::info!(%queue, why, "Heat could not be asked what is in force");
-                drop(notes.send(Note::Failed(queue, tries + 1)).await);
-                return;
+                End::Failed { tries: tries + 1 }
             }
-            Ok(Err(Unknown::Never(why))) => {
+            Err(Unknown::Later(why)) => {
+                tracing::warn!(%queue, why, "Heat cannot be asked; its last push counts");
+                self.settle_blindly(queue).await;
+                End::Over
+            }
+            Err(Unknown::Never(why)) => {
                 tracing::info!(%queue, why, "Heat is not asked what is in force; its last push counts");
                 self.settle_blindly(queue).await;
-                return;
+                End::Over
             }
-        };
+        }
+    }
+
+    async fn ask_and_write(&self, queue: &QueueKey) -> Result<End, Unknown> {
+        let (settler, key) = (self.clone(), queue.clone());
+        let asked = tokio::task::spawn_blocking(move || settler.ask(&key)).await;
+        let asked = asked.map_err(|error| Unknown::Later(error.to_string()))?;
+        // Otherwise it is settled already, or gone.
+        let Some(write) = asked? else { return Ok(End::Over) };
         match self.writer.write(Write::Queue(write)).await {
             Ok(Outcome::Queue(QueueOutcome::Settled { pushed, is_done: true })) => {
                 self.metrics.count_settled(pushed.is_some());
                 if let Some(pushed) = pushed {
                     tracing::info!(%queue, agent = %pushed.agent, "an older document came last; put right");
                 }
+                Ok(End::Over)
             }
-            Ok(Outcome::Queue(QueueOutcome::Settled { is_done: false, .. })) => {
-                drop(notes.send(Note::Pushed(queue)).await);
-            }
-            Ok(other) => tracing::error!(error = %other.unexpected(), "settling a queue"),
-            Err(_) => drop(notes.send(Note::Failed(queue, tries + 1)).await),
+            Ok(Outcome::Queue(QueueOutcome::Settled { is_done: false, .. })) => Ok(End::Outdated),
+            Ok(other) => Err(Unknown::Later(other.unexpected().to_string())),
+            Err(error) => Err(Unknown::Later(error.to_string())),
         }
     }
 
     /// Puts in force what came last.
-    async fn settle_blindly(&self, queue: QueueKey) {
+    async fn settle_blindly(&self, queue: &QueueKey) {
         let (store, key) = (self.store.clone(), queue.clone());
         let record = tokio::task::spawn_blocking(move || store.queue(&key)).await;
         let Ok(Ok(Some(record))) = record else { return };
-        let now_unix_ms = clock::unix_ms();
-        let write =
-            QueueWrite::Settle { queue, pushes: record.pushes, document: None, now_unix_ms };
+        let write = QueueWrite::Settle {
+            queue: queue.clone(),
+            pushes: record.pushes,
+            document: None,
+            now_unix_ms: clock::unix_ms(),
+        };
         // What fails here was logged by the writer, and stays marked.
         drop(self.writer.write(Write::Queue(write)).await);
     }
@@ -254,64 +262,5 @@ enum Unknown {
     Never(String),
 }
 
-/// From 0 to 1.
-pub(crate) fn jitter() -> f64 {
-    let mut byte = [0];
-    // Without randomness all ask at once, which is bad luck and no fault.
-    let filled = ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut byte);
-    if filled.is_ok() { f64::from(byte[0]) / 255.0 } else { 0.5 }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn queue(name: &str) -> QueueKey {
-        QueueKey::new("p", name).unwrap()
-    }
-
-    #[test]
-    fn a_burst_is_asked_about_once_when_it_is_over() {
-        let start = Instant::now();
-        let at = |ms| start + Duration::from_millis(ms);
-        let mut agenda = Agenda::default();
-        for ms in [0, 200, 400] {
-            agenda.note(queue("a"), at(ms), 0.0);
-            assert_eq!(agenda.take_due(at(ms)), []);
-        }
-        assert_eq!(agenda.next(), Some(at(900)));
-        assert_eq!(agenda.take_due(at(899)), []);
-        assert_eq!(agenda.take_due(at(900)), [(queue("a"), 0)]);
-        assert_eq!(agenda.next(), None);
-    }
-
-    #[test]
-    fn pushes_without_end_put_the_question_off_for_a_while_only() {
-        let start = Instant::now();
-        let at = |ms| start + Duration::from_millis(ms);
-        let mut agenda = Agenda::default();
-        for step in 0..50 {
-            agenda.note(queue("a"), at(step * 100), 1.0);
-        }
-        assert_eq!(agenda.next(), Some(at(5_000)));
-    }
-
-    #[test]
-    fn questions_are_spread_and_repeated_with_back_off_and_given_up() {
-        let start = Instant::now();
-        let mut agenda = Agenda::default();
-        agenda.note(queue("a"), start, 0.0);
-        agenda.note(queue("b"), start, 1.0);
-        assert_eq!(agenda.take_due(start + QUIET), [(queue("a"), 0)]);
-        assert_eq!(agenda.take_due(start + QUIET * 2), [(queue("b"), 0)]);
-        let mut waits = Vec::new();
-        for tries in 1..TRIES_MAX {
-            assert!(agenda.retry(queue("a"), tries, start, 0.0));
-            waits.push((agenda.next().unwrap() - start).as_secs());
-            assert_eq!(agenda.take_due(start + Duration::from_secs(60)), [(queue("a"), tries)]);
-        }
-        assert_eq!(waits, [2, 4, 8]);
-        assert!(!agenda.retry(queue("a"), TRIES_MAX, start, 0.0));
-        assert_eq!(agenda.next(), None);
-    }
-}
+mod tests;
