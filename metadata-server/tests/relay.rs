@@ -178,10 +178,35 @@ async fn a_deployment_at_delete_is_signalled_although_heat_has_withdrawn_it() {
         // What was asked for and withdrawn otherwise is nobody's business any more.
         agent.say(&result("never-asked-for"), 1);
         agent.stored("result/never-asked-for").await;
-        signal(&running, "never-asked-for", &["none"]).await;
+        let waiting = signal(&running, "never-asked-for", &["waiting"]).await;
+        assert!(
+            waiting.get("reason").is_none_or(|reason| reason.to_string().contains("does not list"))
+        );
         running.server.stop().await;
         assert_eq!(heat.asked().len(), 1);
     }
+}
+
+#[tokio::test]
+async fn a_result_that_comes_during_a_document_in_the_wrong_order_is_signalled_after_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let heat = HttpServer::start(|_| Answer::new(200, ""));
+    let running = Running::start(config(folder.path(), &[])).await;
+    let right = signed(&["c1", "c2"], "CREATE", &heat.url("/"));
+    running.put(AGENT, &right).await;
+    running.put(AGENT, &signed(&["c1"], "CREATE", &heat.url("/"))).await;
+    let (_, mut agent) = running.enrolled(AGENT).await;
+    agent.say(&result("c2"), 1);
+    agent.stored("result/c2").await;
+    let deadline = Instant::now() + PATIENCE;
+    while signal(&running, "c2", &["waiting"]).await["attempts"] == 0 {
+        assert!(Instant::now() < deadline, "it is not looked at");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(heat.asked().is_empty());
+    running.put(AGENT, &right).await;
+    signal(&running, "c2", &["sent"]).await;
+    running.server.stop().await;
 }
 
 #[tokio::test]

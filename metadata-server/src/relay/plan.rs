@@ -8,6 +8,19 @@ use serde_json::{Value, json};
 use super::core::Verdict;
 use crate::store::signals::Withdrawn;
 
+/// A document has to be in force for so long, in seconds, before a config that it does not list is nobody's: it
+/// may have come in the wrong order, and Heat be asked which one is right (`zaqar::settle`).
+pub const DOUBTED_S: i64 = 60;
+
+/// A document in force.
+#[derive(Clone, Copy)]
+pub struct InForce<'a> {
+    /// As it was accepted.
+    pub body: &'a [u8],
+    /// When, in seconds since 1970.
+    pub since_unix_s: i64,
+}
+
 /// What is to be done about a signal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Plan {
@@ -18,7 +31,7 @@ pub enum Plan {
         /// The deployment has left the document, so Heat may not wait any more.
         is_withdrawn: bool,
     },
-    /// Nothing is to be sent.
+    /// Nothing is to be sent, or not at this moment.
     Settled(Verdict),
 }
 
@@ -45,7 +58,7 @@ struct Entry {
 pub fn plan(
     config_id: &str,
     (number, newest): (u64, u64),
-    document: Option<&[u8]>,
+    document: Option<InForce<'_>>,
     withdrawn: Option<Withdrawn>,
     now_unix_s: i64,
 ) -> Plan {
@@ -53,7 +66,7 @@ pub fn plan(
     if newest > number {
         return nobody(&format!("result #{newest}, of a later run, is signalled"));
     }
-    let body = document.and_then(|document| serde_json::from_slice::<Body>(document).ok());
+    let body = document.and_then(|document| serde_json::from_slice::<Body>(document.body).ok());
     let Some(Body { deployments, collect, own }) = body else {
         return nobody("the agent has no document");
     };
@@ -64,7 +77,12 @@ pub fn plan(
     let is_withdrawn = listed.is_none();
     let listed = listed.map(|entry| entry.inputs);
     let Some(inputs) = listed.or_else(|| withdrawn.map(|withdrawn| withdrawn.inputs)) else {
-        return nobody("the document in force does not list the config any more");
+        let reason = "the document in force does not list the config any more";
+        let age_s = document.map_or(DOUBTED_S, |document| now_unix_s - document.since_unix_s);
+        return match (0..DOUBTED_S).contains(&age_s) {
+            true => Plan::Settled(Verdict::Later { reason: reason.into() }),
+            false => nobody(reason),
+        };
     };
     match ways(inputs, &collect, now_unix_s) {
         Ok(ways) if ways.is_empty() => nobody("nobody wants a signal"),

@@ -13,7 +13,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::core::{Core, Verdict};
-use super::plan::{Plan, plan, refusal, signal_data};
+use super::plan::{InForce, Plan, plan, refusal, signal_data};
 use super::{ATTEMPT_TIME_MAX, Parts, THREADS};
 use crate::clock;
 use crate::log::{self, Limiter};
@@ -178,7 +178,11 @@ fn try_one(number: u64, job: Result<Option<SignalJob>, StoreError>, client: &Cli
         SignalOf::Result { saved, newest, withdrawn } => {
             let SavedResult { agent_id, stored_unix_ms, result, .. } = *saved;
             let now_unix_s = unix_s();
-            let document = document.as_ref().map(|document| &document.body[..]);
+            let document = document.as_ref().map(|document| InForce {
+                body: &document.body,
+                since_unix_s: i64::try_from(document.head.accepted_unix_ms / 1_000)
+                    .unwrap_or(i64::MAX),
+            });
             let plan = plan(&result.config_id, (number, newest), document, withdrawn, now_unix_s);
             let verdict = match plan {
                 Plan::Settled(verdict) => verdict,

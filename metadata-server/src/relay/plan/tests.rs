@@ -51,7 +51,11 @@ fn document(inputs: &[Value], more: Value) -> Value {
 fn planned(document: &Value, withdrawn: Option<&[Value]>) -> Plan {
     let withdrawn = withdrawn.map(|inputs| Withdrawn { at_unix_ms: 1, inputs: json!(inputs) });
     let bytes = document.to_string();
-    plan("c", (5, 5), Some(bytes.as_bytes()), withdrawn, SIGNED + 60)
+    plan("c", (5, 5), in_force(&bytes), withdrawn, SIGNED + 60)
+}
+
+fn in_force(document: &str) -> Option<InForce<'_>> {
+    Some(InForce { body: document.as_bytes(), since_unix_s: SIGNED - DOUBTED_S })
 }
 
 fn of(inputs: &[Value]) -> Plan {
@@ -122,9 +126,8 @@ fn inputs_of_another_transport_than_the_one_that_heat_names_choose_nothing() {
 fn a_url_that_is_too_old_comes_second_where_there_is_another_way() {
     let with = document(&cfn(), json!({"os-collect-config": collect()})).to_string();
     let without = document(&cfn(), json!({})).to_string();
-    let at = |document: &str, age: i64| {
-        ways(plan("c", (1, 1), Some(document.as_bytes()), None, SIGNED + age))
-    };
+    let at =
+        |document: &str, age: i64| ways(plan("c", (1, 1), in_force(document), None, SIGNED + age));
     let (url, heat) = ("http://heat:8000/v1/signal/x via POST", "resource r of stack s/1 via Heat");
     assert_eq!(at(&with, 60), [url, heat]);
     assert_eq!(at(&with, 901), [heat, url]);
@@ -137,9 +140,25 @@ fn what_has_left_the_document_is_not_signalled_unless_heat_withdraws_it_at_once(
     assert!(unwanted(planned(&empty, None)).contains("does not list"));
     let Plan::Send { is_withdrawn: true, .. } = planned(&empty, Some(&cfn())) else { panic!() };
     let Plan::Send { is_withdrawn: false, .. } = of(&cfn()) else { panic!() };
-    let reason = unwanted(plan("c", (5, 6), Some(b"{}"), None, 0));
+    let reason = unwanted(plan("c", (5, 6), in_force("{}"), None, 0));
     assert_eq!(reason, "result #6, of a later run, is signalled");
     assert_eq!(unwanted(plan("c", (5, 5), None, None, 0)), "the agent has no document");
+}
+
+#[test]
+fn a_result_waits_for_the_right_document_while_the_one_in_force_may_be_in_the_wrong_order() {
+    let since = |age: i64| {
+        let document = InForce { body: br#"{"deployments": []}"#, since_unix_s: SIGNED - age };
+        plan("c", (5, 5), Some(document), None, SIGNED)
+    };
+    for age in [0, DOUBTED_S - 1] {
+        let Plan::Settled(Verdict::Later { reason }) = since(age) else { panic!("{age}") };
+        assert!(reason.contains("does not list"), "{reason}");
+    }
+    // A document from the future is a clock's mistake.
+    for age in [DOUBTED_S, -1] {
+        assert!(unwanted(since(age)).contains("does not list"), "{age}");
+    }
 }
 
 #[test]
