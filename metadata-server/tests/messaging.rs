@@ -223,6 +223,9 @@ async fn a_signal_is_posted_by_the_instance_and_taken_once_by_a_signed_url() {
     assert_eq!(messaging.call(HEAT, "GET", path, "").await.1["messages"], json!([]));
     let echoed = messaging.call(HEAT, "GET", &format!("{path}?echo=true"), "").await.1;
     assert_eq!(echoed["messages"][0]["body"], signal);
+    let one = echoed["messages"][0]["href"].as_str().unwrap();
+    let shown = messaging.call(HEAT, "GET", one, "").await.1;
+    assert_eq!((&shown["href"], &shown["body"]), (&one.into(), &signal));
 
     for (bent, queue) in [
         (headers.replace("DELETE", "DELETE,POST"), "signals"),
@@ -239,6 +242,24 @@ async fn a_signal_is_posted_by_the_instance_and_taken_once_by_a_signed_url() {
     assert_eq!(messaging.call_with(&headers, "POST", path, &body).await.0, 403);
     assert_eq!(messaging.call(HEAT, "DELETE", "/v2/queues/signals", "").await.0, 204);
     assert_eq!(messaging.call(HEAT, "GET", "/v2/queues/signals", "").await.0, 404);
+    messaging.running.server.stop().await;
+}
+
+#[tokio::test]
+async fn a_message_is_shown_byte_for_byte_as_it_was_posted() {
+    let (cloud, folder) = (Cloud::start(), tempfile::tempdir().unwrap());
+    let messaging = Messaging::start(settings(&cloud, &folder)).await;
+    let signal = r#"{"b": 1.50, "a" :[ 1e2, "\u0041" ], "a": 12345678901234567890123}"#;
+    let body = format!("{{\"messages\": [{{\"body\": {signal}}}]}}");
+    let path = "/v2/queues/signals/messages";
+    assert_eq!(messaging.call(HEAT, "POST", path, &body).await.0, 201);
+    let headers = format!("x-auth-token: {HEAT}\r\n");
+    for (method, query) in [("GET", "?limit=3"), ("DELETE", "?pop=1")] {
+        let target = format!("{path}{query}");
+        let (status, shown) = http(messaging.address, method, &target, &headers, b"").await;
+        let shown = String::from_utf8(shown).unwrap();
+        assert!(status == 200 && shown.contains(signal), "{shown}");
+    }
     messaging.running.server.stop().await;
 }
 
@@ -367,11 +388,6 @@ fn the_service_does_not_start_without_keystone_and_a_wall_unless_told_so_on_loop
     load(&[("zaqar_listen", "127.0.0.1:8888"), ("zaqar_any_token", "true")]).unwrap();
     let error = load(&[("zaqar_listen", "0.0.0.0:8888"), ("zaqar_any_token", "true")]).unwrap_err();
     assert!(error.contains("beyond loopback"), "{error}");
-    let error = load(&[("keystone_url", "cloud.example")]).unwrap_err();
-    assert!(error.contains("must be a URL"), "{error}");
-    let error = load(&[("keystone_user_id", "abc")]).unwrap_err();
-    assert!(error.contains("belong together"), "{error}");
-}
     let service =
         [("zaqar_listen", "127.0.0.1:8888"), ("keystone_url", "https://keystone.example:5000/v3")];
     let with = |more| load(&[service[0], service[1], more]);
@@ -379,3 +395,8 @@ fn the_service_does_not_start_without_keystone_and_a_wall_unless_told_so_on_loop
     assert!(error.contains("zaqar_listen needs relay_signals_to"), "{error}");
     assert!(with(("relay_signals_to", "https://heat.example:8004/v1/")).is_ok());
     assert!(with(("signal", "off")).is_ok(), "then nobody is signalled");
+    let error = load(&[("keystone_url", "cloud.example")]).unwrap_err();
+    assert!(error.contains("must be a URL"), "{error}");
+    let error = load(&[("keystone_user_id", "abc")]).unwrap_err();
+    assert!(error.contains("belong together"), "{error}");
+}

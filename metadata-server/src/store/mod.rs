@@ -27,7 +27,7 @@ use self::signals::{SavedWait, Signal, SignalJob};
 pub use self::backend::Backend;
 pub use self::memory::MemoryBackend;
 pub use self::ops::FORMAT;
-use self::queues::{QueueKey, QueueRecord, StoredMessage};
+use self::queues::{MessagesQuery, QueueKey, QueueRecord, StoredMessage};
 pub use self::redb::RedbBackend;
 pub use self::types::{
     AgentRecord, DocumentHead, Dropped, Enrolment, Kept, Outcome, PinOrigin, PinRecord,
@@ -286,17 +286,16 @@ impl Store {
         self.read(|view| queues::ops::find(view, &wanted))
     }
 
-    /// A queue's messages that have not expired, with numbers above `after`, the oldest first.
+    /// Messages of a queue, the oldest first.
     ///
     /// # Errors
     /// Reading failed.
     pub fn queue_messages(
         &self,
         queue: &QueueKey,
-        after: u64,
-        now_unix_ms: u64,
+        query: &MessagesQuery,
     ) -> Result<Vec<StoredMessage>, StoreError> {
-        self.read(|view| queues::ops::messages(view, queue, after, now_unix_ms))
+        self.read(|view| queues::ops::messages(view, queue, query))
     }
 
     /// The document that came last into a queue, while it is no agent's.

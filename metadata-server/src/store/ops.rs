@@ -567,7 +567,7 @@ pub(super) fn put_number(
     tx.put(table, key, &number.to_be_bytes())
 }
 
-fn number_of(table: Table, bytes: &[u8]) -> Result<u64, StoreError> {
+pub(super) fn number_of(table: Table, bytes: &[u8]) -> Result<u64, StoreError> {
     let bytes = bytes.try_into().map_err(|_| StoreError::Corrupt {
         what: format!("a number in {} has {} bytes", table.name(), bytes.len()),
     })?;

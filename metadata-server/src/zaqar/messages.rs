@@ -6,10 +6,10 @@ use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
 
 use super::auth::Caller;
 use super::queues::key;
@@ -18,8 +18,10 @@ use crate::clock;
 use crate::document::ValidDocument;
 use crate::http::read_body;
 use crate::store::queues::{
-    MESSAGES_PER_POST_MAX, NewMessage, QueueKey, QueueOutcome, QueueWrite, StoredMessage,
+    MESSAGES_PER_POST_MAX, MessagesQuery, NewMessage, QueueKey, QueueOutcome, QueueWrite,
+    StoredMessage,
 };
+use crate::store::{Store, StoreError};
 
 /// For how long a message is kept unless its sender says, in seconds.
 pub(super) const TTL_DEFAULT_S: u64 = 3_600;
@@ -102,7 +104,7 @@ async fn store(
     // Megabytes of JSON take a while: not on the event loop.
     let messages = tokio::task::spawn_blocking(move || parse(&body, bytes_max))
         .await
-        .map_err(|_| ZaqarError::from(crate::store::StoreError::Closed))??;
+        .map_err(|_| ZaqarError::from(StoreError::Closed))??;
     let write = QueueWrite::Post {
         queue: queue.clone(),
         user: caller.user,
@@ -182,24 +184,23 @@ pub(super) async fn list(
     uri: Uri,
     query: Result<Query<ListQuery>, axum::extract::rejection::QueryRejection>,
     headers: HeaderMap,
-) -> Result<Json<Value>, ZaqarError> {
+) -> Result<Response, ZaqarError> {
     let query = query.map_err(|e| ZaqarError::bad_request(e.body_text()))?.0;
     let after = query.marker.as_deref().and_then(number).unwrap_or(0);
     let limit = query.limit.unwrap_or(PAGE_DEFAULT).clamp(1, PAGE_MAX);
     let client = client(&headers);
-    let with_own = query.echo.as_deref() == Some("true");
+    let with_own = query.echo.as_deref() == Some("true") || client.is_empty();
     let now_unix_ms = clock::unix_ms();
-    let mut messages = visible(&zaqar, &caller, &name, after, now_unix_ms).await?;
-    if !with_own && !client.is_empty() {
-        messages.retain(|message| message.client != client);
-    }
-    messages.truncate(limit);
-    let marker = messages.last().map_or(after, |message| message.number);
-    let base = uri.path();
-    Ok(Json(json!({
-        "messages": messages.iter().map(|m| shown(m, base, now_unix_ms)).collect::<Vec<_>>(),
-        "links": [{"rel": "next", "href": format!("{base}?marker={}&limit={limit}", id(marker))}],
-    })))
+    let not_of_client = (!with_own).then_some(client);
+    let wanted = MessagesQuery { after, limit, not_of_client, now_unix_ms };
+    let base = uri.path().to_owned();
+    visible(&zaqar, &caller, &name, move |store, queue| {
+        let messages = store.queue_messages(queue, &wanted)?;
+        let marker = messages.last().map_or(after, |message| message.number);
+        let href = format!("{base}?marker={}&limit={limit}", id(marker));
+        Ok(page(&messages, &base, now_unix_ms, Some(href)))
+    })
+    .await
 }
 
 pub(super) async fn show(
@@ -207,15 +208,22 @@ pub(super) async fn show(
     caller: Caller,
     Path((name, wanted)): Path<(String, String)>,
     uri: Uri,
-) -> Result<Json<Value>, ZaqarError> {
+) -> Result<Response, ZaqarError> {
     let now_unix_ms = clock::unix_ms();
-    let messages = visible(&zaqar, &caller, &name, 0, now_unix_ms).await?;
-    let found = messages.iter().find(|message| id(message.number) == wanted).ok_or_else(|| {
+    let base = uri.path().rsplit_once('/').map_or("", |(base, _)| base).to_owned();
+    let number = number(&wanted);
+    let found = visible(&zaqar, &caller, &name, move |store, queue| {
+        let Some(number) = number else { return Ok(None) };
+        let after = number.saturating_sub(1);
+        let query = MessagesQuery { after, limit: 1, not_of_client: None, now_unix_ms };
+        let found = store.queue_messages(queue, &query)?.pop();
+        let found = found.filter(|message| message.number == number);
+        Ok(found.map(|message| json_response(&shown(&message, &base, now_unix_ms))))
+    });
+    found.await?.ok_or_else(|| {
         let what = format!("message {wanted} does not exist in queue {name}");
         ZaqarError::new(StatusCode::NOT_FOUND, "Message does not exist", what)
-    })?;
-    let base = uri.path().rsplit_once('/').map_or("", |(base, _)| base);
-    Ok(Json(shown(found, base, now_unix_ms)))
+    })
 }
 
 /// How messages are to be removed.
@@ -237,8 +245,11 @@ pub(super) async fn delete(
     match (query.pop, query.ids) {
         (Some(count @ 1..=PAGE_MAX), None) => {
             // Heat asks several times a second as long as it waits: what changes nothing is no write.
-            let there = visible(&zaqar, &caller, &name, 0, now_unix_ms).await?;
-            let taken = if there.is_empty() {
+            let any = MessagesQuery { after: 0, limit: 1, not_of_client: None, now_unix_ms };
+            let is_empty = visible(&zaqar, &caller, &name, move |store, queue| {
+                Ok(store.queue_messages(queue, &any)?.is_empty())
+            });
+            let taken = if is_empty.await? {
                 Vec::new()
             } else {
                 let queue = key(&caller, &name)?;
@@ -248,9 +259,8 @@ pub(super) async fn delete(
                     other => return Err(crate::store::Outcome::Queue(other).unexpected().into()),
                 }
             };
-            let base = uri.path();
-            let taken: Vec<_> = taken.iter().map(|m| shown(m, base, now_unix_ms)).collect();
-            Ok(Json(json!({"messages": taken})).into_response())
+            let base = uri.path().to_owned();
+            zaqar.read(move |_| Ok(page(&taken, &base, now_unix_ms, None))).await
         }
         (None, Some(ids)) => {
             let numbers = ids.split(',').take(PAGE_MAX).filter_map(number).collect();
@@ -281,24 +291,20 @@ async fn drop_numbers(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// The messages that a caller may see. A queue that does not exist is empty.
-async fn visible(
+/// Reads a queue that the caller may see. One that does not exist is empty.
+async fn visible<T: Send + 'static>(
     zaqar: &Zaqar,
     caller: &Caller,
     name: &str,
-    after: u64,
-    now_unix_ms: u64,
-) -> Result<Vec<StoredMessage>, ZaqarError> {
+    job: impl FnOnce(&Store, &QueueKey) -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, ZaqarError> {
     let queue = key(caller, name)?;
     let user = caller.user.clone();
     zaqar
         .read(move |store| {
             let owner = store.queue(&queue)?.and_then(|record| record.owner);
             let is_foreign = user.is_some() && owner.is_some() && owner != user;
-            Ok(match is_foreign {
-                true => None,
-                false => Some(store.queue_messages(&queue, after, now_unix_ms)?),
-            })
+            if is_foreign { Ok(None) } else { job(store, &queue).map(Some) }
         })
         .await?
         .ok_or_else(|| {
@@ -307,17 +313,58 @@ async fn visible(
         })
 }
 
-fn shown(message: &StoredMessage, base: &str, now_unix_ms: u64) -> Value {
-    let id = id(message.number);
-    // It was JSON when it came.
-    let body: Value = serde_json::from_slice(&message.body).unwrap_or_default();
-    json!({
-        "id": id,
-        "href": format!("{base}/{id}"),
-        "ttl": message.ttl_s,
-        "age": now_unix_ms.saturating_sub(message.posted_unix_ms) / 1000,
-        "body": body,
+/// A message as it is shown.
+#[derive(Serialize)]
+struct Shown<'a> {
+    id: String,
+    href: String,
+    ttl: u64,
+    age: u64,
+    body: &'a RawValue,
+}
+
+/// Messages, and where there are more.
+#[derive(Serialize)]
+struct Page<'a> {
+    messages: Vec<Shown<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    links: Option<[Link; 1]>,
+}
+
+#[derive(Serialize)]
+struct Link {
+    rel: &'static str,
+    href: String,
+}
+
+/// Megabytes: not on the event loop.
+fn page(
+    messages: &[StoredMessage],
+    base: &str,
+    now_unix_ms: u64,
+    next: Option<String>,
+) -> Response {
+    json_response(&Page {
+        messages: messages.iter().map(|message| shown(message, base, now_unix_ms)).collect(),
+        links: next.map(|href| [Link { rel: "next", href }]),
     })
+}
+
+fn json_response(value: &impl Serialize) -> Response {
+    Json(value).into_response()
+}
+
+/// A message, its body as it was posted.
+fn shown<'a>(message: &'a StoredMessage, base: &str, now_unix_ms: u64) -> Shown<'a> {
+    let id = id(message.number);
+    Shown {
+        href: format!("{base}/{id}"),
+        id,
+        ttl: message.ttl_s,
+        age: now_unix_ms.saturating_sub(message.posted_unix_ms) / 1000,
+        // It was JSON when it came.
+        body: serde_json::from_slice(&message.body).unwrap_or(RawValue::NULL),
+    }
 }
 
 fn id(number: u64) -> String {

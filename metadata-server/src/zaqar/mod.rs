@@ -60,6 +60,9 @@ use crate::store::{Outcome, Store, StoreError, Write};
 const BODIES_MAX: usize = 16;
 /// Longest time for the body of a request: who sends slowly must not keep others waiting.
 const BODY_TIME_MAX: Duration = Duration::from_secs(30);
+/// Reads of queues under way at a time, each of a few megabytes; more wait, and leave threads to the rest of
+/// the server.
+const READS_MAX: usize = 8;
 /// Questions to Keystone under way at a time; more wait, and leave threads to the rest of the server.
 const TOKEN_QUESTIONS_MAX: usize = 8;
 /// Bytes of a request around a document.
@@ -82,6 +85,7 @@ struct Inner {
     settle: SettleHandle,
     document_bytes_max: usize,
     bodies: Semaphore,
+    reads: Arc<Semaphore>,
     token_questions: Semaphore,
     ready: AtomicBool,
 }
@@ -130,6 +134,7 @@ impl Zaqar {
             settle: parts.settle,
             document_bytes_max: parts.document_bytes_max,
             bodies: Semaphore::new(BODIES_MAX),
+            reads: Arc::new(Semaphore::new(READS_MAX)),
             token_questions: Semaphore::new(TOKEN_QUESTIONS_MAX),
             ready: AtomicBool::new(true),
         };
@@ -141,13 +146,20 @@ impl Zaqar {
         self.inner.ready.store(false, Ordering::Release);
     }
 
-    /// Reads the store off the event loop.
+    /// Reads the store off the event loop, [`READS_MAX`] at a time.
     async fn read<T: Send + 'static>(
         &self,
         job: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, ZaqarError> {
+        // An error would mean that the semaphore was closed, which nobody does.
+        let permit = self.inner.reads.clone().acquire_owned().await;
         let store = self.inner.store.clone();
-        match tokio::task::spawn_blocking(move || job(&store)).await {
+        let reading = tokio::task::spawn_blocking(move || {
+            // Held for as long as it works, also if nobody waits for it any more.
+            let _permit = permit;
+            job(&store)
+        });
+        match reading.await {
             Ok(read) => Ok(read?),
             Err(_) => Err(StoreError::Closed.into()),
         }

@@ -30,6 +30,8 @@ pub const QUEUES_PER_PROJECT_MAX: u64 = 4_096;
 pub const QUEUE_MESSAGES_MAX: u64 = 64;
 /// Messages in one request.
 pub const MESSAGES_PER_POST_MAX: usize = 20;
+/// A page of messages ends after so many bytes of them.
+pub const PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Documents that no agent is bound to, and messages that nobody has taken, in all, in bytes.
 pub const QUEUES_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 /// After so long without use a queue that no agent is bound to is forgotten, in milliseconds.
@@ -201,6 +203,19 @@ impl fmt::Debug for StoredMessage {
             .field("bytes", &self.body.len())
             .finish_non_exhaustive()
     }
+}
+
+/// Which messages of a queue are wanted; never those that have expired.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MessagesQuery {
+    /// With numbers above this one.
+    pub after: u64,
+    /// At most so many. The page may be shorter, as [`PAGE_BYTES_MAX`] says, but not empty for that.
+    pub limit: usize,
+    /// Not those that this client has posted.
+    pub not_of_client: Option<String>,
+    /// Now, in milliseconds since 1970.
+    pub now_unix_ms: u64,
 }
 
 /// A change to a queue. `user` is who asks, where that is known.

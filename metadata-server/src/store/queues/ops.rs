@@ -6,15 +6,15 @@ use serde::{Deserialize, Serialize};
 
 use super::order::{Order, Outline};
 use super::{
-    BURST_MS, NewMessage, Pushed, QUEUE_MESSAGES_MAX, QUEUES_BYTES_MAX, QUEUES_PER_PROJECT_MAX,
-    QueueKey, QueueOutcome, QueueRecord, QueueWrite, SWEPT_PER_WRITE_MAX, StoredMessage,
-    UNUSED_MS_MAX,
+    BURST_MS, MessagesQuery, NewMessage, PAGE_BYTES_MAX, Pushed, QUEUE_MESSAGES_MAX,
+    QUEUES_BYTES_MAX, QUEUES_PER_PROJECT_MAX, QueueKey, QueueOutcome, QueueRecord, QueueWrite,
+    SWEPT_PER_WRITE_MAX, StoredMessage, UNUSED_MS_MAX,
 };
 use crate::document::ValidDocument;
 use crate::store::StoreError;
 use crate::store::backend::{Snapshot, Table, Transaction};
 use crate::store::ops::{
-    document, get_json, get_number, joined, parse, put_document, put_json, put_number,
+    document, get_json, get_number, joined, number_of, parse, put_document, put_json, put_number,
 };
 
 const KEY_QUEUES_BYTES: &[u8] = b"queues_bytes";
@@ -29,6 +29,23 @@ struct Head {
     /// A document that was taken as a message, and is kept for the agent that will be bound.
     #[serde(default)]
     is_taken: bool,
+}
+
+impl Head {
+    fn of(message: &StoredMessage) -> Self {
+        Self {
+            number: message.number,
+            ttl_s: message.ttl_s,
+            posted_unix_ms: message.posted_unix_ms,
+            client: message.client.clone(),
+            is_taken: false,
+        }
+    }
+
+    fn is_expired(&self, now_unix_ms: u64) -> bool {
+        let end = self.posted_unix_ms.saturating_add(self.ttl_s.saturating_mul(1000));
+        now_unix_ms >= end
+    }
 }
 
 /// Does one write inside a transaction.
@@ -66,11 +83,7 @@ pub(in crate::store) fn apply(
                 return Ok(QueueOutcome::NotYours);
             }
             for number in numbers {
-                if message(tx, queue, *number)?.is_some() {
-                    drop_message(tx, queue, &mut record, *number)?;
-                } else {
-                    hide_document(tx, queue, *number)?;
-                }
+                take_away(tx, queue, &mut record, *number)?;
             }
             save(tx, queue, &record)?;
             Ok(QueueOutcome::Done)
@@ -119,35 +132,63 @@ pub(in crate::store) fn find(
     Ok(found)
 }
 
-/// Messages that have not expired, with numbers above `after`, the oldest first.
+/// Messages of a queue, the oldest first.
 pub(in crate::store) fn messages(
     view: &dyn Snapshot,
     queue: &QueueKey,
-    after: u64,
-    now_unix_ms: u64,
+    query: &MessagesQuery,
 ) -> Result<Vec<StoredMessage>, StoreError> {
-    let mut all = Vec::new();
+    let mut page = Page { query, messages: Vec::new(), bytes: 0 };
+    // The document of a queue that no agent is bound to is a message like others.
+    let is_unbound = get(view, queue)?.is_some_and(|record| record.agent.is_none());
+    let document = if is_unbound { view.get(Table::QueueDocuments, &queue.bytes())? } else { None };
+    let mut document = match &document {
+        Some(value) => Some(split(Table::QueueDocuments, value)?),
+        None => None,
+    };
     let prefix = prefix(queue);
-    let from = joined(&prefix, &after.saturating_add(1).to_be_bytes());
+    let from = joined(&prefix, &query.after.saturating_add(1).to_be_bytes());
     view.scan(Table::QueueMessages, &from, &mut |key, value| {
         if !key.starts_with(&prefix) {
             return Ok(false);
         }
-        all.push(decode(Table::QueueMessages, value)?.1);
-        Ok(true)
+        let (head, body) = split(Table::QueueMessages, value)?;
+        if let Some((head, body)) = document.take_if(|(document, _)| document.number < head.number)
+        {
+            page.add(head, body);
+        }
+        page.add(head, body);
+        Ok(!page.is_full())
     })?;
-    // The document of a queue that no agent is bound to is a message like others.
-    if get(view, queue)?.is_some_and(|record| record.agent.is_none())
-        && let Some(value) = view.get(Table::QueueDocuments, &queue.bytes())?
-    {
-        let (head, message) = decode(Table::QueueDocuments, &value)?;
-        if !head.is_taken && message.number > after {
-            all.push(message);
+    if let Some((head, body)) = document {
+        page.add(head, body);
+    }
+    Ok(page.messages)
+}
+
+/// Messages as they are found, as many as are wanted.
+struct Page<'a> {
+    query: &'a MessagesQuery,
+    messages: Vec<StoredMessage>,
+    bytes: usize,
+}
+
+impl Page<'_> {
+    fn is_full(&self) -> bool {
+        self.messages.len() >= self.query.limit || self.bytes >= PAGE_BYTES_MAX
+    }
+
+    fn add(&mut self, head: Head, body: &[u8]) {
+        let query = self.query;
+        let is_wanted = head.number > query.after
+            && !head.is_taken
+            && !head.is_expired(query.now_unix_ms)
+            && query.not_of_client.as_ref().is_none_or(|client| *client != head.client);
+        if is_wanted && !self.is_full() {
+            self.bytes += body.len();
+            self.messages.push(stored(head, body));
         }
     }
-    all.retain(|message| !is_expired(message, now_unix_ms));
-    all.sort_by_key(|message| message.number);
-    Ok(all)
 }
 
 /// The document that came last and is not the agent's: none is bound, or its order is doubtful.
@@ -155,8 +196,9 @@ pub(in crate::store) fn waiting_document(
     view: &dyn Snapshot,
     queue: &QueueKey,
 ) -> Result<Option<StoredMessage>, StoreError> {
-    let value = view.get(Table::QueueDocuments, &queue.bytes())?;
-    value.map(|value| Ok(decode(Table::QueueDocuments, &value)?.1)).transpose()
+    let Some(value) = view.get(Table::QueueDocuments, &queue.bytes())? else { return Ok(None) };
+    let (head, body) = split(Table::QueueDocuments, &value)?;
+    Ok(Some(stored(head, body)))
 }
 
 fn post(
@@ -264,14 +306,10 @@ fn take(
         return Ok(QueueOutcome::NotYours);
     }
     expire(tx, queue, &mut record, now_unix_ms)?;
-    let mut taken = messages(tx, queue, 0, now_unix_ms)?;
-    taken.truncate(count);
+    let query = MessagesQuery { after: 0, limit: count, not_of_client: None, now_unix_ms };
+    let taken = messages(tx, queue, &query)?;
     for message in &taken {
-        if tx.get(Table::QueueMessages, &message_key(queue, message.number))?.is_some() {
-            drop_message(tx, queue, &mut record, message.number)?;
-        } else {
-            hide_document(tx, queue, message.number)?;
-        }
+        take_away(tx, queue, &mut record, message.number)?;
     }
     save(tx, queue, &record)?;
     Ok(QueueOutcome::Taken(taken))
@@ -476,7 +514,7 @@ fn clear(
     queue: &QueueKey,
     record: &mut QueueRecord,
 ) -> Result<(), StoreError> {
-    for number in numbers(tx, queue)? {
+    for number in numbers(tx, queue, &mut |_| Ok(true))? {
         drop_message(tx, queue, record, number)?;
     }
     set_document(tx, queue, record, None)
@@ -489,41 +527,31 @@ fn expire(
     record: &mut QueueRecord,
     now_unix_ms: u64,
 ) -> Result<bool, StoreError> {
-    let mut is_any = false;
-    for number in numbers(tx, queue)? {
-        if message(tx, queue, number)?.is_some_and(|message| is_expired(&message, now_unix_ms)) {
-            drop_message(tx, queue, record, number)?;
-            is_any = true;
-        }
+    let expired = numbers(tx, queue, &mut |value| {
+        Ok(split(Table::QueueMessages, value)?.0.is_expired(now_unix_ms))
+    })?;
+    for number in &expired {
+        drop_message(tx, queue, record, *number)?;
     }
-    Ok(is_any)
+    Ok(!expired.is_empty())
 }
 
-fn is_expired(message: &StoredMessage, now_unix_ms: u64) -> bool {
-    let end = message.posted_unix_ms.saturating_add(message.ttl_s.saturating_mul(1000));
-    now_unix_ms >= end
-}
-
-fn numbers(view: &dyn Snapshot, queue: &QueueKey) -> Result<Vec<u64>, StoreError> {
+/// The numbers of the messages of whose value `wanted` says yes.
+fn numbers(
+    view: &dyn Snapshot,
+    queue: &QueueKey,
+    wanted: &mut dyn FnMut(&[u8]) -> Result<bool, StoreError>,
+) -> Result<Vec<u64>, StoreError> {
     let prefix = prefix(queue);
     let mut numbers = Vec::new();
     view.scan(Table::QueueMessages, &prefix, &mut |key, value| {
-        if !key.starts_with(&prefix) {
-            return Ok(false);
+        let Some(number) = key.strip_prefix(prefix.as_slice()) else { return Ok(false) };
+        if wanted(value)? {
+            numbers.push(number_of(Table::QueueMessages, number)?);
         }
-        numbers.push(decode(Table::QueueMessages, value)?.0.number);
         Ok(true)
     })?;
     Ok(numbers)
-}
-
-fn message(
-    view: &dyn Snapshot,
-    queue: &QueueKey,
-    number: u64,
-) -> Result<Option<StoredMessage>, StoreError> {
-    let value = view.get(Table::QueueMessages, &message_key(queue, number))?;
-    value.map(|value| Ok(decode(Table::QueueMessages, &value)?.1)).transpose()
 }
 
 fn add_message(
@@ -532,22 +560,44 @@ fn add_message(
     record: &mut QueueRecord,
     message: &StoredMessage,
 ) -> Result<(), StoreError> {
-    let value = encode(message, false)?;
+    let value = encode(&Head::of(message), &message.body)?;
     tx.put(Table::QueueMessages, &message_key(queue, message.number), &value)?;
     record.messages += 1;
     count_bytes(tx, record, 0, message.body.len() as u64)
 }
 
+/// Removes a message; whether it was there.
 fn drop_message(
     tx: &mut dyn Transaction,
     queue: &QueueKey,
     record: &mut QueueRecord,
     number: u64,
-) -> Result<(), StoreError> {
-    let Some(gone) = message(tx, queue, number)? else { return Ok(()) };
-    tx.delete(Table::QueueMessages, &message_key(queue, number))?;
+) -> Result<bool, StoreError> {
+    let key = message_key(queue, number);
+    let Some(gone) = tx.get(Table::QueueMessages, &key)? else { return Ok(false) };
+    tx.delete(Table::QueueMessages, &key)?;
     record.messages = record.messages.saturating_sub(1);
-    count_bytes(tx, record, gone.body.len() as u64, 0)
+    count_bytes(tx, record, split(Table::QueueMessages, &gone)?.1.len() as u64, 0)?;
+    Ok(true)
+}
+
+/// Removes the message with this number; the waiting document counts as taken, if it has it.
+fn take_away(
+    tx: &mut dyn Transaction,
+    queue: &QueueKey,
+    record: &mut QueueRecord,
+    number: u64,
+) -> Result<(), StoreError> {
+    if drop_message(tx, queue, record, number)? {
+        return Ok(());
+    }
+    let Some(document) = tx.get(Table::QueueDocuments, &queue.bytes())? else { return Ok(()) };
+    let (head, body) = split(Table::QueueDocuments, &document)?;
+    if head.number != number {
+        return Ok(());
+    }
+    let taken = encode(&Head { is_taken: true, ..head }, body)?;
+    tx.put(Table::QueueDocuments, &queue.bytes(), &taken)
 }
 
 /// Sets the waiting document, in place of the one before.
@@ -557,26 +607,18 @@ fn set_document(
     record: &mut QueueRecord,
     new: Option<&StoredMessage>,
 ) -> Result<(), StoreError> {
-    let old = waiting_document(tx, queue)?.map_or(0, |old| old.body.len() as u64);
+    let old = match tx.get(Table::QueueDocuments, &queue.bytes())? {
+        Some(old) => split(Table::QueueDocuments, &old)?.1.len() as u64,
+        None => 0,
+    };
     match new {
-        Some(new) => tx.put(Table::QueueDocuments, &queue.bytes(), &encode(new, false)?)?,
+        Some(new) => {
+            let value = encode(&Head::of(new), &new.body)?;
+            tx.put(Table::QueueDocuments, &queue.bytes(), &value)?;
+        }
         None => tx.delete(Table::QueueDocuments, &queue.bytes())?,
     }
     count_bytes(tx, record, old, new.map_or(0, |new| new.body.len() as u64))
-}
-
-/// The waiting document counts as taken, if it has this number.
-fn hide_document(
-    tx: &mut dyn Transaction,
-    queue: &QueueKey,
-    number: u64,
-) -> Result<(), StoreError> {
-    match waiting_document(tx, queue)? {
-        Some(document) if document.number == number => {
-            tx.put(Table::QueueDocuments, &queue.bytes(), &encode(&document, true)?)
-        }
-        _ => Ok(()),
-    }
 }
 
 fn total_bytes(view: &dyn Snapshot) -> Result<u64, StoreError> {
@@ -618,31 +660,27 @@ fn key_of(table: Table, key: &[u8]) -> Result<QueueKey, StoreError> {
         .ok_or_else(|| StoreError::Corrupt { what: format!("a queue's name in {}", table.name()) })
 }
 
-fn encode(message: &StoredMessage, is_taken: bool) -> Result<Vec<u8>, StoreError> {
-    let head = Head {
-        number: message.number,
-        ttl_s: message.ttl_s,
-        posted_unix_ms: message.posted_unix_ms,
-        client: message.client.clone(),
-        is_taken,
-    };
-    let mut bytes = serde_json::to_vec(&head)
+fn encode(head: &Head, body: &[u8]) -> Result<Vec<u8>, StoreError> {
+    let mut bytes = serde_json::to_vec(head)
         .map_err(|e| StoreError::Io { what: format!("writing a message: {e}") })?;
     bytes.push(b'\n');
-    bytes.extend_from_slice(&message.body);
+    bytes.extend_from_slice(body);
     Ok(bytes)
 }
 
-fn decode(table: Table, bytes: &[u8]) -> Result<(Head, StoredMessage), StoreError> {
+/// What is before a message's body, and the body.
+fn split(table: Table, bytes: &[u8]) -> Result<(Head, &[u8]), StoreError> {
     let end = bytes.iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len());
     let (head, body) = bytes.split_at(end);
-    let head: Head = parse(table, head)?;
-    let message = StoredMessage {
+    Ok((parse(table, head)?, body.get(1..).unwrap_or_default()))
+}
+
+fn stored(head: Head, body: &[u8]) -> StoredMessage {
+    StoredMessage {
         number: head.number,
         ttl_s: head.ttl_s,
         posted_unix_ms: head.posted_unix_ms,
-        client: head.client.clone(),
-        body: Bytes::copy_from_slice(body.get(1..).unwrap_or_default()),
-    };
-    Ok((head, message))
+        client: head.client,
+        body: Bytes::copy_from_slice(body),
+    }
 }

@@ -71,6 +71,10 @@ fn take(store: &Store, queue: &str, now_unix_ms: u64) -> Vec<String> {
     }
 }
 
+fn after(after: u64, now_unix_ms: u64) -> MessagesQuery {
+    MessagesQuery { after, limit: 10, not_of_client: None, now_unix_ms }
+}
+
 fn has(store: &Store, id: &str, document: &ValidDocument) -> bool {
     store.document(&agent(id)).unwrap().is_some_and(|held| held.body == *document.body())
 }
@@ -257,12 +261,47 @@ fn signals_are_taken_once_in_order_and_end_with_their_time() {
     assert_eq!(take(&store, "p/s", 0), Vec::<String>::new(), "no queue is an empty one");
     apply(&store, signal("p/s", "first", 600, 1_000));
     apply(&store, signal("p/s", "second", 60, 1_000));
-    assert_eq!(store.queue_messages(&key("p/s"), 1, 1_000).unwrap().len(), 1);
+    assert_eq!(store.queue_messages(&key("p/s"), &after(1, 1_000)).unwrap().len(), 1);
     assert_eq!(take(&store, "p/s", 61_000), ["{\"deploy_stdout\":\"first\"}"]);
     assert_eq!(take(&store, "p/s", 61_000), Vec::<String>::new());
     assert_eq!(bytes_kept(&store), 0);
     let record = store.queue(&key("p/s")).unwrap().unwrap();
     assert_eq!((record.messages, record.last_message), (0, 2), "no number is given twice");
+}
+
+#[test]
+fn a_page_of_messages_is_bounded_in_number_and_bytes_and_in_order() {
+    let store = store();
+    let large = "x".repeat(PAGE_BYTES_MAX / 2);
+    let lengths = |query: &MessagesQuery| -> Vec<_> {
+        let messages = store.queue_messages(&key("p/s"), query).unwrap();
+        messages.iter().map(|m| (m.number, m.body.len() >= large.len())).collect()
+    };
+    apply(&store, signal("p/s", "small", 600, 1));
+    let pushed = document(&[("a", "a1", 1)]);
+    apply(&store, push("p/s", &pushed, 1));
+    for _ in 0..3 {
+        apply(&store, signal("p/s", &large, 600, 1));
+    }
+    let all = after(0, 1);
+    assert_eq!(lengths(&all), [(1, false), (2, false), (3, true), (4, true)], "the document is #2");
+    assert_eq!(lengths(&after(4, 1)), [(5, true)]);
+    assert_eq!(lengths(&MessagesQuery { limit: 2, ..all.clone() }), [(1, false), (2, false)]);
+    // What is not wanted takes no room.
+    let other = QueueWrite::Post {
+        queue: key("p/s"),
+        user: None,
+        client: "other".into(),
+        messages: vec![NewMessage { body: "1".into(), ttl_s: 600, document: None }],
+        now_unix_ms: 1,
+    };
+    apply(&store, other);
+    let not_of_client = Some("c".to_owned());
+    assert_eq!(lengths(&MessagesQuery { not_of_client, limit: 1, ..all }), [(6, false)]);
+    // So is what a page takes away.
+    assert_eq!(take(&store, "p/s", 1).len(), 4);
+    assert_eq!(take(&store, "p/s", 1).len(), 2);
+    assert_eq!(bytes_kept(&store), pushed.body().len() as u64, "for the agent that will be bound");
 }
 
 #[test]
@@ -378,7 +417,7 @@ fn names_are_checked_and_read_back() {
 fn messages_show_no_body_when_printed() {
     let store = store();
     apply(&store, signal("p/s", "secret", 600, 1));
-    let messages = store.queue_messages(&key("p/s"), 0, 1).unwrap();
+    let messages = store.queue_messages(&key("p/s"), &after(0, 1)).unwrap();
     assert!(!format!("{messages:?}").contains("secret"));
     assert!(!format!("{:?}", signal("p/s", "secret", 1, 1)).contains("secret"));
 }
