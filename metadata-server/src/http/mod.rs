@@ -42,7 +42,7 @@ use tokio::sync::watch as signal;
 pub(crate) use self::agents::{AgentList, AgentState, AgentView};
 pub use self::auth::AdminToken;
 pub(crate) use self::auth::read as read_admin_token;
-pub(crate) use self::body::read as read_body;
+pub(crate) use self::body::{Pace, read_at as read_body};
 pub(crate) use self::documents::PutAnswer;
 pub(crate) use self::enrol::{EnrolmentAnswer, EnrolmentRequest};
 pub use self::error::ApiError;

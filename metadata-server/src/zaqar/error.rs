@@ -1,7 +1,7 @@
 //! Errors in Zaqar's form.
 
 use axum::Json;
-use axum::http::StatusCode;
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
@@ -17,12 +17,17 @@ pub struct ZaqarError {
     status: StatusCode,
     title: &'static str,
     description: String,
+    /// After so many seconds the same request may do better.
+    retry_after_s: Option<u64>,
 }
+
+/// When to come back while the server is busy or starts again, in seconds.
+const RETRY_AFTER_S: u64 = 1;
 
 impl ZaqarError {
     /// An error.
     pub fn new(status: StatusCode, title: &'static str, description: impl Into<String>) -> Self {
-        Self { status, title, description: description.into() }
+        Self { status, title, description: description.into(), retry_after_s: None }
     }
 
     /// 400.
@@ -51,7 +56,11 @@ impl ZaqarError {
 impl IntoResponse for ZaqarError {
     fn into_response(self) -> Response {
         let body = json!({"title": self.title, "description": self.description});
-        (self.status, Json(body)).into_response()
+        let mut response = (self.status, Json(body)).into_response();
+        if let Some(seconds) = self.retry_after_s {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
     }
 }
 
@@ -59,7 +68,12 @@ impl From<StoreError> for ZaqarError {
     fn from(error: StoreError) -> Self {
         // Its words may hold paths, which are the operator's business: they are in the log.
         let description = format!("metadata-server could not store it ({})", error.code());
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "Service temporarily unavailable", description)
+        let title = "Service temporarily unavailable";
+        let is_short = matches!(error, StoreError::Busy { .. } | StoreError::Closed);
+        Self {
+            retry_after_s: is_short.then_some(RETRY_AFTER_S),
+            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, title, description)
+        }
     }
 }
 

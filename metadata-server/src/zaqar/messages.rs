@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 
 use super::auth::Caller;
 use super::queues::key;
-use super::{BODY_TIME_MAX, ENVELOPE_BYTES_MAX, Zaqar, ZaqarError};
+use super::{BODY_PACE, ENVELOPE_BYTES_MAX, Zaqar, ZaqarError};
 use crate::clock;
 use crate::document::ValidDocument;
 use crate::http::read_body;
@@ -93,18 +93,14 @@ async fn store(
     body: Body,
 ) -> Result<(Vec<u64>, QueueKey), ZaqarError> {
     let queue = key(&caller, name)?;
-    // An error would mean that the semaphore was closed, which nobody does.
-    let _permit = zaqar.inner.bodies.acquire().await;
+    let turn = zaqar.inner.bodies.take(&caller.project).await;
     let bytes_max = zaqar.inner.document_bytes_max;
-    let read = read_body(body, bytes_max + ENVELOPE_BYTES_MAX);
-    let body = tokio::time::timeout(BODY_TIME_MAX, read).await.map_err(|_| {
-        let what = format!("the body did not come within {} s", BODY_TIME_MAX.as_secs());
-        ZaqarError::new(StatusCode::REQUEST_TIMEOUT, "Request timeout", what)
-    })??;
-    // Megabytes of JSON take a while: not on the event loop.
-    let messages = tokio::task::spawn_blocking(move || parse(&body, bytes_max))
-        .await
-        .map_err(|_| ZaqarError::from(StoreError::Closed))??;
+    let body = read_body(body, bytes_max + ENVELOPE_BYTES_MAX, Some(BODY_PACE)).await?;
+    // Megabytes of JSON take a while: not on the event loop. The turn goes along: the work goes on where
+    // nobody waits for it any more.
+    let parsing = tokio::task::spawn_blocking(move || (parse(&body, bytes_max), turn));
+    let (messages, _turn) = parsing.await.map_err(|_| ZaqarError::from(StoreError::Closed))?;
+    let messages = messages?;
     let write = QueueWrite::Post {
         queue: queue.clone(),
         user: caller.user,

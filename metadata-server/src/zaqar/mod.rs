@@ -24,6 +24,7 @@
 //! | `token`, [`keystone`] | what Keystone said of a token, remembered; asking it |
 //! | `signed` | signatures of URLs |
 //! | `messages`, `queues` | the paths |
+//! | `turns` | whose body is read |
 //! | [`settle`] | what is in force when pushes came out of order |
 
 mod auth;
@@ -34,6 +35,7 @@ mod queues;
 pub mod settle;
 mod signed;
 mod token;
+mod turns;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -51,6 +53,9 @@ use self::keystone::Keystone;
 use self::settle::SettleHandle;
 use self::signed::Signer;
 use self::token::TokenCache;
+use self::turns::Turns;
+use crate::clock;
+use crate::http::Pace;
 use crate::metrics::Metrics;
 use crate::store::queues::{QueueOutcome, QueueWrite};
 use crate::store::writer::Writer;
@@ -58,8 +63,14 @@ use crate::store::{Outcome, Store, StoreError, Write};
 
 /// Requests whose body is held at a time; more wait.
 const BODIES_MAX: usize = 16;
-/// Longest time for the body of a request: who sends slowly must not keep others waiting.
-const BODY_TIME_MAX: Duration = Duration::from_secs(30);
+/// Of one project at most; one tenant must not keep others waiting.
+const BODIES_OF_PROJECT_MAX: usize = 2;
+/// How slowly a body may come: the largest document in half a minute.
+const BODY_PACE: Pace = Pace { grace: Duration::from_secs(3), bytes_per_s_min: 512 * 1024 };
+/// For how long a write is tried again while the store has no room for it: Heat does not try again.
+const BUSY_TIME_MAX: Duration = Duration::from_secs(5);
+/// The wait between two tries.
+const BUSY_RETRY_AFTER: Duration = Duration::from_millis(100);
 /// Reads of queues under way at a time, each of a few megabytes; more wait, and leave threads to the rest of
 /// the server.
 const READS_MAX: usize = 8;
@@ -84,7 +95,7 @@ struct Inner {
     signer: Signer,
     settle: SettleHandle,
     document_bytes_max: usize,
-    bodies: Semaphore,
+    bodies: Turns,
     reads: Arc<Semaphore>,
     token_questions: Semaphore,
     ready: AtomicBool,
@@ -133,7 +144,7 @@ impl Zaqar {
             signer,
             settle: parts.settle,
             document_bytes_max: parts.document_bytes_max,
-            bodies: Semaphore::new(BODIES_MAX),
+            bodies: Turns::new(BODIES_MAX, BODIES_OF_PROJECT_MAX),
             reads: Arc::new(Semaphore::new(READS_MAX)),
             token_questions: Semaphore::new(TOKEN_QUESTIONS_MAX),
             ready: AtomicBool::new(true),
@@ -167,7 +178,17 @@ impl Zaqar {
 
     /// Writes, and returns when it is durable.
     async fn write(&self, write: QueueWrite) -> Result<QueueOutcome, ZaqarError> {
-        match self.inner.writer.write(Write::Queue(write)).await {
+        let began = clock::now();
+        let written = loop {
+            // What it carries is shared, not copied.
+            let written = self.inner.writer.write(Write::Queue(write.clone())).await;
+            let is_busy = matches!(written, Err(StoreError::Busy { .. }));
+            if !is_busy || began.elapsed() >= BUSY_TIME_MAX {
+                break written;
+            }
+            tokio::time::sleep(BUSY_RETRY_AFTER).await;
+        };
+        match written {
             Ok(Outcome::Queue(outcome)) => match ZaqarError::refusal(&outcome) {
                 Some(error) => Err(error),
                 None => Ok(outcome),
@@ -251,3 +272,6 @@ async fn method_not_allowed(method: Method, uri: Uri) -> ZaqarError {
     let what = format!("{method} is not possible at {}", uri.path());
     ZaqarError::new(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed", what)
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::auth::Caller;
 use super::signed::Grant;
-use super::{Zaqar, ZaqarError};
+use super::{BODY_PACE, Zaqar, ZaqarError};
 use crate::clock;
 use crate::http::read_body;
 use crate::store::queues::{QueueKey, QueueOutcome, QueueWrite};
@@ -101,7 +101,7 @@ pub(super) async fn share(
     body: Body,
 ) -> Result<Json<Value>, ZaqarError> {
     let queue = key(&caller, &name)?;
-    let body = read_body(body, REQUEST_BYTES_MAX).await?;
+    let body = read_body(body, REQUEST_BYTES_MAX, Some(BODY_PACE)).await?;
     let share: Share = if body.is_empty() {
         Share::default()
     } else {
