@@ -49,11 +49,17 @@ struct Posted<'a> {
     ttl: Option<u64>,
 }
 
-/// Whether a body is meant as a metadata document.
+/// What tells whether a body is meant as a metadata document.
 #[derive(Deserialize)]
 struct Probe {
     #[serde(default)]
     deployments: Option<IgnoredAny>,
+}
+
+impl Probe {
+    fn is_document(&self) -> bool {
+        self.deployments.is_some()
+    }
 }
 
 pub(super) async fn post(
@@ -144,25 +150,22 @@ fn message(
     document_bytes_max: usize,
 ) -> Result<NewMessage, ZaqarError> {
     let bytes = body.slice_ref(posted.body.get().as_bytes());
-    let probe = serde_json::from_slice::<Probe>(&bytes);
-    let document = match probe {
-        Ok(Probe { deployments: Some(_) }) => {
-            // Owned, so that what is kept does not keep the whole request.
-            let own = Bytes::copy_from_slice(&bytes);
-            Some(ValidDocument::check(own, document_bytes_max)?)
-        }
-        _ if bytes.len() > MESSAGE_BYTES_MAX => {
-            return Err(ZaqarError::new(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "Message too large",
-                format!("it has {} bytes, the limit is {MESSAGE_BYTES_MAX}", bytes.len()),
-            ));
-        }
-        _ => None,
-    };
-    let body = document.as_ref().map_or(bytes, |document| document.body().clone());
     let ttl_s = posted.ttl.unwrap_or(TTL_DEFAULT_S).clamp(*TTL_S.start(), *TTL_S.end());
-    Ok(NewMessage { body, ttl_s, document })
+    let is_document = serde_json::from_slice::<Probe>(&bytes).is_ok_and(|p| p.is_document());
+    if is_document {
+        // Owned, so that what is kept does not keep the whole request.
+        let own = Bytes::copy_from_slice(&bytes);
+        let valid = ValidDocument::check(own, document_bytes_max)?;
+        return Ok(NewMessage { body: valid.body().clone(), ttl_s, document: Some(valid.into()) });
+    }
+    if bytes.len() > MESSAGE_BYTES_MAX {
+        return Err(ZaqarError::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "Message too large",
+            format!("it has {} bytes, the limit is {MESSAGE_BYTES_MAX}", bytes.len()),
+        ));
+    }
+    Ok(NewMessage { body: bytes, ttl_s, document: None })
 }
 
 /// Which page of messages.

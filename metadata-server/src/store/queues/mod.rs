@@ -11,11 +11,13 @@ pub(crate) mod order;
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use certs::AgentId;
 use serde::{Deserialize, Serialize};
 
+use self::order::Outline;
 use super::types::StoredDocument;
 use crate::document::ValidDocument;
 
@@ -159,6 +161,21 @@ pub struct QueueRecord {
     pub server_id: Option<String>,
 }
 
+/// A metadata document to be posted.
+#[derive(Clone)]
+pub struct NewDocument {
+    valid: ValidDocument,
+    /// What of it tells its age: read here, so that the store's one writer need not read it.
+    outline: Arc<Outline>,
+}
+
+impl From<ValidDocument> for NewDocument {
+    fn from(valid: ValidDocument) -> Self {
+        let outline = Arc::new(Outline::of(valid.body()));
+        Self { valid, outline }
+    }
+}
+
 /// A message to be posted.
 #[derive(Clone)]
 pub struct NewMessage {
@@ -167,7 +184,7 @@ pub struct NewMessage {
     /// For how long, in seconds.
     pub ttl_s: u64,
     /// The same, checked, if it is a metadata document.
-    pub document: Option<ValidDocument>,
+    pub document: Option<NewDocument>,
 }
 
 /// Messages carry secrets.

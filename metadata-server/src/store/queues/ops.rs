@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::order::{Order, Outline};
 use super::{
-    BURST_MS, MessagesQuery, NewMessage, PAGE_BYTES_MAX, Pushed, QUEUE_MESSAGES_MAX,
+    BURST_MS, MessagesQuery, NewDocument, NewMessage, PAGE_BYTES_MAX, Pushed, QUEUE_MESSAGES_MAX,
     QUEUES_BYTES_MAX, QUEUES_PER_PROJECT_MAX, QueueKey, QueueOutcome, QueueRecord, QueueWrite,
     SWEPT_PER_WRITE_MAX, StoredMessage, UNUSED_MS_MAX,
 };
@@ -263,21 +263,21 @@ fn push(
     queue: &QueueKey,
     record: &mut QueueRecord,
     stored: &StoredMessage,
-    new: &ValidDocument,
+    new: &NewDocument,
     now_unix_ms: u64,
 ) -> Result<Option<Pushed>, StoreError> {
     let is_burst =
         record.pushes > 0 && now_unix_ms.saturating_sub(record.pushed_unix_ms) < BURST_MS;
     record.pushes += 1;
     record.pushed_unix_ms = now_unix_ms;
-    let outline = Outline::of(new.body());
+    let outline = &new.outline;
     let order = match &record.agent {
         Some(agent) => document(tx, agent)?
             .map_or(Order::Newer, |held| outline.compared_to(&Outline::of(&held.body))),
         None => Order::Newer,
     };
     if outline.server_id.is_some() {
-        record.server_id = outline.server_id;
+        record.server_id.clone_from(&outline.server_id);
     }
     let Some(agent) = record.agent.clone() else {
         set_document(tx, queue, record, Some(stored))?;
@@ -291,7 +291,7 @@ fn push(
         return Ok(None);
     }
     set_document(tx, queue, record, None)?;
-    enforce(tx, agent, new, now_unix_ms)
+    enforce(tx, agent, &new.valid, now_unix_ms)
 }
 
 fn take(
@@ -621,7 +621,7 @@ fn set_document(
     count_bytes(tx, record, old, new.map_or(0, |new| new.body.len() as u64))
 }
 
-fn total_bytes(view: &dyn Snapshot) -> Result<u64, StoreError> {
+pub(super) fn total_bytes(view: &dyn Snapshot) -> Result<u64, StoreError> {
     Ok(get_number(view, Table::Meta, KEY_QUEUES_BYTES)?.unwrap_or(0))
 }
 

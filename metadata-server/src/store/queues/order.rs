@@ -7,6 +7,7 @@
 use std::collections::{HashMap, HashSet};
 
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 /// What of a document tells its age.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -25,28 +26,30 @@ struct Entry {
 }
 
 #[derive(Deserialize)]
-struct RawDocument {
-    deployments: Vec<RawEntry>,
+struct RawDocument<'a> {
+    #[serde(borrow)]
+    deployments: Vec<RawEntry<'a>>,
 }
 
 #[derive(Deserialize)]
-struct RawEntry {
+struct RawEntry<'a> {
     #[serde(default)]
     id: Option<String>,
     #[serde(default)]
     name: Option<String>,
     #[serde(default)]
     creation_time: Option<String>,
-    #[serde(default)]
-    inputs: Option<Vec<RawInput>>,
+    #[serde(borrow, default)]
+    inputs: Option<Vec<RawInput<'a>>>,
 }
 
 #[derive(Deserialize)]
-struct RawInput {
+struct RawInput<'a> {
     #[serde(default)]
     name: Option<String>,
-    #[serde(default)]
-    value: Option<serde_json::Value>,
+    /// Large ones are skipped, not built.
+    #[serde(borrow, default)]
+    value: Option<&'a RawValue>,
 }
 
 /// How a document that came stands to the one in force.
@@ -63,14 +66,16 @@ pub(crate) enum Order {
 impl Outline {
     /// Reads a document; of what has another shape nothing.
     pub(crate) fn of(body: &[u8]) -> Self {
-        let Ok(raw) = serde_json::from_slice::<RawDocument>(body) else { return Self::default() };
+        let Ok(raw) = serde_json::from_slice::<RawDocument<'_>>(body) else {
+            return Self::default();
+        };
         let mut outline = Self::default();
         for entry in raw.deployments {
             let inputs = entry.inputs.unwrap_or_default();
             let input = |wanted: &str| {
                 // Heat appends its own inputs to the author's.
                 let found = inputs.iter().rfind(|input| input.name.as_deref() == Some(wanted));
-                found.and_then(|input| input.value.as_ref()?.as_str()).map(str::to_owned)
+                found.and_then(|input| serde_json::from_str::<String>(input.value?.get()).ok())
             };
             outline.server_id = outline.server_id.or_else(|| input("deploy_server_id"));
             outline.entries.push(Entry {

@@ -41,7 +41,7 @@ fn push_as(user: &str, queue: &str, document: &ValidDocument, now_unix_ms: u64) 
     let message = NewMessage {
         body: document.body().clone(),
         ttl_s: 3_600,
-        document: Some(document.clone()),
+        document: Some(document.clone().into()),
     };
     let (user, messages) = (Some(user.to_owned()), vec![message]);
     QueueWrite::Post { queue: key(queue), user, client: "c".into(), messages, now_unix_ms }
@@ -84,7 +84,11 @@ fn unsettled(store: &Store, queue: &str) -> bool {
 }
 
 fn bytes_kept(store: &Store) -> u64 {
-    store.find_queues(|_, _| true).unwrap().iter().map(|(_, record)| record.bytes).sum()
+    let of_queues: u64 =
+        store.find_queues(|_, _| true).unwrap().iter().map(|(_, record)| record.bytes).sum();
+    let in_all = store.read(ops::total_bytes).unwrap();
+    assert_eq!(in_all, of_queues, "what the limit is compared with");
+    in_all
 }
 
 #[test]

@@ -91,8 +91,11 @@ async fn make_doubtful(queues: usize, writer: &Writer) {
             "os-collect-config": {"zaqar": section},
         });
         let document = ValidDocument::check(body.to_string().into(), DOCUMENT_BYTES_MAX).unwrap();
-        let message =
-            NewMessage { body: document.body().clone(), ttl_s: 60, document: Some(document) };
+        let message = NewMessage {
+            body: document.body().clone(),
+            ttl_s: 60,
+            document: Some(document.into()),
+        };
         let agent = format!("vm-{number}").parse().unwrap();
         let (user, client) = (Some("heat".to_owned()), String::new());
         let post = QueueWrite::Post {
