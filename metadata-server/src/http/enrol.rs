@@ -110,12 +110,12 @@ pub(super) async fn enrol(
     tracing::info!(agent = %agent, token = %token.token_id, ttl_s = ttl.as_secs(), "enrolment token issued");
     let (queue, queue_moved_from) = match source {
         Some(Source::Queue { queue, user }) => {
-            poll(&state, &agent, None).await?;
             let moved_from = bind(&state, &agent, &queue, user).await?;
+            state.inner.poll.changed(agent.clone());
             (Some(queue.to_string()), moved_from)
         }
         Some(Source::Poll(source)) => {
-            poll(&state, &agent, Some(source)).await?;
+            poll(&state, &agent, source).await?;
             (None, None)
         }
         None => (None, None),
@@ -171,14 +171,9 @@ async fn source(
     }
 }
 
-/// Polls Heat for the agent from here on, or does not.
-async fn poll(
-    state: &super::State,
-    agent: &AgentId,
-    source: Option<HeatSource>,
-) -> Result<(), ApiError> {
-    let config = &state.inner.config;
-    if source.is_some() && config.keystone_url.is_none() {
+/// Polls Heat for the agent from here on.
+async fn poll(state: &super::State, agent: &AgentId, source: HeatSource) -> Result<(), ApiError> {
+    if state.inner.config.keystone_url.is_none() {
         return Err(ApiError::bad_request(
             "no_keystone",
             "the server's metadata is to be polled, and keystone_url is not set",
@@ -187,6 +182,7 @@ async fn poll(
             "set keystone_url, or software_config_transport: ZAQAR_MESSAGE in the template",
         ));
     }
+    let source = Some(source);
     state.write(Write::SaveHeatSource { agent: agent.clone(), source }).await?;
     state.inner.poll.changed(agent.clone());
     Ok(())

@@ -285,7 +285,10 @@ pub(super) fn apply(tx: &mut dyn Transaction, write: &Write) -> Result<Outcome, 
         Write::Queue(write) => queues::ops::apply(tx, write).map(Outcome::Queue),
         Write::SaveHeatSource { agent, source } => {
             match source {
-                Some(source) => put_json(tx, Table::HeatSources, key(agent), source)?,
+                Some(source) => {
+                    queues::ops::unbind(tx, agent)?;
+                    put_json(tx, Table::HeatSources, key(agent), source)?;
+                }
                 None => tx.delete(Table::HeatSources, key(agent))?,
             }
             Ok(Outcome::Done)

@@ -222,8 +222,8 @@ pub enum Write {
     Signal(SignalWrite),
     /// A change to a queue of messages. → [`Outcome::Queue`]
     Queue(QueueWrite),
-    /// The server resource of which Heat is polled for an agent's metadata; `None`: it is not.
-    /// → [`Outcome::Done`]
+    /// The server resource of which Heat is polled for an agent's metadata, in place of a queue; `None`: it
+    /// is not. → [`Outcome::Done`]
     SaveHeatSource {
         /// Whose metadata.
         agent: AgentId,

@@ -287,8 +287,8 @@ pub enum QueueWrite {
         /// Which.
         numbers: Vec<u64>,
     },
-    /// From here on the queue's newest document is this agent's, and no other queue's is.
-    /// → [`QueueOutcome::Bound`]
+    /// From here on the queue's newest document is this agent's, and no other queue's is; nor is Heat polled
+    /// for it. → [`QueueOutcome::Bound`]
     Bind {
         /// Which.
         queue: QueueKey,

@@ -338,13 +338,11 @@ fn bind(
         }
         record.owner = Some(owner.to_owned());
     }
-    if let Some(other) = of_agent(tx, agent)?.filter(|other| other != queue)
-        && let Some(mut before) = get(tx, &other)?
-    {
-        before.agent = None;
-        save(tx, &other, &before)?;
+    if of_agent(tx, agent)?.is_some_and(|other| other != *queue) {
+        unbind(tx, agent)?;
     }
     let was_bound = record.agent.is_some();
+    tx.delete(Table::HeatSources, agent.as_str().as_bytes())?;
     let moved_from = record.agent.replace(agent.clone()).filter(|before| before != agent);
     if let Some(before) = &moved_from {
         tx.delete(Table::QueueOfAgent, before.as_str().as_bytes())?;
@@ -377,6 +375,21 @@ fn bind(
         None => None,
     };
     Ok(QueueOutcome::Bound { pushed, moved_from })
+}
+
+/// From here on no queue's newest document is this agent's.
+pub(in crate::store) fn unbind(
+    tx: &mut dyn Transaction,
+    agent: &AgentId,
+) -> Result<(), StoreError> {
+    let Some(queue) = of_agent(tx, agent)? else { return Ok(()) };
+    tx.delete(Table::QueueOfAgent, agent.as_str().as_bytes())?;
+    if let Some(mut record) = get(tx, &queue)? {
+        record.agent = None;
+        record.unsettled_since_unix_ms = None;
+        save(tx, &queue, &record)?;
+    }
+    Ok(())
 }
 
 fn settle(

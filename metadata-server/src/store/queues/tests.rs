@@ -2,6 +2,7 @@ use serde_json::json;
 
 use super::*;
 use crate::document::{DOCUMENT_BYTES_MAX, ValidDocument};
+use crate::heat::Source;
 use crate::store::backend::Table;
 use crate::store::{MemoryBackend, Outcome, Store, Write};
 
@@ -340,6 +341,25 @@ fn a_queue_moves_with_its_document_and_an_agent_has_one_queue() {
     apply(&store, push("p/q2", &second, 100_000));
     assert!(has(&store, "new", &second));
     assert!(has(&store, "old", &first), "nobody gets a queue that is nobody's");
+}
+
+#[test]
+fn an_agent_is_pushed_for_or_polled_for_and_not_both() {
+    let store = store();
+    let pushed = document(&[("a", "a1", 1)]);
+    apply(&store, push("p/q", &pushed, 1));
+    apply(&store, bind("p/q", "vm"));
+    let section = json!({"user_id": "u", "password": "x", "project_id": "p", "stack_id": "s/1",
+        "resource_name": "server"});
+    let Ok(Source::Poll(source)) = Source::read(&json!({"heat": section})) else { panic!() };
+    let source = Some(source);
+    store.commit(&[Write::SaveHeatSource { agent: agent("vm"), source }]).unwrap();
+    assert_eq!(store.queue_of(&agent("vm")).unwrap(), None);
+    assert!(!unsettled(&store, "p/q"));
+    apply(&store, push("p/q", &document(&[("x", "x1", 40)]), 100_000));
+    assert!(has(&store, "vm", &pushed), "the queue is nobody's");
+    apply(&store, bind("p/q", "vm"));
+    assert_eq!(store.heat_sources().unwrap(), []);
 }
 
 #[test]
