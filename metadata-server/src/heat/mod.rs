@@ -127,13 +127,14 @@ impl Cloud {
 }
 
 /// The document that Heat has in force for the server that `documents` are about, the newest of them first;
-/// one of them, if it is that. Blocks.
+/// one of them, if it is that. Heat is asked as `owner`, the user who posts, and as nobody else. Blocks.
 ///
 /// # Errors
 /// Heat was not asked, or did not say.
 pub(crate) fn in_force(
     cloud: &Cloud,
     project: &str,
+    owner: Option<&str>,
     server_id: Option<&str>,
     documents: &[Bytes],
 ) -> Result<ValidDocument, AskError> {
@@ -143,8 +144,8 @@ pub(crate) fn in_force(
         .ok_or_else(|| AskError::Final("no deployment has said the server's id yet".into()))?;
     let user = parsed
         .iter()
-        .find_map(|document| user_in(document, project))
-        .ok_or_else(|| AskError::Final("the metadata names no user of the server".into()))?;
+        .find_map(|document| user_in(document, project, owner))
+        .ok_or_else(|| AskError::Final("the metadata does not name the user who posts it".into()))?;
     let session = cloud.sign_in(&user, project)?;
     let path = format!("/software_deployments/metadata/{}", percent_encoded(server_id));
     let response = cloud.get(&session, user.region.as_deref(), &path)?;
@@ -172,16 +173,35 @@ pub(crate) fn in_force(
     checked(Bytes::from(document.to_string()))
 }
 
-/// The server's user, if it is one of the queue's project.
-fn user_in(document: &Value, project: &str) -> Option<ServerUser> {
+/// The server's user, if it is the queue's owner, in the queue's project.
+fn user_in(document: &Value, project: &str, owner: Option<&str>) -> Option<ServerUser> {
     let section = document.get("os-collect-config")?.get("zaqar")?;
     let text = |key: &str| section.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
-    if text("project_id")? != project || !text("user_id").is_some_and(is_keystone_id) {
+    let user_id = text("user_id").filter(|user_id| Some(*user_id) == owner)?;
+    if text("project_id")? != project || !is_keystone_id(user_id) {
         return None;
     }
     Some(ServerUser {
-        user_id: text("user_id")?.into(),
+        user_id: user_id.into(),
         password: text("password")?.into(),
         region: text("region_name").map(str::to_owned),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn heat_is_asked_as_the_queues_own_user_and_as_no_other_that_a_document_names() {
+        let section = json!({"user_id": "owner", "password": "x", "project_id": "p"});
+        let document = json!({"deployments": [], "os-collect-config": {"zaqar": section}});
+        let user = |project, owner| user_in(&document, project, owner).map(|user| user.user_id);
+        assert_eq!(user("p", Some("owner")).as_deref(), Some("owner"));
+        for (project, owner) in [("p", Some("other")), ("p", None), ("q", Some("owner"))] {
+            assert_eq!(user(project, owner), None, "{project} {owner:?}");
+        }
+    }
 }

@@ -240,7 +240,7 @@ impl Settler {
             self.store.waiting_document(queue).map_err(failed)?.map(|message| message.body);
         let documents: Vec<_> = [waiting, in_force].into_iter().flatten().collect();
         let document =
-            heat::in_force(cloud, queue.project(), record.server_id.as_deref(), &documents)
+            heat::in_force(cloud, queue.project(), record.owner.as_deref(), record.server_id.as_deref(), &documents)
                 .map_err(|error| match error {
                     AskError::Transient(why) => Unknown::Later(why),
                     AskError::Final(why) => Unknown::Never(why),
