@@ -246,6 +246,29 @@ async fn a_signal_is_posted_by_the_instance_and_taken_once_by_a_signed_url() {
 }
 
 #[tokio::test]
+async fn a_signed_url_ends_with_its_signers_hold_on_the_queue() {
+    let (cloud, folder) = (Cloud::start(), tempfile::tempdir().unwrap());
+    let messaging = Messaging::start(settings(&cloud, &folder)).await;
+    let mallory = "mallory@project:heat_stack_user";
+    let share = json!({"paths": ["messages"], "methods": ["GET", "POST", "DELETE"]}).to_string();
+    let path = format!("/v2/queues/{QUEUE}/share");
+    let (status, shared) = messaging.call(mallory, "POST", &path, &share).await;
+    assert_eq!(status, 200, "{shared}");
+    let url = signed(&shared);
+    assert_eq!(pop(&messaging, &url, QUEUE).await.0, 200);
+    // The server's own user is known from here on.
+    assert_eq!(messaging.bind("vm").await.0, 201);
+    assert_eq!(pop(&messaging, &url, QUEUE).await.0, 403);
+    let forged =
+        format!("{{\"messages\": [{{\"body\": {}}}]}}", document(&[deployment("evil", 9)]));
+    let path = format!("/v2/queues/{QUEUE}/messages");
+    assert_eq!(messaging.call_with(&url, "POST", &path, &forged).await.0, 403);
+    let as_another = url.replace("mallory", "heat-user");
+    assert_eq!(pop(&messaging, &as_another, QUEUE).await.0, 403);
+    messaging.running.server.stop().await;
+}
+
+#[tokio::test]
 async fn a_message_is_shown_byte_for_byte_as_it_was_posted() {
     let (cloud, folder) = (Cloud::start(), tempfile::tempdir().unwrap());
     let messaging = Messaging::start(settings(&cloud, &folder)).await;

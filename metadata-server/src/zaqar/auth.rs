@@ -8,7 +8,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 
 use super::keystone::{CheckError, Keystone};
-use super::signed::Grant;
+use super::signed::{Grant, signer_of};
 use super::token::{TOKEN_BYTES_MAX, Verdict};
 use super::{Admission, Zaqar, ZaqarError};
 use crate::clock;
@@ -23,7 +23,7 @@ const RETRY_AFTER: Duration = Duration::from_millis(250);
 pub(super) struct Caller {
     /// In which project.
     pub(super) project: String,
-    /// Which user; not known of a signed URL.
+    /// Which user; not known where anybody is let in.
     pub(super) user: Option<String>,
 }
 
@@ -61,12 +61,14 @@ fn by_signature(parts: &Parts, zaqar: &Zaqar, signature: &str) -> Result<Caller,
         paths: header("url-paths"),
         methods: header("url-methods"),
         expires: header("url-expires"),
+        user: signer_of(signature),
     };
     let now = super::queues::time(clock::unix_ms() / 1000);
     if zaqar.inner.signer.verify(&grant, signature)
         && grant.allows(parts.method.as_str(), parts.uri.path(), &now)
     {
-        return Ok(Caller { project: grant.project, user: None });
+        // As who signed: the queue may have become another's since.
+        return Ok(Caller { project: grant.project, user: grant.user });
     }
     Err(ZaqarError::new(
         StatusCode::FORBIDDEN,

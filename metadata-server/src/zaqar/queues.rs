@@ -127,13 +127,14 @@ pub(super) async fn share(
         }
     };
     // Whoever shares a queue uses it: from here on it is this user's.
-    zaqar.write(QueueWrite::Make { queue, user: caller.user, now_unix_ms }).await?;
+    zaqar.write(QueueWrite::Make { queue, user: caller.user.clone(), now_unix_ms }).await?;
     let base = uri.path().trim_end_matches("share");
     let grant = Grant {
         project: caller.project,
         paths: format!("{base}messages"),
         methods: methods.join(","),
         expires,
+        user: caller.user,
     };
     let signature = zaqar.inner.signer.sign(&grant);
     Ok(Json(json!({

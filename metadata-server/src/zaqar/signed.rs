@@ -1,4 +1,4 @@
-//! Signed URLs: who was given one may do what it says, without a token, until it ends.
+//! Signed URLs: who was given one may do what it says, without a token, until it ends, as the user who signed.
 
 use anyhow::Context;
 use data_encoding::HEXLOWER;
@@ -23,6 +23,16 @@ pub(super) struct Grant {
     pub(super) methods: String,
     /// `URL-Expires`, as `2026-11-22T03:59:30` in UTC.
     pub(super) expires: String,
+    /// Who signed, where that is known. It goes with the signature, in which callers see nothing but a text.
+    pub(super) user: Option<String>,
+}
+
+/// Between the MAC and the user in a signature.
+const USER_AFTER: char = '.';
+
+/// Who has signed, as the signature says.
+pub(super) fn signer_of(signature: &str) -> Option<String> {
+    signature.split_once(USER_AFTER).map(|(_, user)| user.to_owned())
 }
 
 impl Grant {
@@ -34,11 +44,10 @@ impl Grant {
     }
 
     fn bytes(&self) -> Vec<u8> {
+        let fields = [&self.project, &self.paths, &self.methods, &self.expires];
         // Headers hold no line break.
-        [&self.project, &self.paths, &self.methods, &self.expires]
-            .map(String::as_str)
-            .join("\n")
-            .into_bytes()
+        let fields: Vec<&str> = fields.into_iter().chain(&self.user).map(String::as_str).collect();
+        fields.join("\n").into_bytes()
     }
 }
 
@@ -64,15 +73,20 @@ impl Signer {
         Self(hmac::Key::new(hmac::HMAC_SHA256, key))
     }
 
-    /// The signature, in hexadecimal.
+    /// The signature: a MAC in hexadecimal, and the user.
     pub(super) fn sign(&self, grant: &Grant) -> String {
-        HEXLOWER.encode(hmac::sign(&self.0, &grant.bytes()).as_ref())
+        let mac = HEXLOWER.encode(hmac::sign(&self.0, &grant.bytes()).as_ref());
+        match &grant.user {
+            Some(user) => format!("{mac}{USER_AFTER}{user}"),
+            None => mac,
+        }
     }
 
     /// Whether this is the grant's signature.
     pub(super) fn verify(&self, grant: &Grant, signature: &str) -> bool {
+        let mac = signature.split_once(USER_AFTER).map_or(signature, |(mac, _)| mac);
         HEXLOWER
-            .decode(signature.as_bytes())
+            .decode(mac.as_bytes())
             .is_ok_and(|tag| hmac::verify(&self.0, &grant.bytes(), &tag).is_ok())
     }
 }
@@ -87,6 +101,7 @@ mod tests {
             paths: "/v2/queues/q/messages".into(),
             methods: "DELETE,GET".into(),
             expires: "2026-11-22T03:59:30".into(),
+            user: Some("u".into()),
         }
     }
 
@@ -96,10 +111,15 @@ mod tests {
         let signature = signer.sign(&grant());
         assert!(signer.verify(&grant(), &signature));
         assert!(!Signer::new(&[2; 32]).verify(&grant(), &signature));
-        for bent in ["", "00", &signature[2..], &signature.to_uppercase()] {
+        assert_eq!(signer_of(&signature).as_deref(), Some("u"));
+        let nobodys = signer.sign(&Grant { user: None, ..grant() });
+        assert_eq!((signer_of(&nobodys), nobodys.len()), (None, 64));
+        for bent in ["", "00", &signature[2..], &signature.to_uppercase(), &nobodys] {
             assert!(!signer.verify(&grant(), bent), "{bent}");
         }
-        let changes: [fn(&mut Grant); 4] = [
+        let changes: [fn(&mut Grant); 6] = [
+            |g| g.user = Some("other".into()),
+            |g| g.user = None,
             |g| g.project = "other".into(),
             |g| g.paths = "/v2/queues/other/messages".into(),
             |g| g.methods = "DELETE,GET,POST".into(),
