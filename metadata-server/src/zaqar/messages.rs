@@ -54,11 +54,19 @@ struct Posted<'a> {
 struct Probe {
     #[serde(default)]
     deployments: Option<IgnoredAny>,
+    /// With one of these it is the signal of a deployment, whose outputs may have any name.
+    #[serde(default)]
+    deploy_status_code: Option<IgnoredAny>,
+    #[serde(default)]
+    deploy_stdout: Option<IgnoredAny>,
+    #[serde(default)]
+    deploy_stderr: Option<IgnoredAny>,
 }
 
 impl Probe {
     fn is_document(&self) -> bool {
-        self.deployments.is_some()
+        let of_signal = [&self.deploy_status_code, &self.deploy_stdout, &self.deploy_stderr];
+        self.deployments.is_some() && of_signal.iter().all(|member| member.is_none())
     }
 }
 
@@ -151,7 +159,9 @@ fn message(
 ) -> Result<NewMessage, ZaqarError> {
     let bytes = body.slice_ref(posted.body.get().as_bytes());
     let ttl_s = posted.ttl.unwrap_or(TTL_DEFAULT_S).clamp(*TTL_S.start(), *TTL_S.end());
-    let is_document = serde_json::from_slice::<Probe>(&bytes).is_ok_and(|p| p.is_document());
+    // A list would be read as the members in their order.
+    let is_document = bytes.trim_ascii_start().starts_with(b"{")
+        && serde_json::from_slice::<Probe>(&bytes).is_ok_and(|probe| probe.is_document());
     if is_document {
         // Owned, so that what is kept does not keep the whole request.
         let own = Bytes::copy_from_slice(&bytes);
@@ -377,4 +387,23 @@ fn number(id: &str) -> Option<u64> {
 fn client(headers: &HeaderMap) -> String {
     let value = headers.get("client-id").and_then(|value| value.to_str().ok()).unwrap_or_default();
     value.chars().take(CLIENT_CHARS_MAX).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_output_named_deployments_makes_no_document_of_a_signal() {
+        let is_document = |text: &str| {
+            let body = Bytes::from(format!("{{\"messages\": [{{\"body\": {text}}}]}}"));
+            parse(&body, 1_000).unwrap().remove(0).document.is_some()
+        };
+        assert!(is_document(r#"{"deployments": []}"#));
+        for part in ["status_code", "stdout", "stderr"] {
+            let signal = format!(r#"{{"deployments": "three", "deploy_{part}": 0}}"#);
+            assert!(!is_document(&signal), "{part}");
+        }
+        assert!(!is_document(r#"{"deploy_status_code": 0}"#) && !is_document("[1]"));
+    }
 }
