@@ -57,7 +57,7 @@ pub(in crate::store) fn apply(
         QueueWrite::Make { queue, user, now_unix_ms } => {
             match open(tx, queue, user.as_deref(), *now_unix_ms)? {
                 Ok((record, is_new)) => {
-                    save(tx, queue, &record)?;
+                    keep(tx, queue, &record, is_new)?;
                     Ok(QueueOutcome::Made { is_new })
                 }
                 Err(refused) => Ok(refused),
@@ -209,8 +209,8 @@ fn post(
     messages: &[NewMessage],
     now_unix_ms: u64,
 ) -> Result<QueueOutcome, StoreError> {
-    let mut record = match open(tx, queue, user, now_unix_ms)? {
-        Ok((record, _)) => record,
+    let (mut record, is_new) = match open(tx, queue, user, now_unix_ms)? {
+        Ok(opened) => opened,
         Err(refused) => return Ok(refused),
     };
     // Decided before anything is written: a refusal leaves nothing behind.
@@ -218,7 +218,7 @@ fn post(
     if plain > 0 && record.messages + plain > QUEUE_MESSAGES_MAX {
         expire(tx, queue, &mut record, now_unix_ms)?;
         if record.messages + plain > QUEUE_MESSAGES_MAX {
-            save(tx, queue, &record)?;
+            keep(tx, queue, &record, is_new)?;
             return Ok(QueueOutcome::Full {
                 what: "messages in the queue",
                 max: QUEUE_MESSAGES_MAX,
@@ -253,7 +253,7 @@ fn post(
         None => None,
     };
     let is_unsettled = record.unsettled_since_unix_ms.is_some();
-    save(tx, queue, &record)?;
+    keep(tx, queue, &record, is_new)?;
     Ok(QueueOutcome::Posted { numbers, pushed, is_unsettled })
 }
 
@@ -322,8 +322,8 @@ fn bind(
     owner: Option<&str>,
     now_unix_ms: u64,
 ) -> Result<QueueOutcome, StoreError> {
-    let mut record = match open(tx, queue, None, now_unix_ms)? {
-        Ok((record, _)) => record,
+    let (mut record, is_new) = match open(tx, queue, None, now_unix_ms)? {
+        Ok(opened) => opened,
         Err(refused) => return Ok(refused),
     };
     let mut is_taken_over = false;
@@ -369,7 +369,7 @@ fn bind(
     if record.pushes > 0 {
         record.unsettled_since_unix_ms.get_or_insert(now_unix_ms);
     }
-    save(tx, queue, &record)?;
+    keep(tx, queue, &record, is_new)?;
     let pushed = match body {
         Some(body) => enforce(tx, agent.clone(), &checked(body)?, now_unix_ms)?,
         None => None,
@@ -448,9 +448,10 @@ fn sweep(
     Ok(QueueOutcome::Swept(next.map(|(queue, _)| queue)))
 }
 
-/// The queue for a use of it, made if it is not there, or why not.
+/// The queue for a use of it and whether it is new, or why it may not be used. Nothing is written: what was
+/// done is [`keep`]'s.
 fn open(
-    tx: &mut dyn Transaction,
+    tx: &dyn Snapshot,
     queue: &QueueKey,
     user: Option<&str>,
     now_unix_ms: u64,
@@ -473,15 +474,28 @@ fn open(
             max: QUEUES_PER_PROJECT_MAX,
         }));
     }
-    put_number(tx, Table::QueueCounts, project, count + 1)?;
     let record = QueueRecord {
         owner: user.map(str::to_owned),
         created_unix_ms: now_unix_ms,
         used_unix_ms: now_unix_ms,
         ..QueueRecord::default()
     };
-    save(tx, queue, &record)?;
     Ok(Ok((record, true)))
+}
+
+/// Saves a queue after a use, and counts it if it is new.
+fn keep(
+    tx: &mut dyn Transaction,
+    queue: &QueueKey,
+    record: &QueueRecord,
+    is_new: bool,
+) -> Result<(), StoreError> {
+    if is_new {
+        let project = queue.project().as_bytes();
+        let count = get_number(tx, Table::QueueCounts, project)?.unwrap_or(0);
+        put_number(tx, Table::QueueCounts, project, count + 1)?;
+    }
+    save(tx, queue, record)
 }
 
 fn is_foreign(record: &QueueRecord, user: Option<&str>) -> bool {

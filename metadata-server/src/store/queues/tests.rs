@@ -403,6 +403,7 @@ fn when_there_is_no_room_left_agents_still_get_their_documents() {
     let pushed = document(&[("a", "a1", 1)]);
     let full = apply(&store, push("p/unbound", &pushed, 1));
     assert!(matches!(full, QueueOutcome::Full { max: QUEUES_BYTES_MAX, .. }), "{full:?}");
+    assert_eq!(store.queue(&key("p/unbound")).unwrap(), None, "a refused post makes no queue");
     let full = apply(&store, signal("p/s", "x", 600, 1));
     assert!(matches!(full, QueueOutcome::Full { .. }), "{full:?}");
     assert!(apply(&store, push("p/q", &pushed, 1)).pushed().is_some());
