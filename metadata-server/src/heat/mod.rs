@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use openstack_client::http::{Request, Response};
-use openstack_client::keystone::{Credentials, Session, sign_in};
+use openstack_client::keystone::{Credentials, KeystoneError, sign_in};
 use openstack_client::percent_encoded;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -42,6 +42,9 @@ pub enum AskError {
     /// There will be none.
     #[error("{0}")]
     Final(String),
+    /// Keystone or Heat does not know who asks, or what is asked for: it may be gone.
+    #[error("{0}")]
+    Gone(String),
 }
 
 /// As whom a server may ask for its own metadata.
@@ -72,6 +75,14 @@ pub struct HeatSource {
     resource_name: String,
 }
 
+/// A token, and where it is shown.
+#[derive(Clone)]
+struct Access {
+    token: String,
+    /// Heat's endpoint, without a slash at the end.
+    base: String,
+}
+
 /// Where Heat has a server's metadata, below its endpoint.
 fn path_of(source: &HeatSource) -> String {
     let stack: Vec<String> = source.stack_id.split('/').map(percent_encoded).collect();
@@ -85,31 +96,33 @@ impl Cloud {
         Self { keystone, document_bytes_max }
     }
 
-    fn sign_in(&self, user: &ServerUser, project: &str) -> Result<Session, AskError> {
+    fn enter(&self, user: &ServerUser, project: &str) -> Result<Access, AskError> {
         let credentials = Credentials {
             auth_url: self.keystone.url(),
             user_id: &user.user_id,
             password: &user.password,
             project_id: project,
         };
-        sign_in(self.keystone.client(), &credentials, TIMEOUT).map_err(|error| {
-            let words = error.to_string();
-            if error.is_transient() { AskError::Transient(words) } else { AskError::Final(words) }
-        })
+        let session =
+            sign_in(self.keystone.client(), &credentials, TIMEOUT).map_err(
+                |error| match error {
+                    KeystoneError::Refused { status: 401, .. } => AskError::Gone(error.to_string()),
+                    error if error.is_transient() => AskError::Transient(error.to_string()),
+                    error => AskError::Final(error.to_string()),
+                },
+            )?;
+        let base = session
+            .endpoint("orchestration", user.region.as_deref())
+            .map_err(|error| AskError::Final(error.to_string()))?
+            .trim_end_matches('/')
+            .to_owned();
+        Ok(Access { token: session.token, base })
     }
 
-    fn get(
-        &self,
-        session: &Session,
-        region: Option<&str>,
-        path: &str,
-    ) -> Result<Response, AskError> {
-        let base = session
-            .endpoint("orchestration", region)
-            .map_err(|error| AskError::Final(error.to_string()))?;
-        let request = Request::get(format!("{}{path}", base.trim_end_matches('/')))
+    fn get(&self, access: &Access, path: &str) -> Result<Response, AskError> {
+        let request = Request::get(format!("{}{path}", access.base))
             .header("Accept", "application/json")
-            .header("X-Auth-Token", &session.token)
+            .header("X-Auth-Token", &access.token)
             .timeout(TIMEOUT)
             .redirects_max(0)
             .response_bytes_max(self.document_bytes_max as u64 * 2);
@@ -121,6 +134,7 @@ impl Cloud {
         match response.status {
             200 => Ok(response),
             status @ (429 | 500..) => Err(AskError::Transient(format!("Heat said {status}"))),
+            status @ (401 | 404 | 410) => Err(AskError::Gone(format!("Heat said {status}"))),
             status => Err(AskError::Final(format!("Heat said {status}"))),
         }
     }
@@ -142,13 +156,13 @@ pub(crate) fn in_force(
         documents.iter().filter_map(|body| serde_json::from_slice(body).ok()).collect();
     let server_id = server_id
         .ok_or_else(|| AskError::Final("no deployment has said the server's id yet".into()))?;
-    let user = parsed
-        .iter()
-        .find_map(|document| user_in(document, project, owner))
-        .ok_or_else(|| AskError::Final("the metadata does not name the user who posts it".into()))?;
-    let session = cloud.sign_in(&user, project)?;
+    let user =
+        parsed.iter().find_map(|document| user_in(document, project, owner)).ok_or_else(|| {
+            AskError::Final("the metadata does not name the user who posts it".into())
+        })?;
+    let access = cloud.enter(&user, project)?;
     let path = format!("/software_deployments/metadata/{}", percent_encoded(server_id));
-    let response = cloud.get(&session, user.region.as_deref(), &path)?;
+    let response = cloud.get(&access, &path)?;
     let mut answer: Value = serde_json::from_slice(&response.body)
         .map_err(|_| AskError::Transient("Heat's answer is not JSON".into()))?;
     let deployments = answer

@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use certs::AgentId;
-use openstack_client::keystone::Session;
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -16,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::questions::{Questions, Timetable, jitter, sleep_until};
-use super::{AskError, Cloud, HeatSource, path_of};
+use super::{Access, AskError, Cloud, HeatSource, path_of};
 use crate::clock;
 use crate::document::ValidDocument;
 use crate::metrics::Metrics;
@@ -25,6 +24,8 @@ use crate::store::{Store, StoreError, Write};
 
 /// Questions under way at a time.
 const QUESTIONS_MAX: usize = 4;
+/// Whom Heat or Keystone has not known for so long is not asked about any more, before the next start.
+const GONE_MAX: Duration = Duration::from_secs(24 * 3_600);
 /// Longest wait after failures.
 const BACK_OFF_MAX: Duration = Duration::from_secs(600);
 /// Agents that may wait to be noted; the rest is found at the next start.
@@ -35,8 +36,25 @@ const NOTES_MAX: usize = 10_000;
 struct Agenda {
     interval: Duration,
     due: Timetable<AgentId>,
-    /// All agents that are asked for, with the questions since the last answer.
-    failures: BTreeMap<AgentId, u32>,
+    /// All agents that are asked for.
+    failures: BTreeMap<AgentId, Failures>,
+}
+
+/// Questions since the last answer.
+#[derive(Debug, Clone, Copy, Default)]
+struct Failures {
+    count: u32,
+    /// When the first of them ended because somebody is not known.
+    gone_since: Option<Instant>,
+}
+
+/// How a question has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Answered,
+    Failed,
+    /// The server, or its user, is not known.
+    Gone,
 }
 
 impl Agenda {
@@ -46,7 +64,7 @@ impl Agenda {
 
     /// Asks for an agent from now on; `spread` from 0 to 1 says how much of an interval to wait at first.
     fn add(&mut self, agent: AgentId, now: Instant, spread: f64) {
-        self.failures.insert(agent.clone(), 0);
+        self.failures.insert(agent.clone(), Failures::default());
         self.due.set(agent, now + self.interval.mul_f64(spread.clamp(0.0, 1.0)));
     }
 
@@ -60,18 +78,33 @@ impl Agenda {
         self.due.take(now)
     }
 
-    /// Heat has answered, or not; `jitter` is from 0 to 1.
-    fn ended(&mut self, agent: &AgentId, is_answered: bool, now: Instant, jitter: f64) {
+    fn has(&self, agent: &AgentId) -> bool {
+        self.failures.contains_key(agent)
+    }
+
+    /// A question has ended; true if it was the last one, because the server is gone. `jitter` is from 0 to 1.
+    fn ended(&mut self, agent: &AgentId, end: End, now: Instant, jitter: f64) -> bool {
         self.due.ended(agent);
-        let Some(failures) = self.failures.get_mut(agent) else { return };
-        *failures = if is_answered { 0 } else { (*failures + 1).min(16) };
-        let wait = self.interval.saturating_mul(1 << *failures);
+        let Some(failures) = self.failures.get_mut(agent) else { return false };
+        match end {
+            End::Answered => *failures = Failures::default(),
+            End::Failed | End::Gone => failures.count = (failures.count + 1).min(16),
+        }
+        if end == End::Gone {
+            let since = *failures.gone_since.get_or_insert(now);
+            if now.saturating_duration_since(since) >= GONE_MAX {
+                self.remove(agent);
+                return true;
+            }
+        }
+        let wait = self.interval.saturating_mul(1 << failures.count);
         let wait = wait.min(BACK_OFF_MAX.max(self.interval));
         // What was added anew meanwhile is due as it was added.
         if !self.due.has(agent) {
             // From 0.8 to 1.2 of it, so that agents that were enrolled together drift apart.
             self.due.set(agent.clone(), now + wait.mul_f64(0.8 + 0.4 * jitter.clamp(0.0, 1.0)));
         }
+        false
     }
 
     fn next(&self) -> Option<Instant> {
@@ -100,7 +133,7 @@ pub struct Poller {
     writer: Writer,
     metrics: Arc<Metrics>,
     cloud: Option<Arc<Cloud>>,
-    sessions: Arc<Mutex<HashMap<AgentId, Session>>>,
+    known: Arc<Mutex<HashMap<AgentId, Access>>>,
 }
 
 impl Poller {
@@ -120,7 +153,7 @@ impl Poller {
         for agent in store.heat_sources()? {
             agenda.add(agent, clock::now(), jitter());
         }
-        let poller = Self { store, writer, metrics, cloud, sessions: Arc::default() };
+        let poller = Self { store, writer, metrics, cloud, known: Arc::default() };
         let task = tokio::spawn(poller.run(agenda, inbox));
         Ok((PollHandle(notes), task))
     }
@@ -133,23 +166,35 @@ impl Poller {
             {
                 let poller = self.clone();
                 questions.begin(async move {
-                    let is_answered = poller.poll(&agent).await;
-                    (agent, is_answered)
+                    let end = poller.poll(&agent).await;
+                    (agent, end)
                 });
             }
             // Without room nothing begins before something has ended.
             let next = agenda.next().filter(|_| questions.has_room());
             tokio::select! {
                 changed = inbox.recv() => match changed {
-                    Some(agent) => match self.source(agent.clone()).await {
-                        Some(_) => agenda.add(agent, clock::now(), 0.0),
-                        None => agenda.remove(&agent),
-                    },
+                    Some(agent) => {
+                        self.forget(&agent);
+                        match self.source(agent.clone()).await {
+                            Some(_) => agenda.add(agent, clock::now(), 0.0),
+                            None => agenda.remove(&agent),
+                        }
+                    }
                     None => return,
                 },
                 ended = questions.ended() => match ended {
-                    Ok((agent, is_answered)) => {
-                        agenda.ended(&agent, is_answered, clock::now(), jitter());
+                    Ok((agent, end)) => {
+                        if agenda.ended(&agent, end, clock::now(), jitter()) {
+                            tracing::warn!(
+                                %agent,
+                                "Heat has not known its server for a day; not polled for before the next \
+                                 start or enrolment"
+                            );
+                        }
+                        if !agenda.has(&agent) {
+                            self.forget(&agent);
+                        }
                     }
                     Err(error) => {
                         tracing::error!(%error, "a question to Heat failed");
@@ -167,9 +212,14 @@ impl Poller {
         read.ok()?.ok()?
     }
 
-    /// Asks once; whether there was an answer.
-    async fn poll(&self, agent: &AgentId) -> bool {
-        let Some(source) = self.source(agent.clone()).await else { return true };
+    /// Its token is of no use any more.
+    fn forget(&self, agent: &AgentId) {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).remove(agent);
+    }
+
+    /// Asks once.
+    async fn poll(&self, agent: &AgentId) -> End {
+        let Some(source) = self.source(agent.clone()).await else { return End::Answered };
         let (poller, id) = (self.clone(), agent.clone());
         let asked = tokio::task::spawn_blocking(move || poller.ask(&id, &source)).await;
         let document = match asked {
@@ -177,36 +227,37 @@ impl Poller {
             Ok(Err(error)) => {
                 tracing::warn!(%agent, %error, "Heat cannot be polled; what is in force stays");
                 self.metrics.count_poll(false);
-                return false;
+                return if matches!(error, AskError::Gone(_)) { End::Gone } else { End::Failed };
             }
-            Err(_) => return false,
+            Err(_) => return End::Failed,
         };
         self.metrics.count_poll(true);
-        let Some(document) = document else { return true };
+        let Some(document) = document else { return End::Answered };
         let accepted_unix_ms = clock::unix_ms();
         let write = Write::PutDocument { agent: agent.clone(), document, accepted_unix_ms };
         // What fails here was logged by the writer; the next poll brings it again.
-        self.writer.write(write).await.is_ok()
+        match self.writer.write(write).await {
+            Ok(_) => End::Answered,
+            Err(_) => End::Failed,
+        }
     }
 
     /// What Heat has for an agent, if that is not in force. Blocks.
     fn ask(&self, agent: &AgentId, source: &HeatSource) -> Result<Option<ValidDocument>, AskError> {
         let cloud =
             self.cloud.as_ref().ok_or_else(|| AskError::Final("keystone_url is not set".into()))?;
-        let known =
-            self.sessions.lock().unwrap_or_else(PoisonError::into_inner).get(agent).cloned();
-        let region = source.user.region.as_deref();
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(agent).cloned();
         let path = path_of(source);
-        let response = match known.map(|session| cloud.get(&session, region, &path)) {
-            Some(Ok(response)) => response,
+        let response = match known.map(|access| cloud.get(&access, &path)) {
             // The token may have ended.
-            None | Some(Err(_)) => {
-                let session = cloud.sign_in(&source.user, &source.project_id)?;
-                let response = cloud.get(&session, region, &path)?;
-                let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-                sessions.insert(agent.clone(), session);
+            None | Some(Err(AskError::Gone(_))) => {
+                let access = cloud.enter(&source.user, &source.project_id)?;
+                let response = cloud.get(&access, &path)?;
+                let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+                known.insert(agent.clone(), access);
                 response
             }
+            Some(answered) => answered?,
         };
         let in_force = self
             .store
@@ -241,7 +292,16 @@ fn changed(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU16, Ordering};
+
+    use openstack_client::http::Trust;
+    use openstack_client::testing::{Answer, HttpServer};
+    use serde_json::json;
+
     use super::*;
+    use crate::heat::Source;
+    use crate::store::MemoryBackend;
+    use crate::zaqar::keystone::Keystone;
 
     fn agent(id: &str) -> AgentId {
         id.parse().unwrap()
@@ -260,11 +320,11 @@ mod tests {
         assert_eq!(due(&mut agenda, start), [agent("a")]);
         assert_eq!(due(&mut agenda, at(15)), [agent("b")]);
         assert_eq!(due(&mut agenda, at(10_000)), [], "both are being asked");
-        agenda.ended(&agent("a"), true, at(100), 0.5);
+        agenda.ended(&agent("a"), End::Answered, at(100), 0.5);
         assert_eq!(agenda.next(), Some(at(130)));
         for jitter in [0.0, 1.0] {
             assert_eq!(due(&mut agenda, at(136)), [agent("a")]);
-            agenda.ended(&agent("a"), true, at(100), jitter);
+            agenda.ended(&agent("a"), End::Answered, at(100), jitter);
             assert_eq!(agenda.next(), Some(at(if jitter < 0.5 { 124 } else { 136 })));
         }
         agenda.remove(&agent("a"));
@@ -280,10 +340,10 @@ mod tests {
         assert_eq!(agenda.take_due(start), Some(agent("a")));
         agenda.add(agent("a"), start, 0.0);
         assert_eq!(agenda.take_due(start), None, "one question at a time");
-        agenda.ended(&agent("a"), false, start, 0.5);
+        agenda.ended(&agent("a"), End::Failed, start, 0.5);
         assert_eq!(agenda.take_due(start), Some(agent("a")));
         agenda.remove(&agent("a"));
-        agenda.ended(&agent("a"), true, start, 0.5);
+        agenda.ended(&agent("a"), End::Answered, start, 0.5);
         assert_eq!(agenda.next(), None, "it is not to be asked about any more");
     }
 
@@ -295,13 +355,85 @@ mod tests {
         let mut waits = Vec::new();
         for _ in 0..7 {
             assert!(agenda.take_due(start + BACK_OFF_MAX).is_some());
-            agenda.ended(&agent("a"), false, start, 0.5);
+            agenda.ended(&agent("a"), End::Failed, start, 0.5);
             waits.push((agenda.next().unwrap() - start).as_secs());
         }
         assert_eq!(waits, [60, 120, 240, 480, 600, 600, 600]);
         assert!(agenda.take_due(start + BACK_OFF_MAX).is_some());
-        agenda.ended(&agent("a"), true, start, 0.5);
+        agenda.ended(&agent("a"), End::Answered, start, 0.5);
         assert_eq!((agenda.next().unwrap() - start).as_secs(), 30);
+    }
+
+    #[test]
+    fn whom_heat_has_not_known_for_a_day_is_not_asked_about_any_more() {
+        let start = Instant::now();
+        let hours = |h: u64| start + Duration::from_secs(h * 3_600);
+        let mut agenda = Agenda::new(Duration::from_secs(30));
+        agenda.add(agent("a"), start, 0.0);
+        for (hour, end, is_last) in [
+            (1, End::Gone, false),
+            (24, End::Gone, false),
+            (25, End::Failed, false),
+            (25, End::Answered, false),
+            (26, End::Gone, false),
+            (50, End::Failed, false),
+            (50, End::Gone, true),
+        ] {
+            assert!(agenda.take_due(hours(hour)).is_some(), "{hour}");
+            assert_eq!(agenda.ended(&agent("a"), end, hours(hour), 0.0), is_last, "{hour} {end:?}");
+            // Whatever the wait was.
+            if !is_last {
+                agenda.due.set(agent("a"), hours(hour));
+            }
+        }
+        assert!(!agenda.has(&agent("a")) && agenda.next().is_none());
+    }
+
+    #[test]
+    fn a_token_is_asked_for_anew_only_where_it_is_not_taken() {
+        let status = Arc::new(AtomicU16::new(200));
+        let heat = status.clone();
+        let server = HttpServer::start(move |asked| {
+            let host = asked.header("host").unwrap();
+            match (asked.method.as_str(), asked.target.as_str()) {
+                ("POST", "/v3/auth/tokens") => {
+                    let url = format!("http://{host}/heat");
+                    let endpoint = json!({"interface": "public", "region_id": "one", "url": url});
+                    let catalog = json!([{"type": "orchestration", "endpoints": [endpoint]}]);
+                    let body = json!({"token": {"catalog": catalog}}).to_string();
+                    Answer::new(201, body).header("X-Subject-Token", "token")
+                }
+                ("GET", "/heat/stacks/s/1/resources/server/metadata") => {
+                    Answer::new(heat.load(Ordering::SeqCst), r#"{"metadata": {"deployments": []}}"#)
+                }
+                _ => Answer::new(404, "{}"),
+            }
+        });
+        let tokens = || server.asked().iter().filter(|a| a.method == "POST").count();
+        let section = json!({"user_id": "u", "password": "x", "project_id": "p", "stack_id": "s/1",
+            "resource_name": "server", "region_name": "one"});
+        let Ok(Source::Poll(source)) = Source::read(&json!({"heat": section})) else { panic!() };
+        let keystone = Arc::new(Keystone::new(&server.url("/v3"), Trust::Machine, None));
+        let store = Store::new(Arc::new(MemoryBackend::default())).unwrap();
+        let (writer, thread) = Writer::start(store.clone(), Box::new(|_, _| {})).unwrap();
+        let cloud = Some(Arc::new(Cloud::new(keystone, 1_000)));
+        let (metrics, known) = (Arc::default(), Arc::default());
+        let poller = Poller { store, writer, metrics, cloud, known };
+        for (said, wanted, tokens_asked) in
+            [(200, Ok(()), 1), (200, Ok(()), 1), (503, Err("Transient"), 1), (404, Err("Gone"), 2)]
+        {
+            status.store(said, Ordering::SeqCst);
+            let asked = poller.ask(&agent("a"), &source);
+            let asked = asked.map(drop).map_err(|error| format!("{error:?}"));
+            match wanted {
+                Ok(()) => assert_eq!(asked, Ok(())),
+                Err(kind) => assert!(asked.unwrap_err().starts_with(kind)),
+            }
+            assert_eq!(tokens(), tokens_asked, "{said}");
+        }
+        poller.forget(&agent("a"));
+        assert!(poller.known.lock().unwrap().is_empty());
+        thread.stop();
     }
 
     #[test]

@@ -239,12 +239,17 @@ impl Settler {
         let waiting =
             self.store.waiting_document(queue).map_err(failed)?.map(|message| message.body);
         let documents: Vec<_> = [waiting, in_force].into_iter().flatten().collect();
-        let document =
-            heat::in_force(cloud, queue.project(), record.owner.as_deref(), record.server_id.as_deref(), &documents)
-                .map_err(|error| match error {
-                    AskError::Transient(why) => Unknown::Later(why),
-                    AskError::Final(why) => Unknown::Never(why),
-                })?;
+        let document = heat::in_force(
+            cloud,
+            queue.project(),
+            record.owner.as_deref(),
+            record.server_id.as_deref(),
+            &documents,
+        )
+        .map_err(|error| match error {
+            AskError::Transient(why) => Unknown::Later(why),
+            AskError::Final(why) | AskError::Gone(why) => Unknown::Never(why),
+        })?;
         Ok(Some(QueueWrite::Settle {
             queue: queue.clone(),
             pushes: record.pushes,
