@@ -471,6 +471,8 @@ fn salt_gets_the_inputs_beside_the_minions_configuration() {
     let place = Place::new();
     fs::create_dir(place.path("etc")).unwrap();
     fs::write(place.path("etc/minion"), "cachedir: /c\n").unwrap();
+    fs::create_dir(place.path("etc/minion.d")).unwrap();
+    fs::write(place.path("etc/minion.d/a.conf"), "").unwrap();
     let returned = include_str!("data/salt-call.succeeded.json");
     fs::write(place.path("returned"), returned).unwrap();
     let returned = place.path("returned");
@@ -535,6 +537,17 @@ fn salts_failures_are_failed_responses() {
         (response["deploy_stdout"].as_str(), stderr_of(&response)),
         (Some("Traceback"), "log\n")
     );
+}
+
+/// Salt warns of patterns in `include` that nothing matches.
+#[test]
+fn salt_is_told_of_no_configuration_that_is_not_there() {
+    let place = Place::new();
+    place.tool("cp -r \"$3\" configuration; echo '{}'");
+    place.response("hook-salt", &entry("x: y"));
+    let main = place.read("w/configuration/minion");
+    let included: Vec<&str> = main.lines().filter(|line| line.starts_with("- ")).collect();
+    assert!(matches!(included[..], [only] if only.ends_with("/inputs.conf")), "{main}");
 }
 
 #[test]

@@ -96,7 +96,12 @@ fn configuration(working: &Path, minion: &Path, inputs: Vec<Input>) -> Result<Te
     if minion.is_file() {
         include.push(minion.to_owned());
     }
-    include.push(files::parent(minion).join("minion.d/*.conf"));
+    // Salt warns of a pattern that nothing matches.
+    let more = files::parent(minion).join("minion.d");
+    let is_conf = |entry: std::fs::DirEntry| entry.path().extension().is_some_and(|e| e == "conf");
+    if std::fs::read_dir(&more).into_iter().flatten().flatten().any(is_conf) {
+        include.push(more.join("*.conf"));
+    }
     include.push(options.clone());
     let include: Vec<String> =
         include.iter().map(|path| path.to_string_lossy().into_owned()).collect();
