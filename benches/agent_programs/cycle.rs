@@ -27,8 +27,7 @@ pub(crate) fn row() -> Row {
 pub(crate) fn lay(home: &Path, programs: &Path) {
     let deployments: Vec<Value> = (0..DEPLOYMENTS).map(deployment).collect();
     let users: Vec<Value> = (0..20).map(|n| json!({"name": format!("u{n}"), "id": n})).collect();
-    let metadata =
-        json!({"name": "vm", "users": users, "net": {"mtu": 1500}, "deployments": deployments});
+    let metadata = json!({"name": "vm", "instance-id": "i-1", "users": users, "net": {"mtu": 1500}, "deployments": deployments});
     write(&home.join("metadata.json"), &metadata.to_string(), 0o600);
     for n in 0..TEMPLATES - 1 {
         let template = format!(

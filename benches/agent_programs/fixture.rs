@@ -61,6 +61,7 @@ pub(crate) fn starts() -> Vec<Row> {
         hook("`hook-script`, `exit 0`", "hook-script", "script.json"),
         hook("`hook-ansible`, the tool is `true`", "hook-ansible", "text.json"),
         hook("`hook-puppet`, the tool is `true`", "hook-puppet", "text.json"),
+        hook("`hook-salt`, one state, with Salt", "hook-salt", "salt.json"),
         hook("`hook-cfn-init`, the tool is `true`", "hook-cfn-init", "files.json"),
         hook("`hook-apply-config`, the tool is `true`", "hook-apply-config", "text.json"),
         hook("`hook-json-file`, one file", "hook-json-file", "files.json"),
@@ -69,12 +70,26 @@ pub(crate) fn starts() -> Vec<Row> {
         hook("`hook-hiera`, one file", "hook-hiera", "hiera.json"),
         row("`50-heat-config-docker-cmd`, nothing to do", "50-heat-config-docker-cmd", &[]),
         row("`50-heat-config-docker-compose`, nothing to do", "50-heat-config-docker-compose", &[]),
+        row("`heat-config-rebuild-deployed`, 10 deployments", "heat-config-rebuild-deployed", &[]),
+        row("`99-refresh-completed`, nothing to signal", "99-refresh-completed", &[]),
         row("`cfn-init --help`", "cfn-init", &["--help"]),
         row("`cfn-signal --help`", "cfn-signal", &["--help"]),
         row("`cfn-hup --help`", "cfn-hup", &["--help"]),
         row("`cfn-get-metadata --help`", "cfn-get-metadata", &["--help"]),
+        row(
+            "`cfn-create-aws-symlinks`, 5 links",
+            "cfn-create-aws-symlinks",
+            &["--source", "@/cfn", "--target", "@/out/aws"],
+        ),
     ]
 }
+
+/// Originals that are shell scripts with their directories built in.
+const SCRIPTS: [&str; 2] = ["heat-config-rebuild-deployed", "99-refresh-completed"];
+const BUILT_IN: [&str; 2] =
+    ["/var/lib/heat-config/deployed", "/var/lib/os-apply-config-deployments/deployed"];
+const CFN_TOOLS: [&str; 5] =
+    ["cfn-create-aws-symlinks", "cfn-get-metadata", "cfn-hup", "cfn-init", "cfn-signal"];
 
 /// A directory for each side.
 pub(crate) struct Fixture {
@@ -121,6 +136,7 @@ impl Fixture {
             ("text", json!("text")),
             ("empty", json!({})),
             ("compose", json!({"web": {"image": "web"}})),
+            ("salt", json!({"done": {"test.nop": []}})),
             ("hiera", json!({"datafiles": {"common": {"a": [1, 2]}}})),
             ("files", json!({ file.to_string_lossy(): {"a": [1, 2]} })),
         ] {
@@ -137,6 +153,23 @@ impl Fixture {
                 .expect("agent-client");
             assert!(done.status.success(), "{done:?}");
         }
+        if side == Side::Original {
+            let deployed = home.join("deployed").display().to_string();
+            for script in SCRIPTS {
+                let text = fs::read_to_string(self.programs(side).join(script)).expect("a script");
+                assert!(BUILT_IN.iter().any(|path| text.contains(path)), "another {script}");
+                let text = BUILT_IN.iter().fold(text, |text, path| text.replace(path, &deployed));
+                write(&home.join("scripts").join(script), &text, 0o755);
+            }
+        }
+        for tool in CFN_TOOLS {
+            write(&home.join("cfn").join(tool), "", 0o755);
+        }
+        let minion = format!(
+            "root_dir: {}\nfile_client: local\nlog_level_logfile: quiet\n",
+            home.join("salt-root").display()
+        );
+        write(&home.join("salt/minion"), &minion, 0o644);
         cycle::lay(&home, &self.programs(side));
     }
 
@@ -148,6 +181,7 @@ impl Fixture {
                 fs::remove_dir_all(path).expect("removed");
             }
         }
+        fs::create_dir(self.of(side).join("deployed")).expect("a directory");
     }
 
     pub(crate) fn command(&self, side: Side, row: &Row) -> Measured {
@@ -158,7 +192,8 @@ impl Fixture {
         };
         let mut path = self.programs(side).into_os_string();
         path.push(":/usr/bin:/bin");
-        let program = self.programs(side).join(row.program);
+        let script = home.join("scripts").join(row.program);
+        let program = if script.exists() { script } else { self.programs(side).join(row.program) };
         let mut environment: Vec<(OsString, OsString)> = [
             ("OS_REFRESH_CONFIG_BASE_DIR", "base"),
             ("OS_CONFIG_APPLIER_TEMPLATES", "templates"),
@@ -178,6 +213,9 @@ impl Fixture {
             ("HEAT_DOCKER_COMPOSE_WORKING", "work"),
             ("HEAT_PUPPET_HIERA_DATADIR", "out"),
             ("HEAT_HIERA_CONFIG", "out/hiera.yaml"),
+            ("HEAT_SALT_WORKING", "work"),
+            ("SALT_MINION_CONFIG", "salt/minion"),
+            ("OS_APPLY_CONFIG_DEPLOYED", "deployed"),
             ("OUT", "out"),
         ]
         .map(|(name, below)| (name.into(), home.join(below).into_os_string()))
@@ -186,6 +224,8 @@ impl Fixture {
         for tool in ["ANSIBLE", "PUPPET", "CFN_INIT", "APPLY_CONFIG", "DOCKER", "DOCKER_COMPOSE"] {
             environment.push((format!("HEAT_{tool}_CMD").into(), "/bin/true".into()));
         }
+        let salt = self.originals.join("bin/salt-call");
+        environment.push(("HEAT_SALT_CMD".into(), salt.into_os_string()));
         // Without it hook-hiera asks os-apply-config, whose start has a row of its own.
         environment.push(("HEAT_HIERA_ELEMENT_CHECK_CMD".into(), "/bin/echo -n empty".into()));
         // os-collect-config ends with a traceback under C.UTF-8 before Python 3.12.

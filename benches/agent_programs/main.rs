@@ -3,13 +3,15 @@
 //!
 //! ```text
 //! cargo build --release -p agent-client
-//! tests/originals/setup && .cache/originals/bin/pip install boto==2.49.0
+//! tests/originals/setup && .cache/originals/bin/pip install boto==2.49.0 \
+//!     salt==3007.9 tornado jmespath msgpack jinja2 looseversion psutil distro pyzmq pycryptodomex croniter
 //! cargo run --release -p channel-benches --bin agent_programs [RUNS]
 //! ```
 //!
 //! Both sides do the same work on the same files, in alternation, so that a busy neighbour troubles both
 //! alike. Memory is the largest process of those that a command started. The cfn tools want boto, which runs
-//! with no Python after 3.11, so it is not installed with the other originals.
+//! with no Python after 3.11, and `hook-salt` wants Salt, which is large, so they are not installed with the
+//! other originals.
 
 #![expect(clippy::expect_used, reason = "a measurement that cannot be made has failed")]
 
