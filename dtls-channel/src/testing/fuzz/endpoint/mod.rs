@@ -18,6 +18,7 @@ use super::session::ticket_keys;
 use crate::config::Config;
 use crate::endpoint::{Endpoint, EndpointConfig};
 use crate::event::{AssociationId, Event, Phase};
+use crate::record::HEADER_LEN;
 use crate::testing::AcceptAnyone;
 
 /// One server under a script. Nothing is kept of an address that has not heard an answer, and it is
@@ -226,7 +227,7 @@ impl World {
     /// so nobody is remembered there and it gets no more than it sent.
     fn reach_server(&mut self, from: usize, mut datagram: Vec<u8>) {
         // RFC 9853 allows a check of an address three times what came from there.
-        let is_protected = datagram.get(3..5).is_some_and(|epoch| epoch != [0, 0]);
+        let is_protected = has_protected_record(&datagram);
         let allowance = datagram.len() * if is_protected { 3 } else { 1 };
         self.traffic[from].allowance += allowance;
         let before = self.server.stats().bytes_out;
@@ -428,6 +429,18 @@ impl World {
         let now_heard: usize = self.associations.values().map(|a| a.received.len()).sum();
         assert_eq!(now_heard, heard + 1, "lost on a good network");
     }
+}
+
+/// Whether any record of a datagram is of an epoch with keys, such as Finished behind ChangeCipherSpec.
+fn has_protected_record(mut datagram: &[u8]) -> bool {
+    while let Some((header, rest)) = datagram.split_at_checked(HEADER_LEN) {
+        if header[3..5] != [0, 0] {
+            return true;
+        }
+        let length = usize::from(u16::from_be_bytes([header[11], header[12]]));
+        datagram = rest.get(length..).unwrap_or_default();
+    }
+    false
 }
 
 fn take(bag: &mut VecDeque<(usize, Vec<u8>)>, choice: u8) -> Option<(usize, Vec<u8>)> {
