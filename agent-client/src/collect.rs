@@ -29,7 +29,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use bytes::Bytes;
-use metadata_delivery::message::DeploymentResult;
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::{Map, Value};
 use tokio::join;
@@ -44,7 +43,7 @@ use crate::compat::occ::cache::Cache;
 use crate::compat::occ::config::{Config, NoConfig, load};
 use crate::compat::occ::gather::store;
 use crate::document::ConfigId;
-use crate::pipeline::Command;
+use crate::pipeline::{self, Command};
 
 use self::poll::Polling;
 use self::results::Results;
@@ -111,10 +110,10 @@ enum Told {
     Held(Held),
     /// Whether to poll.
     Poll(Poll),
-    /// A result that the server has not stored yet.
-    Ended(Box<DeploymentResult>),
-    /// The server has stored the result of this config.
-    Stored(String),
+    /// A result that Heat may have to be told of.
+    Ended(Box<pipeline::Waiting>),
+    /// Nobody waits for the result of this config's run any more.
+    Over(ConfigId, u64),
 }
 
 impl Collect {
@@ -171,13 +170,13 @@ impl Collect {
     }
 
     /// A deployment has ended with this result.
-    pub fn ended(&self, result: &DeploymentResult) {
+    pub fn ended(&self, result: &pipeline::Waiting) {
         self.tell(Told::Ended(Box::new(result.clone())));
     }
 
-    /// The server has stored the result of this config.
-    pub fn stored(&self, id: &ConfigId) {
-        self.tell(Told::Stored(id.to_string()));
+    /// Nobody waits for the result of this config's run any more.
+    pub fn over(&self, id: ConfigId, run: u64) {
+        self.tell(Told::Over(id, run));
     }
 
     fn tell(&self, told: Told) {
@@ -281,12 +280,12 @@ impl Worker {
             Told::Held(held) => self.held = Some(held),
             Told::Poll(poll) => self.polls(poll),
             Told::Ended(result) => {
-                self.ended(*result);
+                self.results.ended(*result);
                 if self.sends_at().is_some_and(|at| at <= tokio::time::Instant::now()) {
                     self.send_results();
                 }
             }
-            Told::Stored(id) => self.results.stored(&id),
+            Told::Over(id, run) => self.results.over(&id, run),
         }
     }
 

@@ -14,6 +14,7 @@ use thiserror::Error;
 
 use crate::json_text::json_text;
 use crate::run_options::RunOptions;
+use crate::signal_way::SignalWay;
 
 /// Longest config id in bytes. Heat's are UUIDs (36); the id goes into names on the wire and on disk.
 pub const CONFIG_ID_BYTES_MAX: usize = 1024;
@@ -104,6 +105,8 @@ pub struct Entry {
     pub action: String,
     /// What to do about it.
     pub work: Work,
+    /// Whom the agent itself tells of its end; none in a document that a server pushed, which tells Heat.
+    pub way: Option<SignalWay>,
 }
 
 /// What an entry asks for.
@@ -193,6 +196,22 @@ impl Document {
     /// # Errors
     /// Not a JSON object, or `deployments` is not a list.
     pub fn parse(version: u64, body: &[u8]) -> Result<Self, DocumentError> {
+        Self::read(version, body, |_| None)
+    }
+
+    /// Reads one that no server pushed: its entries keep whom to tell of their ends.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse).
+    pub fn polled(version: u64, body: &[u8]) -> Result<Self, DocumentError> {
+        Self::read(version, body, SignalWay::of_entry)
+    }
+
+    fn read(
+        version: u64,
+        body: &[u8],
+        way: impl Fn(&Value) -> Option<SignalWay>,
+    ) -> Result<Self, DocumentError> {
         let document: Value =
             serde_json::from_slice(body).map_err(|e| DocumentError::NotJson(e.to_string()))?;
         let Value::Object(mut document) = document else {
@@ -216,7 +235,8 @@ impl Document {
         let mut seen = BTreeSet::new();
         let mut entries = Vec::with_capacity(deployments.len());
         for (index, deployment) in deployments.into_iter().enumerate() {
-            let entry = Entry::read_with(deployment, &DATA_GROUPS);
+            let way = way(&deployment);
+            let entry = Entry { way, ..Entry::read_with(deployment, &DATA_GROUPS) };
             if let Work::Bad(reason) = &entry.work {
                 tracing::error!(index, id = %entry.id, reason, "bad entry in the document");
             }
@@ -255,7 +275,7 @@ impl Entry {
             }
             Err(reason) => (ConfigId::of_bad_entry(&entry), Work::Bad(reason)),
         };
-        Self { id, name, group, action, work }
+        Self { id, name, group, action, work, way: None }
     }
 }
 

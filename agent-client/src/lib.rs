@@ -21,6 +21,7 @@
 //! |---|---|---|
 //! | [`document`] | a document's entries, good and bad | yes |
 //! | [`run_options`] | what an entry says about its run: timeout, lane | yes |
+//! | [`signal_way`] | what an entry says about its signal | yes |
 //! | [`plan`] | which entries to run, given the journal | yes |
 //! | [`journal`] | state machine (pure) and append-only file | – |
 //! | [`store`] | the newest document on disk | – |
@@ -65,6 +66,7 @@ pub mod pipeline;
 pub mod plan;
 pub mod redact;
 pub mod run_options;
+pub mod signal_way;
 pub mod status;
 pub mod store;
 pub mod sweep;

@@ -110,6 +110,7 @@ mod tests {
             document_version: 3,
             at_unix_ms: 1,
             rerun: None,
+            way: None,
         }
     }
 

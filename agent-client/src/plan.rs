@@ -28,7 +28,7 @@ pub fn plan(document: &Document, states: &States, answers_data: bool) -> Plan {
                 plan.steps.push_back(index);
             }
             Some(State::Received(_)) => plan.steps.push_back(index),
-            Some(State::Started { .. } | State::Finished { .. } | State::Signalled(_)) => {}
+            Some(State::Started { .. } | State::Finished(_) | State::Signalled(_)) => {}
         }
     }
     let named: BTreeSet<&ConfigId> = document.entries.iter().map(|entry| &entry.id).collect();

@@ -43,8 +43,11 @@ pub struct Status {
     pub document: Option<DocumentStatus>,
     /// Its deployments, in order.
     pub deployments: Vec<DeploymentStatus>,
-    /// Results that the server has not stored yet.
+    /// Results that somebody has not taken yet.
     pub results_waiting: usize,
+    /// Those of them that Heat has still to take from the agent itself.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub results_for_heat: usize,
     /// What keeps the agent from working, such as a full disk.
     pub fault: Option<String>,
 }
@@ -157,11 +160,29 @@ pub struct DeploymentStatus {
     /// Which run of the config, 2 or more; none for the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rerun: Option<u64>,
-    /// Whether the server has its result (also true where there is none to send).
+    /// Whether all have its result to whom it is owed (also true where there is none to send).
     pub result_stored: bool,
+    /// Whether Heat has still to take it from the agent itself.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub result_for_heat: bool,
     /// Why the server will never take its result.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result_refused: Option<String>,
+    /// Why Heat was never told of it by the agent itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heat_refused: Option<String>,
+}
+
+impl DeploymentStatus {
+    /// Whether somebody will never know of its result.
+    fn is_refused(&self) -> bool {
+        self.result_refused.is_some() || self.heat_refused.is_some()
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 impl LinkStatus {
@@ -195,10 +216,10 @@ impl Status {
         self.document.is_some() && self.deployments.iter().all(|d| is_ended(d.state))
     }
 
-    /// Whether a deployment of the document did not end well, or the server will never know how it did.
+    /// Whether a deployment of the document did not end well, or somebody will never know how it did.
     pub fn has_failures(&self) -> bool {
         let bad = [DeploymentState::Failed, DeploymentState::Interrupted];
-        self.deployments.iter().any(|d| bad.contains(&d.state) || d.result_refused.is_some())
+        self.deployments.iter().any(|d| bad.contains(&d.state) || d.is_refused())
     }
 
     /// Replaces the file.
@@ -333,6 +354,9 @@ pub fn render(status: &Status, running: bool, now_unix_ms: u64) -> String {
         0 if status.link.state == LinkState::Unenrolled => "none waits".into(),
         0 => "all stored by the server".into(),
         n if status.link.state == LinkState::Unenrolled => format!("{n} not taken by Heat yet"),
+        n if status.results_for_heat > 0 => {
+            format!("{n} not taken yet, {} of them by Heat", status.results_for_heat)
+        }
         n => format!("{n} not stored by the server yet"),
     };
     let _ = writeln!(out, "results   {waiting}");
@@ -353,7 +377,7 @@ fn table(status: &Status, now_unix_ms: u64) -> String {
             deployment.status_code.map_or_else(|| "-".into(), |code| code.to_string()),
             match (deployment.state, deployment.result_stored) {
                 (DeploymentState::Skipped, _) => "-",
-                _ if deployment.result_refused.is_some() => "refused",
+                _ if deployment.is_refused() => "refused",
                 (_, true) => "yes",
                 (_, false) => "no",
             }
@@ -391,6 +415,11 @@ fn remarks(deployment: &DeploymentStatus, now_unix_ms: u64) -> Vec<String> {
     }
     let refused = deployment.result_refused.as_ref();
     remarks.extend(refused.map(|why| format!("the server refused its result: {why}")));
+    let refused = deployment.heat_refused.as_ref();
+    remarks.extend(refused.map(|why| format!("Heat was not told of its result: {why}")));
+    if deployment.result_for_heat {
+        remarks.push("Heat has not taken its result yet".into());
+    }
     remarks.extend(deployment.rerun.map(|run| format!("run {run}, asked for by an operator")));
     remarks
 }
@@ -424,7 +453,9 @@ pub(crate) mod tests {
             lane: None,
             rerun: None,
             result_stored: is_ended(*state),
+            result_for_heat: false,
             result_refused: None,
+            heat_refused: None,
         };
         Status {
             schema: SCHEMA,
@@ -451,6 +482,7 @@ pub(crate) mod tests {
             }),
             deployments: states.iter().enumerate().map(deployment).collect(),
             results_waiting: 0,
+            results_for_heat: 0,
             fault: None,
         }
     }
@@ -520,8 +552,11 @@ pub(crate) mod tests {
         status.deployments[2].rerun = Some(2);
         status.deployments[0].result_stored = false;
         status.deployments[0].result_refused = Some("unknown field \"x\"".into());
+        status.deployments[2].result_for_heat = true;
+        status.deployments[2].heat_refused = Some("403 \u{7}".into());
         status.results_waiting = 1;
         let mut shown = render(&status, true, 75_000);
+        status.results_for_heat = 1;
         status.link.state = LinkState::Waiting;
         status.link.failures = 3;
         status.link.next_attempt_unix_ms = Some(80_000);

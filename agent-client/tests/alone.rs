@@ -637,3 +637,65 @@ fn a_result_goes_to_heat_although_its_document_has_enrolled_the_agent_meanwhile(
     assert_eq!(signals[0].0, "/slow?Signature=secret");
     assert_eq!(signals[0].1["deploy_stdout"], "out\n");
 }
+
+/// An agent that a token in polled metadata has enrolled, whose server has the result of "one", which Heat
+/// answers with this status.
+fn enrolled_while_heat_answers(status: u16) -> (Place, MiniServer, Agent) {
+    let (place, server) = (Place::new(), MiniServer::start());
+    *place.answer.lock().unwrap() = status;
+    place.set(with_token(document(&[ran(&place, "one")]), &server.token));
+    let agent = place.run();
+    server.wait_for_result("one");
+    place.wait_for_signals(1);
+    (place, server, agent)
+}
+
+#[test]
+fn what_the_server_took_and_heat_did_not_is_sent_to_heat_after_a_restart() {
+    let (place, server, agent) = enrolled_while_heat_answers(503);
+    let status = place.wait_for_status("a result that only Heat does not have", |status| {
+        let is_off = status.get("polling").is_none();
+        (is_off && status["results_for_heat"] == 1).then(|| status.clone())
+    });
+    assert_eq!(status["results_waiting"], 1);
+    assert_eq!(status["deployments"][0]["result_stored"], false);
+    let why = place.ask(&["why", "one", "--json"]);
+    assert_eq!(why["result_for_heat"], true, "{why}");
+    agent.kill_9();
+    // No metadata is polled any more: the journal knows the way.
+    *place.metadata.lock().unwrap() = None;
+    *place.answer.lock().unwrap() = 200;
+    let before = place.signals().len();
+    let hellos = server.seen().hellos.len();
+    let agent = place.run();
+    assert_eq!(place.wait_for_signals(before + 1)[before].0, "/one?Signature=secret");
+    place.wait_for_status("that all is over", |status| {
+        (status["results_waiting"] == 0 && status["link"]["state"] == "connected").then_some(())
+    });
+    assert_eq!(server.seen().results.len(), 1, "the server had it");
+    server.wait("the agent", |seen| seen.hellos.len() > hellos);
+    agent.signal(Signal::TERM);
+    assert!(agent.wait().success());
+    let sent = place.signals().len();
+    let _agent = place.run();
+    place.wait_for_status("the next life", |status| {
+        (status["link"]["state"] == "connected").then_some(())
+    });
+    assert_eq!((sent, place.signals().len()), (before + 1, before + 1), "once");
+}
+
+#[test]
+fn what_heat_refuses_is_said_and_not_sent_again() {
+    let (place, _server, agent) = enrolled_while_heat_answers(403);
+    let refused = |why: &Value| why["heat_refused"].as_str().unwrap_or_default().contains("403");
+    wait_until("the refusal", || refused(&place.ask(&["why", "one", "--json"])).then_some(()));
+    assert!(place.home.read("log").contains("ERROR"), "{}", place.home.read("log"));
+    agent.kill_9();
+    *place.answer.lock().unwrap() = 200;
+    let _agent = place.run();
+    place.wait_for_status("the next life", |status| {
+        (status["link"]["state"] == "connected" && status["results_waiting"] == 0).then_some(())
+    });
+    assert_eq!(place.signals().len(), 1);
+    assert!(refused(&place.ask(&["why", "one", "--json"])));
+}

@@ -78,7 +78,8 @@ impl Machine {
             let id = ConfigId::new(&result.config_id).unwrap();
             Command::ResultStored { id, run: result.run() }
         };
-        let mut results = opened.results;
+        let found = opened.results.into_iter().map(|waiting| waiting.result);
+        let mut results: Vec<DeploymentResult> = found.collect();
         for result in &results {
             commands.send(stored(result)).unwrap();
         }
@@ -89,13 +90,13 @@ impl Machine {
                 let (mut confirmed, mut settled) = (false, false);
                 while !(confirmed && settled) {
                     match reports.recv().await.unwrap() {
-                        Report::Held { .. } | Report::Signal(_) => {}
+                        Report::Held { .. } | Report::Signal(_) | Report::ResultOver { .. } => {}
                         Report::DocumentStored(holds) => confirmed |= holds.version == *version,
                         Report::Settled { version: v, .. } => settled |= v == *version,
                         Report::DocumentRefused { reason, .. } => panic!("refused: {reason}"),
-                        Report::Result(result) => {
-                            commands.send(stored(&result)).unwrap();
-                            results.push(*result);
+                        Report::Result(waiting) => {
+                            commands.send(stored(&waiting.result)).unwrap();
+                            results.push(waiting.result);
                         }
                     }
                 }
@@ -108,12 +109,12 @@ impl Machine {
                 let answer = answered.await.unwrap();
                 assert!(matches!(answer, Answer::Rerun(_)), "{answer:?}");
                 let result = loop {
-                    if let Report::Result(result) = reports.recv().await.unwrap() {
-                        break result;
+                    if let Report::Result(waiting) = reports.recv().await.unwrap() {
+                        break waiting.result;
                     }
                 };
                 commands.send(stored(&result)).unwrap();
-                results.push(*result);
+                results.push(result);
             }
             commands.send(Command::Stop).unwrap();
         };

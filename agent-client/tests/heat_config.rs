@@ -671,6 +671,7 @@ fn journal_of_agent(place: &Place, received: &str, started: &str) {
         document_version: 1,
         at_unix_ms: 1,
         rerun: None,
+        way: None,
     };
     for id in [received, started] {
         journal.stage(Record::Received(record(id))).unwrap();

@@ -70,6 +70,11 @@ impl Default for Polling {
 }
 
 impl Polling {
+    /// Whether anybody was asked since polling began.
+    pub(super) fn has_asked(&self) -> bool {
+        self.status.is_some()
+    }
+
     /// Where a document in force came from.
     pub(super) fn origin_of(&self, body: &Bytes) -> Origin {
         let polled = self.last.as_ref().filter(|last| last.body == *body);

@@ -1,6 +1,6 @@
 //! Results that go back the way the document in force asks for: by the transport in the deployment's inputs,
-//! as `heat-config-notify` sends them. Those of a polled document go that way even when a server is reached
-//! meanwhile: it may not have that document, and then does not know whom to tell.
+//! as `heat-config-notify` sends them. Those of a polled document have that way with them, and go there even when
+//! a server is reached meanwhile: it may not have that document, and then does not know whom to tell.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,12 +11,12 @@ use openstack_client::signal::{Failed, Transport, attempt, of_config};
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
-use super::sources::Origin;
 use super::{Poll, Worker, pause_after};
 use crate::compat::heat_config::notify::is_over;
 use crate::compat::heat_config::run::UNSENT_MS_MAX;
 use crate::document::ConfigId;
-use crate::pipeline::{Command, unix_ms};
+use crate::pipeline::{self, Command, unix_ms};
+use crate::signal_way::SignalWay;
 
 /// Most results that wait to be sent so; a server gets all.
 const RESULTS_MAX: usize = 1_000;
@@ -39,8 +39,8 @@ pub(super) struct Results {
 struct Waiting {
     result: DeploymentResult,
     attempts: u32,
-    /// What the polled document that it was run for says of the way it goes.
-    own_way: Option<Value>,
+    /// What the polled document that asked for it says of the way it goes.
+    way: Option<SignalWay>,
 }
 
 /// What became of a result.
@@ -56,12 +56,12 @@ enum Fate {
 }
 
 impl Results {
-    fn ended(&mut self, result: DeploymentResult, own_way: Option<Value>) {
+    /// A deployment has ended.
+    pub(super) fn ended(&mut self, ended: pipeline::Waiting) {
         if self.waiting.len() < RESULTS_MAX {
-            let before = self.waiting.remove(&result.config_id);
-            let own_way = own_way.or_else(|| before.and_then(|before| before.own_way));
+            let pipeline::Waiting { result, way, .. } = ended;
             let id = result.config_id.clone();
-            self.waiting.insert(id, Waiting { result, attempts: 0, own_way });
+            self.waiting.insert(id, Waiting { result, attempts: 0, way });
             self.due();
         }
     }
@@ -73,10 +73,10 @@ impl Results {
         }
     }
 
-    /// The server has this one. Whom it would tell of it, it knows of a document that it pushed.
-    pub(super) fn stored(&mut self, id: &str) {
-        if self.waiting.get(id).is_some_and(|waiting| waiting.own_way.is_none()) {
-            self.waiting.remove(id);
+    /// Nobody waits for the result of this run any more.
+    pub(super) fn over(&mut self, id: &ConfigId, run: u64) {
+        if self.waiting.get(id.as_str()).is_some_and(|waiting| waiting.result.run() == run) {
+            self.waiting.remove(id.as_str());
         }
     }
 
@@ -89,18 +89,12 @@ impl Results {
 }
 
 impl Worker {
-    /// A deployment has ended.
-    pub(super) fn ended(&mut self, result: DeploymentResult) {
-        let polled = self.in_force.as_ref().filter(|(origin, _)| *origin != Origin::Push);
-        let entry = polled.and_then(|(_, content)| entry_of(content, &result.config_id));
-        let own_way = entry.map(|entry| json!({"inputs": entry.get("inputs")}));
-        self.results.ended(result, own_way);
-    }
-
     /// When results are due, if there are any and somebody may take them.
     pub(super) fn sends_at(&self) -> Option<Instant> {
         let polls = self.polling.poll != Poll::Off && self.polling.last.is_some();
-        let can_send = |waiting: &Waiting| polls || waiting.own_way.is_some();
+        // Heat is asked first whether it still wants the result: a late one would end a newer run.
+        let has_asked = self.polling.poll == Poll::Off || self.polling.has_asked();
+        let can_send = |waiting: &Waiting| polls || (has_asked && waiting.way.is_some());
         let is_any = self.results.waiting.values().any(can_send);
         is_any.then(|| self.results.at.unwrap_or_else(Instant::now))
     }
@@ -123,17 +117,17 @@ impl Worker {
             }
             let Some(waiting) = self.results.waiting.get_mut(&id) else { continue };
             let listed = polled.and_then(|polled| entry_of(&polled.content, &id));
-            let fate = match (listed, &waiting.own_way) {
+            let fate = match (listed, &waiting.way) {
                 (Some(entry), _) => send(entry, waiting),
-                (None, _) if is_whole && is_alone => {
+                (None, way) if is_whole && (is_alone || way.is_some()) => {
                     Fate::Lost("nobody asks for it any more".into())
                 }
-                (None, Some(own_way)) => send(own_way, waiting),
+                (None, Some(way)) => send(way.as_config(), waiting),
                 (None, None) => continue,
             };
             waiting.attempts += 1;
             let run = waiting.result.run();
-            let nobody_else = is_alone || waiting.own_way.is_some();
+            let nobody_else = is_alone || waiting.way.is_some();
             let fate = match fate {
                 Fate::Later(why) if nobody_else && is_stale(&waiting.result) => Fate::Lost(
                     format!("nobody took it for {} hours: {why}", UNSENT_MS_MAX / 3_600_000),
@@ -141,32 +135,33 @@ impl Worker {
                 fate => fate,
             };
             self.results.last.clone_from(&id);
-            let Ok(config) = ConfigId::new(&id) else { continue };
-            let command = match fate {
+            let refused = match fate {
                 Fate::Later(why) => {
                     tracing::warn!(id, why, "result not sent, tried again");
                     has_failed = true;
                     continue;
                 }
-                Fate::Taken => Command::ResultStored { id: config, run },
-                Fate::Unwanted if is_alone => Command::ResultStored { id: config, run },
-                Fate::Lost(reason) if is_alone => {
-                    tracing::error!(id, reason, "result not taken, and not sent again");
-                    Command::ResultRefused { id: config, run, reason }
+                Fate::Taken => Some(None),
+                Fate::Unwanted if nobody_else => Some(None),
+                Fate::Lost(reason) if nobody_else => {
+                    tracing::error!(
+                        id,
+                        reason,
+                        "Heat does not take a result, and is not told again"
+                    );
+                    Some(Some(reason))
                 }
+                // The server gets it.
                 Fate::Lost(why) => {
                     tracing::warn!(id, why, "result not taken; the server gets it");
-                    self.results.waiting.remove(&id);
-                    continue;
+                    None
                 }
-                // Nobody wants it now; the server gets it.
-                Fate::Unwanted => {
-                    self.results.waiting.remove(&id);
-                    continue;
-                }
+                Fate::Unwanted => None,
             };
-            let _ = self.commands.send(command);
             self.results.waiting.remove(&id);
+            if let (Some(refused), Ok(id)) = (refused, ConfigId::new(&id)) {
+                let _ = self.commands.send(Command::HeatSaid { id, run, refused });
+            }
         }
         self.results.failures = match has_failed {
             true => self.results.failures.saturating_add(1),

@@ -237,10 +237,7 @@ impl<'a> Conductor<'a> {
                 self.came = Some(version);
                 self.tell(Command::Document { version, body });
             }
-            Happened::ResultStored { id, run } => {
-                self.parts.collect.iter().for_each(|collect| collect.stored(&id));
-                self.tell(Command::ResultStored { id, run });
-            }
+            Happened::ResultStored { id, run } => self.tell(Command::ResultStored { id, run }),
             Happened::ResultRefused { id, run, for_good: true, reason } => {
                 self.refused_for_good = true;
                 self.tell(Command::ResultRefused { id, run, reason });
@@ -296,9 +293,14 @@ impl<'a> Conductor<'a> {
             Report::Held { hold, body } => {
                 collect.iter().for_each(|collect| collect.held(hold, body.clone()));
             }
-            Report::Result(result) => {
-                collect.iter().for_each(|collect| collect.ended(&result));
-                link.into_iter().for_each(|link| link.send_result(&result));
+            Report::Result(waiting) => {
+                let collect = collect.iter().filter(|_| waiting.for_heat);
+                collect.for_each(|collect| collect.ended(&waiting));
+                let link = link.into_iter().filter(|_| waiting.for_server);
+                link.for_each(|link| link.send_result(&waiting.result));
+            }
+            Report::ResultOver { id, run } => {
+                collect.iter().for_each(|collect| collect.over(id.clone(), run));
             }
             Report::Signal(signal) => match link {
                 Some(link) => link.send_signal(&signal),

@@ -127,7 +127,10 @@ pub fn run(settings: &Settings, token: Option<&EnrolmentToken>, mode: Mode) -> R
         .transpose()?;
     let is_of_system = settings.is_of_system(rustix::process::geteuid().is_root());
     let on_push = (is_of_system && mode == Mode::Run).then(OnPush::of_machine).transpose();
-    let collect = settings.collect_config.as_ref().filter(|_| worker.is_some()).map(|config| {
+    // Without it there is nothing to collect, but Heat may have to be told of what has ended before.
+    let is_owed_to_heat = opened.results.iter().any(|w| w.for_heat && w.way.is_some());
+    let collects = settings.collect_config.is_some() || is_owed_to_heat;
+    let collect = (worker.is_some() && collects).then(|| {
         let bounds = Bounds {
             timeout: settings.hook_timeout,
             stop_wait: settings.stop_wait,
@@ -135,7 +138,8 @@ pub fn run(settings: &Settings, token: Option<&EnrolmentToken>, mode: Mode) -> R
         };
         let tell = collect::Tell { commands: commands.clone(), tokens: found_in.clone() };
         let has_document = opened.holds.is_some();
-        Collect::start(config.clone(), bounds, tell, has_document, is_of_system)
+        let config = settings.collect_config.clone().unwrap_or_default();
+        Collect::start(config, bounds, tell, has_document, is_of_system)
     });
     let collect = collect.transpose().context("starting the collect thread")?;
     let search = (needs_token && is_of_system)

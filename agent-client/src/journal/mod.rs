@@ -4,11 +4,13 @@
 //! records durable as one frame. Whatever a record permits (starting a hook, sending a result) is done
 //! only after the commit.
 
+mod finished;
 mod log;
 mod states;
 
 use std::path::Path;
 
+pub use finished::{Finished, Heard};
 pub use log::{Log, LogError, LogFile};
 pub use states::{Done, Ending, IllegalTransition, ProcessMark, Received, Record, State, States};
 
@@ -144,6 +146,32 @@ mod tests {
         assert!(matches!(peeked.get(&id("a")), Some(State::Started { .. })));
         assert!(matches!(again.states().get(&id("a")), Some(State::Started { .. })));
         assert!(matches!(again.states().get(&id("b")), Some(State::Received(_))));
+    }
+
+    #[test]
+    fn a_journal_of_an_older_release_opens_and_goes_on_where_it_ended() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal");
+        std::fs::write(&path, include_bytes!("../../tests/data/journal-of-0.1")).unwrap();
+        let mut journal = Journal::open(&path).unwrap();
+        let shown = |journal: &Journal| -> Vec<String> {
+            let states = journal.states().iter();
+            states.map(|(id, state)| format!("{id} {} {}", state.name(), state.run())).collect()
+        };
+        let expected = [
+            "again received 2",
+            "done signalled 1",
+            "refused refused 1",
+            "runs started 1",
+            "taken signalled 1",
+            "waits finished 1",
+        ];
+        assert_eq!(shown(&journal), expected);
+        journal.compact(|_| false).unwrap();
+        let mut journal = Journal::open(&path).unwrap();
+        assert_eq!(shown(&journal), expected);
+        journal.stage(signalled("waits")).unwrap();
+        assert!(matches!(journal.states().get(&id("waits")), Some(State::Signalled(_))));
     }
 
     #[test]

@@ -7,6 +7,9 @@
 //!
 //! A result that the server refuses for good leads from Finished to Signalled by `refused`: nothing more is
 //! sent, and what is kept says why. `spawned` adds the process to Started; `done` (written by compaction) leads straight to Signalled.
+//! A config of a polled document brings a way to Heat, which the server may not know: its result is owed there,
+//! so that it stays Finished, whatever the server says, until `heat` has come. What Heat has taken is over; what
+//! Heat refuses is still owed to the server.
 //! One path leads back to a run: `rerun`, from Finished or Signalled to Received, which a person asked for,
 //! and which names the number of the run that follows. Anything else is refused.
 
@@ -16,7 +19,9 @@ use metadata_delivery::message::{DeploymentResult, DeploymentState, Rerun, Resul
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::finished::{Finished, Heard};
 use crate::document::ConfigId;
+use crate::signal_way::SignalWay;
 
 /// One fact about one config. Times are wall clock, in milliseconds since 1970.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -51,7 +56,7 @@ pub enum Record {
         /// What the server gets to know.
         result: Box<DeploymentResult>,
     },
-    /// The server has stored the result.
+    /// The server has stored the result; or there is no server, and who is to know the result does.
     Signalled {
         /// Which config.
         id: ConfigId,
@@ -67,6 +72,16 @@ pub enum Record {
         at_unix_ms: u64,
         /// The server's words.
         reason: String,
+    },
+    /// Heat was told of the result by the agent itself, or need not be any more.
+    Heat {
+        /// Which config.
+        id: ConfigId,
+        /// When.
+        at_unix_ms: u64,
+        /// Why it never will be.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        refused: Option<String>,
     },
     /// The short form of a signalled config, after compaction.
     Done {
@@ -96,6 +111,9 @@ pub struct Received {
     /// Who asked, if this is not its first run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rerun: Option<Rerun>,
+    /// Whom the agent itself has to tell of its end, if its document was polled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub way: Option<SignalWay>,
 }
 
 /// A process, told apart from a later one with the same number by its start time.
@@ -147,6 +165,9 @@ pub struct Done {
     /// Why the server will never take its result.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
+    /// Why Heat was never told of its result.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heat_refused: Option<String>,
     /// When it ended.
     pub at_unix_ms: u64,
     /// Exit status of the hook; negative for a signal.
@@ -175,26 +196,26 @@ pub enum State {
         /// As which process, if that was written.
         process: Option<ProcessMark>,
     },
-    /// Ended; the server does not have its result yet.
-    Finished {
-        /// How.
-        ending: Ending,
-        /// The result to be sent.
-        result: Box<DeploymentResult>,
-        /// When it came.
-        received_unix_ms: u64,
-    },
-    /// Ended, and nothing is left to be sent: the server has its result, or has refused it for good.
+    /// Ended; somebody does not have its result yet.
+    Finished(Finished),
+    /// Ended, and nothing is left to be sent: all to whom its result is owed have it, or have refused it for good.
     Signalled(Done),
 }
 
+impl Done {
+    /// Why somebody will never take the result.
+    pub fn is_refused(&self) -> bool {
+        self.refused.is_some() || self.heat_refused.is_some()
+    }
+}
+
 impl State {
-    fn name(&self) -> &'static str {
+    pub(super) fn name(&self) -> &'static str {
         match self {
             Self::Received(_) => "received",
             Self::Started { .. } => "started",
-            Self::Finished { .. } => "finished",
-            Self::Signalled(Done { refused: Some(_), .. }) => "refused",
+            Self::Finished(_) => "finished",
+            Self::Signalled(done) if done.is_refused() => "refused",
             Self::Signalled(_) => "signalled",
         }
     }
@@ -209,7 +230,7 @@ impl State {
         match self {
             Self::Received(received) => (DeploymentState::Received, received.at_unix_ms),
             Self::Started { at_unix_ms, .. } => (DeploymentState::Running, *at_unix_ms),
-            Self::Finished { ending, result, .. } => (ended(ending), result.finished_unix_ms),
+            Self::Finished(finished) => (ended(&finished.ending), finished.result.finished_unix_ms),
             Self::Signalled(done) => (ended(&done.ending), done.at_unix_ms),
         }
     }
@@ -218,7 +239,7 @@ impl State {
     pub fn run(&self) -> u64 {
         let rerun = match self {
             Self::Received(received) | Self::Started { received, .. } => &received.rerun,
-            Self::Finished { result, .. } => &result.rerun,
+            Self::Finished(finished) => &finished.result.rerun,
             Self::Signalled(done) => &done.rerun,
         };
         rerun.as_ref().map_or(1, |rerun| rerun.run)
@@ -242,6 +263,7 @@ impl Record {
             | Self::Finished { id, .. }
             | Self::Signalled { id, .. }
             | Self::Refused { id, .. }
+            | Self::Heat { id, .. }
             | Self::Done { id, .. } => id,
         }
     }
@@ -255,6 +277,7 @@ impl Record {
             Self::Finished { .. } => "finished",
             Self::Signalled { .. } => "signalled",
             Self::Refused { .. } => "refused",
+            Self::Heat { .. } => "heat",
             Self::Done { .. } => "done",
         }
     }
@@ -316,36 +339,36 @@ impl States {
             (
                 Some(State::Received(received) | State::Started { received, .. }),
                 Record::Finished { ending, result, .. },
-            ) => State::Finished {
+            ) => State::Finished(Finished {
                 ending: *ending,
                 result: result.clone(),
                 received_unix_ms: received.at_unix_ms,
-            },
-            (
-                Some(State::Finished { ending, result, received_unix_ms }),
-                Record::Signalled { at_unix_ms, .. } | Record::Refused { at_unix_ms, .. },
-            ) => State::Signalled(Done {
-                name: result.name.clone(),
-                group: result.group.clone(),
-                action: result.action.clone(),
-                ending: *ending,
-                document_version: result.document_version,
-                received_unix_ms: *received_unix_ms,
-                started_unix_ms: result.started_unix_ms,
-                signalled_unix_ms: *at_unix_ms,
-                refused: match record {
-                    Record::Refused { reason, .. } => Some(reason.clone()),
-                    _ => None,
-                },
-                at_unix_ms: result.finished_unix_ms,
-                status_code: result.deploy_status_code,
-                reason: result.reason.clone(),
-                rerun: result.rerun.clone(),
+                way: received.way.clone(),
+                server: None,
+                heat: None,
             }),
             (
-                Some(ended @ (State::Finished { .. } | State::Signalled(_))),
-                Record::Rerun(received),
-            ) if received.run() == ended.run() + 1 => State::Received(received.clone()),
+                Some(State::Finished(finished)),
+                Record::Signalled { at_unix_ms, .. } | Record::Refused { at_unix_ms, .. },
+            ) if finished.server.is_none() => {
+                let refused = match record {
+                    Record::Refused { reason, .. } => Some(reason.clone()),
+                    _ => None,
+                };
+                let server = Some(Heard { at_unix_ms: *at_unix_ms, refused });
+                Finished { server, ..finished.clone() }.heard()
+            }
+            (Some(State::Finished(finished)), Record::Heat { at_unix_ms, refused, .. })
+                if finished.heat.is_none() =>
+            {
+                let heat = Some(Heard { at_unix_ms: *at_unix_ms, refused: refused.clone() });
+                Finished { heat, ..finished.clone() }.heard()
+            }
+            (Some(ended @ (State::Finished(_) | State::Signalled(_))), Record::Rerun(received))
+                if received.run() == ended.run() + 1 =>
+            {
+                State::Received(received.clone())
+            }
             (state, _) => {
                 return Err(IllegalTransition {
                     id: id.clone(),
@@ -393,18 +416,7 @@ impl States {
                     records.extend(process.map(|process| Record::Spawned { id, process }));
                     records
                 }
-                State::Finished { ending, result, received_unix_ms } => vec![
-                    Record::Received(Received {
-                        id: id.clone(),
-                        name: result.name.clone(),
-                        group: result.group.clone(),
-                        action: result.action.clone(),
-                        document_version: result.document_version,
-                        at_unix_ms: *received_unix_ms,
-                        rerun: result.rerun.clone(),
-                    }),
-                    Record::Finished { id, ending: *ending, result: result.clone() },
-                ],
+                State::Finished(finished) => finished.records(id),
                 State::Signalled(done) => vec![Record::Done { id, done: done.clone() }],
             }
         })
@@ -422,7 +434,7 @@ impl From<ResultStatus> for Ending {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use serde_json::Map;
+    use serde_json::{Map, json};
 
     use super::*;
 
@@ -442,7 +454,17 @@ pub(crate) mod tests {
             document_version: 1,
             at_unix_ms: 10,
             rerun: None,
+            way: None,
         })
+    }
+
+    /// Of a polled document.
+    pub(crate) fn polled(text: &str) -> Record {
+        let Record::Received(received) = received(text) else { panic!() };
+        let way = json!({"inputs": [{"name": "deploy_signal_id", "value": "http://h/?s"}]});
+        let way = SignalWay::of_entry(&way);
+        assert!(way.is_some());
+        Record::Received(Received { way, ..received })
     }
 
     pub(crate) fn rerun(text: &str, run: u64) -> Record {
@@ -490,6 +512,14 @@ pub(crate) mod tests {
         Record::Refused { id: id(text), at_unix_ms: 35, reason: "malformed".into() }
     }
 
+    pub(crate) fn heat(text: &str) -> Record {
+        Record::Heat { id: id(text), at_unix_ms: 36, refused: None }
+    }
+
+    pub(crate) fn heat_refused(text: &str) -> Record {
+        Record::Heat { id: id(text), at_unix_ms: 36, refused: Some("403".into()) }
+    }
+
     fn done(text: &str) -> Record {
         let done = Done {
             name: "n".into(),
@@ -501,6 +531,7 @@ pub(crate) mod tests {
             started_unix_ms: 20,
             signalled_unix_ms: 35,
             refused: None,
+            heat_refused: None,
             at_unix_ms: 30,
             status_code: 0,
             reason: None,
@@ -509,9 +540,29 @@ pub(crate) mod tests {
         Record::Done { id: id(text), done }
     }
 
+    /// The state, with what else decides on what may follow.
+    fn shown(state: &State) -> String {
+        let mut shown = state.name().to_owned();
+        match state {
+            State::Started { process: Some(_), .. } => shown += "+process",
+            State::Finished(Finished { way, server, heat, .. }) => {
+                let word = |who: &str, heard: &Option<Heard>| match heard {
+                    None => String::new(),
+                    Some(Heard { refused: None, .. }) => format!("+{who}"),
+                    Some(_) => format!("+{who} refused"),
+                };
+                shown += if way.is_some() { "+way" } else { "" };
+                shown += &word("server", server);
+                shown += &word("heat", heat);
+            }
+            _ => {}
+        }
+        shown
+    }
+
     #[test]
     fn every_transition_is_as_drawn() {
-        let paths: [&[Make]; 7] = [
+        let paths: [&[Make]; 12] = [
             &[],
             &[received],
             &[received, started],
@@ -519,10 +570,25 @@ pub(crate) mod tests {
             &[received, finished],
             &[received, finished, signalled],
             &[received, finished, refused],
+            &[received, finished, heat_refused],
+            &[polled, finished],
+            &[polled, finished, signalled],
+            &[polled, finished, refused],
+            &[polled, finished, heat_refused],
         ];
         let second: Make = |text| rerun(text, 2);
-        let records: [Make; 8] =
-            [received, started, spawned, finished, signalled, refused, done, second];
+        let records: [Make; 10] = [
+            received,
+            started,
+            spawned,
+            finished,
+            signalled,
+            refused,
+            heat,
+            heat_refused,
+            done,
+            second,
+        ];
         let mut table = String::new();
         for path in paths {
             for record in records {
@@ -530,16 +596,17 @@ pub(crate) mod tests {
                 for step in path {
                     states.apply(&step("a")).unwrap();
                 }
-                let from = match states.get(&id("a")) {
-                    Some(State::Started { process: Some(_), .. }) => "started+process",
-                    state => state.map_or("(new)", State::name),
-                };
+                let from = states.get(&id("a")).map_or_else(|| "(new)".into(), shown);
                 let record = record("a");
                 let to = match states.apply(&record) {
-                    Ok(()) => states.get(&id("a")).unwrap().name(),
-                    Err(_) => "-",
+                    Ok(()) => shown(states.get(&id("a")).unwrap()),
+                    Err(_) => "-".into(),
                 };
-                table.push_str(&format!("{from:<16} {:<10} {to}\n", record.name()));
+                let name = match &record {
+                    Record::Heat { refused: Some(_), .. } => "heat refused",
+                    record => record.name(),
+                };
+                table.push_str(&format!("{from:<30} {name:<12} {to}\n"));
             }
         }
         insta::assert_snapshot!(table);
@@ -598,13 +665,19 @@ pub(crate) mod tests {
     #[test]
     fn the_shortest_records_lead_to_the_same_states() {
         let mut states = States::default();
-        let paths: [(&str, &[Make]); 6] = [
+        let paths: [(&str, &[Make]); 12] = [
             ("a", &[received]),
             ("b", &[received, started]),
             ("c", &[received, started, spawned]),
             ("d", &[received, started, spawned, finished]),
             ("e", &[received, started, spawned, finished, signalled]),
             ("f", &[received, started, spawned, finished, refused]),
+            ("g", &[polled, started]),
+            ("h", &[polled, finished]),
+            ("i", &[polled, finished, signalled]),
+            ("j", &[polled, finished, refused]),
+            ("k", &[polled, finished, heat_refused]),
+            ("l", &[polled, finished, signalled, heat_refused]),
         ];
         for (name, path) in paths {
             for step in path {

@@ -71,7 +71,7 @@ pub fn rerun(
         return refuse("the agent is about to stop".into(), "again once it has stopped".into());
     }
     let state = match facts.states.get(id) {
-        Some(state @ (State::Finished { .. } | State::Signalled(_))) => state,
+        Some(state @ (State::Finished(_) | State::Signalled(_))) => state,
         Some(State::Started { .. }) if facts.live.is_none() => {
             return refuse(
                 format!(
@@ -98,12 +98,13 @@ pub fn rerun(
         document_version: version,
         at_unix_ms: facts.now_unix_ms,
         rerun: Some(Rerun { run, asked_by: field(asked_by), asked_unix_ms: facts.now_unix_ms }),
+        way: entry.way.clone(),
     };
     let rerunning = Rerunning {
         id: id.to_string(),
         name: entry.name.clone(),
         run,
-        replaces_unsent: matches!(state, State::Finished { .. }),
+        replaces_unsent: matches!(state, State::Finished(_)),
         agent_runs: facts.live.is_some(),
     };
     Ok((Record::Rerun(received), rerunning))

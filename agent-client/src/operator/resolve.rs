@@ -42,7 +42,7 @@ pub fn candidates(document: Option<&Document>, states: &States) -> Vec<Candidate
 fn name(state: &State) -> &str {
     match state {
         State::Received(received) | State::Started { received, .. } => &received.name,
-        State::Finished { result, .. } => &result.name,
+        State::Finished(finished) => &finished.result.name,
         State::Signalled(done) => &done.name,
     }
 }

@@ -169,7 +169,7 @@ pub fn plan(
             _ if in_both => plan.unchanged += 1,
             (Work::Data, _) => {}
             (_, None | Some(State::Received(_))) => plan.run_first.push(Named::of(entry)),
-            (Work::Run(_), Some(State::Finished { .. } | State::Signalled(_))) if rerun => {
+            (Work::Run(_), Some(State::Finished(_) | State::Signalled(_))) if rerun => {
                 plan.run_again.push(Named::of(entry));
             }
             _ => plan.not_run_again.push(Named::of(entry)),

@@ -10,7 +10,7 @@ use super::{Facts, Live, RunningNow};
 use crate::document::{ConfigId, Entry, Work};
 use crate::exit::Exit;
 use crate::hooks::Hook;
-use crate::journal::{ProcessMark, State};
+use crate::journal::{Finished, ProcessMark, State};
 use crate::status::{LinkState, is_ended};
 
 /// All that is known of a deployment. Times are milliseconds since 1970.
@@ -58,11 +58,17 @@ pub struct Why {
     pub status_code: Option<i64>,
     /// Why the agent called it failed.
     pub reason: Option<String>,
-    /// Whether the server has its result; none where there is none to send.
+    /// Whether all have its result to whom it is owed; none where there is none to send.
     pub result_stored: Option<bool>,
+    /// Whether Heat has still to take it from the agent itself.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub result_for_heat: bool,
     /// Why the server will never take its result.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub result_refused: Option<String>,
+    /// Why Heat was never told of it by the agent itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub heat_refused: Option<String>,
     /// What it waits for.
     pub waits_for: Option<String>,
     /// What happens next.
@@ -97,7 +103,9 @@ struct Journalled {
     status_code: Option<i64>,
     reason: Option<String>,
     result_stored: Option<bool>,
+    result_for_heat: bool,
     result_refused: Option<String>,
+    heat_refused: Option<String>,
 }
 
 /// Everything known of `id`, which is in the journal or in the document in force.
@@ -136,7 +144,9 @@ pub fn why(facts: &Facts<'_>, id: &ConfigId) -> Why {
         status_code: known.status_code,
         reason: known.reason,
         result_stored: known.result_stored,
+        result_for_heat: known.result_for_heat,
         result_refused: known.result_refused,
+        heat_refused: known.heat_refused,
         waits_for,
         next: String::new(),
         hints: Vec::new(),
@@ -177,7 +187,7 @@ fn journalled(state: &State) -> Journalled {
                 ..Journalled::default()
             }
         }
-        State::Finished { result, received_unix_ms, .. } => Journalled {
+        State::Finished(finished @ Finished { result, received_unix_ms, .. }) => Journalled {
             name: result.name.clone(),
             group: result.group.clone(),
             action: result.action.clone(),
@@ -189,7 +199,10 @@ fn journalled(state: &State) -> Journalled {
             rerun_by: result.rerun.as_ref().map(|rerun| rerun.asked_by.clone()),
             status_code: Some(result.deploy_status_code),
             reason: result.reason.clone(),
+            signalled: finished.server.as_ref().and_then(|server| time(server.at_unix_ms)),
             result_stored: Some(false),
+            result_for_heat: finished.is_owed_to_heat(),
+            heat_refused: finished.refused_by_heat().cloned(),
             ..Journalled::default()
         },
         State::Signalled(done) => Journalled {
@@ -205,8 +218,9 @@ fn journalled(state: &State) -> Journalled {
             rerun_by: done.rerun.as_ref().map(|rerun| rerun.asked_by.clone()),
             status_code: Some(done.status_code),
             reason: done.reason.clone(),
-            result_stored: Some(done.refused.is_none()),
+            result_stored: Some(!done.is_refused()),
             result_refused: done.refused.clone(),
+            heat_refused: done.heat_refused.clone(),
             ..Journalled::default()
         },
     }
@@ -266,12 +280,12 @@ fn delivery(live: Option<&Live<'_>>, why: &Why) -> (String, Vec<String>) {
     if why.result_stored == Some(true) {
         return (format!("nothing: the server has its result, and {never}"), Vec::new());
     }
-    if is_alone && why.result_refused.is_some() {
-        return (format!("nothing: its result was not taken, and {never}"), Vec::new());
-    }
     if why.result_refused.is_some() {
         let hint = "update the agent or the server to releases that understand each other";
         return (format!("nothing: the server refused its result, and {never}"), vec![hint.into()]);
+    }
+    if why.heat_refused.is_some() && (is_alone || why.signalled_unix_ms.is_some()) {
+        return (format!("nothing: Heat was not told of its result, and {never}"), Vec::new());
     }
     let Some(live) = live else {
         let hint = "systemctl start agent-client (or agent-client run)";
@@ -280,7 +294,7 @@ fn delivery(live: Option<&Live<'_>>, why: &Why) -> (String, Vec<String>) {
     if let Some(fault) = live.fault {
         return (format!("its result is sent once this is over: {fault}"), Vec::new());
     }
-    if is_alone {
+    if is_alone || (why.result_for_heat && why.signalled_unix_ms.is_some()) {
         let next =
             format!("its result is sent to Heat, as its inputs say, until it is taken; {never}");
         return (next, vec!["agent-client status".into()]);
@@ -323,7 +337,7 @@ impl Why {
     pub fn verdict(&self) -> Exit {
         match self.state {
             DeploymentState::Failed | DeploymentState::Interrupted => Exit::Failed,
-            _ if self.result_refused.is_some() => Exit::Failed,
+            _ if self.result_refused.is_some() || self.heat_refused.is_some() => Exit::Failed,
             state if is_ended(state) && self.result_stored != Some(false) => Exit::Ok,
             _ => Exit::Degraded,
         }
@@ -369,10 +383,14 @@ impl Why {
             && let Some(stored) = self.result_stored
         {
             let at = self.signalled_unix_ms.map(|at| format!(", {}", clock(at)));
-            let words = match &self.result_refused {
-                Some(reason) => format!("refused by the server: {reason}"),
-                None if stored => "stored by the server".into(),
-                None => "not stored by the server yet".into(),
+            let words = match (&self.result_refused, &self.heat_refused) {
+                (Some(reason), _) => format!("refused by the server: {reason}"),
+                (None, Some(reason)) => format!("Heat was not told: {reason}"),
+                (None, None) if stored => "stored by the server".into(),
+                (None, None) if self.result_for_heat && self.signalled_unix_ms.is_some() => {
+                    "not taken by Heat yet; stored by the server".into()
+                }
+                (None, None) => "not stored by the server yet".into(),
             };
             row("result", format!("{words}{}", at.unwrap_or_default()));
         }

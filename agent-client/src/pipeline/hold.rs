@@ -62,7 +62,7 @@ impl Pipeline {
             return Ok(());
         }
         let version = self.stored.as_ref().map_or(0, |newest| newest.version);
-        let document = match Document::parse(version, &body) {
+        let document = match Document::polled(version, &body) {
             Ok(document) => document,
             Err(error) => {
                 tracing::error!(%error, "polled document refused; the last one stays in force");

@@ -26,6 +26,7 @@ mod hold;
 mod lanes;
 mod operator;
 mod outbox;
+mod owed;
 mod recover;
 mod stop;
 mod talk;
@@ -36,18 +37,18 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use metadata_delivery::message::{DeploymentResult, DeploymentState, Progress};
+use metadata_delivery::message::{DeploymentState, Progress};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
-pub use self::talk::{Command, Opened, PipelineError, Report, RunLimits, Setup};
+use self::owed::waiting;
+pub use self::talk::{Command, Opened, PipelineError, Report, RunLimits, Setup, Waiting};
 use self::work::{Effect, Running, activity, received};
-use crate::document::{ConfigId, Document};
+use crate::document::Document;
 use crate::history::History;
 use crate::hooks::proc;
-use crate::journal::{Journal, Record, State, States};
+use crate::journal::Journal;
 use crate::operator::rollback;
-use crate::outcome::field;
 use crate::status::{LinkState, LinkStatus, PollStatus};
 use crate::store::{DocumentStore, StoredDocument};
 
@@ -129,7 +130,7 @@ impl Pipeline {
             signals,
             holds: document.as_ref().and(stored.as_ref()).map(StoredDocument::holds),
             body: document.as_ref().and(stored.as_ref()).map(|stored| stored.body.clone()),
-            results: waiting(journal.states()).cloned().collect(),
+            results: waiting(journal.states()).collect(),
         };
         let mut pipeline = Self {
             setup,
@@ -225,21 +226,11 @@ impl Pipeline {
         self.snapshot_due = true;
         match command {
             Command::Document { version, body } => self.document(version, body)?,
-            Command::ResultStored { id, run } => {
-                self.no_longer_waits(
-                    &id,
-                    run,
-                    Record::Signalled { id: id.clone(), at_unix_ms: unix_ms() },
-                )?;
-            }
+            Command::ResultStored { id, run } => self.server_said(&id, run, None)?,
             Command::ResultRefused { id, run, reason } => {
-                let reason = field(&reason);
-                self.no_longer_waits(
-                    &id,
-                    run,
-                    Record::Refused { id: id.clone(), at_unix_ms: unix_ms(), reason },
-                )?;
+                self.server_said(&id, run, Some(reason))?;
             }
+            Command::HeatSaid { id, run, refused } => self.heat_said(&id, run, refused)?,
             Command::Ask(ask) => self.ask(ask)?,
             Command::SignalStored { id } => self.signal_stored(&id),
             Command::SignalRefused { id, reason } => self.signal_refused(&id, &reason),
@@ -262,25 +253,8 @@ impl Pipeline {
         self.setup.agent_id = Some(agent_id);
         self.send_signals();
         // With the next commit, as all of them.
-        let results: Vec<_> = waiting(self.journal.states()).cloned().collect();
-        for result in results {
-            self.effects.push(Effect::Report(Report::Result(Box::new(result))));
-        }
-    }
-
-    /// Records what became of a result, unless that was of an earlier run than the one that ended last.
-    fn no_longer_waits(
-        &mut self,
-        id: &ConfigId,
-        run: u64,
-        record: Record,
-    ) -> Result<(), PipelineError> {
-        let state = self.journal.states().get(id);
-        if state.is_some_and(|s| matches!(s, State::Finished { .. }) && s.run() == run) {
-            self.journal.stage(record)?;
-            self.sweep_soon();
-        }
-        Ok(())
+        let results = waiting(self.journal.states());
+        self.effects.extend(results.map(|result| Effect::Report(Report::Result(Box::new(result)))));
     }
 
     /// Does everything that can be done at once.
@@ -352,14 +326,6 @@ impl Pipeline {
         // Nobody listens only when the agent is ending.
         let _ = self.reports.send(report);
     }
-}
-
-/// Results that nobody has taken yet.
-fn waiting(states: &States) -> impl Iterator<Item = &DeploymentResult> {
-    states.iter().filter_map(|(_, state)| match state {
-        State::Finished { result, .. } => Some(&**result),
-        _ => None,
-    })
 }
 
 /// Wall clock, in milliseconds since 1970.

@@ -10,6 +10,7 @@ use crate::control::Ask;
 use crate::document::ConfigId;
 use crate::hooks::Hooks;
 use crate::journal::LogError;
+use crate::signal_way::SignalWay;
 use crate::status::{LinkStatus, PollStatus};
 
 /// Where things are and who we are.
@@ -81,6 +82,15 @@ pub enum Command {
         /// Of which of its runs.
         run: u64,
     },
+    /// Heat has taken the result of a config from the agent itself, or never will.
+    HeatSaid {
+        /// Which.
+        id: ConfigId,
+        /// Of which of its runs.
+        run: u64,
+        /// Why it never will.
+        refused: Option<String>,
+    },
     /// What an operator asks.
     Ask(Ask),
     /// The server will never take the result of a config.
@@ -148,8 +158,15 @@ pub enum Report {
         /// Its bytes.
         body: Bytes,
     },
-    /// A result is durable: send it until it is stored.
-    Result(Box<DeploymentResult>),
+    /// A result is durable: send it until it is taken.
+    Result(Box<Waiting>),
+    /// Nobody waits for the result of a config any more.
+    ResultOver {
+        /// Which.
+        id: ConfigId,
+        /// Of which of its runs.
+        run: u64,
+    },
     /// A wait condition's signal is durable: send it until it is stored.
     Signal(WaitSignal),
     /// The newest document is on disk and all deployments of the one in force have ended; they are the
@@ -162,6 +179,19 @@ pub enum Report {
     },
 }
 
+/// A result, and who waits for it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Waiting {
+    /// The result.
+    pub result: DeploymentResult,
+    /// The server does, if there is one.
+    pub for_server: bool,
+    /// Heat does, as far as the agent knows.
+    pub for_heat: bool,
+    /// How the agent has to tell Heat, whoever else does.
+    pub way: Option<SignalWay>,
+}
+
 /// What was found at the start.
 #[derive(Debug)]
 pub struct Opened {
@@ -169,8 +199,8 @@ pub struct Opened {
     pub holds: Option<Holds>,
     /// Its bytes.
     pub body: Option<Bytes>,
-    /// Results that the server does not have yet.
-    pub results: Vec<DeploymentResult>,
+    /// Results that somebody still waits for.
+    pub results: Vec<Waiting>,
     /// Signals of wait conditions that the server does not have yet.
     pub signals: Vec<WaitSignal>,
 }

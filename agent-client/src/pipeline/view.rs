@@ -10,7 +10,7 @@ use super::lanes::Wait;
 use super::work::{Running, lane};
 use super::{Pipeline, unix_ms};
 use crate::document::{ConfigId, Entry};
-use crate::journal::State;
+use crate::journal::{Finished, State};
 use crate::outcome::field;
 use crate::status::{DeploymentStatus, DocumentStatus, SCHEMA, Status};
 use crate::store::StoredDocument;
@@ -122,7 +122,7 @@ impl Pipeline {
             let (state, since_unix_ms) = self.shown(entry);
             let journalled = self.journal.states().get(&entry.id);
             let (status_code, reason) = match journalled {
-                Some(State::Finished { result, .. }) => {
+                Some(State::Finished(Finished { result, .. })) => {
                     (Some(result.deploy_status_code), result.reason.clone())
                 }
                 Some(State::Signalled(done)) => (Some(done.status_code), done.reason.clone()),
@@ -143,17 +143,27 @@ impl Pipeline {
                 rerun: journalled.map(State::run).filter(|run| *run > 1),
                 result_stored: match journalled {
                     None => true,
-                    Some(State::Signalled(done)) => done.refused.is_none(),
+                    Some(State::Signalled(done)) => !done.is_refused(),
                     Some(_) => false,
                 },
+                result_for_heat: matches!(journalled, Some(State::Finished(f)) if f.is_owed_to_heat()),
                 result_refused: match journalled {
                     Some(State::Signalled(done)) => done.refused.clone(),
+                    _ => None,
+                },
+                heat_refused: match journalled {
+                    Some(State::Signalled(done)) => done.heat_refused.clone(),
+                    Some(State::Finished(finished)) => finished.refused_by_heat().cloned(),
                     _ => None,
                 },
             }
         };
         let entries = self.document.iter().flat_map(|document| &document.entries);
-        let unsent = |state: &State| matches!(state, State::Finished { .. });
+        let unsent = self.journal.states().iter().filter_map(|(_, state)| match state {
+            State::Finished(finished) => Some(finished.is_owed_to_heat()),
+            _ => None,
+        });
+        let unsent: Vec<bool> = unsent.collect();
         Status {
             schema: SCHEMA,
             software: crate::SOFTWARE.into(),
@@ -171,7 +181,8 @@ impl Pipeline {
                 is_polled: self.polled.is_some(),
             }),
             deployments: entries.map(deployment).collect(),
-            results_waiting: self.journal.states().iter().filter(|(_, s)| unsent(s)).count(),
+            results_waiting: unsent.len(),
+            results_for_heat: unsent.iter().filter(|is_owed_to_heat| **is_owed_to_heat).count(),
             fault: self.fault.clone(),
         }
     }

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::earlier::Taken;
 use super::lanes::{Lane, Wait, waits};
 use super::stop::Asked;
-use super::{Pipeline, PipelineError, Report, unix_ms};
+use super::{Pipeline, PipelineError, Report, Waiting, unix_ms};
 use crate::control::message::Answer;
 use crate::document::{Document, Entry, Output, Work};
 use crate::hooks::process::{Activity, Exit};
@@ -270,6 +270,8 @@ impl Pipeline {
             ending,
             result: Box::new(result.clone()),
         })?;
+        let way = config.way.clone();
+        let result = Waiting { result, for_server: true, for_heat: true, way };
         self.effects.push(Effect::Report(Report::Result(Box::new(result))));
         Ok(())
     }
@@ -305,5 +307,6 @@ pub(super) fn received(document: &Document, entry: &Entry, at_unix_ms: u64) -> R
         document_version: document.version,
         at_unix_ms,
         rerun: None,
+        way: entry.way.clone(),
     }
 }

@@ -11,4 +11,4 @@ mod transport;
 pub use fit::{HEAT_BYTES_MAX, ZAQAR_BYTES_MAX};
 pub use presigned::{KEYSTONE_TTL_S, Presigned};
 pub use send::{Failed, Why, attempt};
-pub use transport::{Account, Transport, inputs, of_config};
+pub use transport::{Account, INPUTS, Transport, inputs, of_config};

@@ -73,6 +73,20 @@ impl fmt::Display for Transport {
     }
 }
 
+/// Every input that says whom to tell, and how.
+pub const INPUTS: [&str; 10] = [
+    "deploy_signal_id",
+    "deploy_signal_verb",
+    "deploy_auth_url",
+    "deploy_user_id",
+    "deploy_password",
+    "deploy_project_id",
+    "deploy_region_name",
+    "deploy_stack_id",
+    "deploy_resource_name",
+    "deploy_queue_id",
+];
+
 /// The inputs of an entry by name; of several with one name the last counts, and what is no input is left
 /// out.
 pub fn inputs(entry: &Value) -> BTreeMap<&str, &Value> {

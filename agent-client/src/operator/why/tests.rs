@@ -5,7 +5,7 @@ use super::*;
 use crate::document::Document;
 use crate::hooks::{Hooks, script};
 use crate::journal::tests_support::{
-    finished, id, received, refused, rerun, signalled, spawned, started,
+    finished, heat, heat_refused, id, polled, received, refused, rerun, signalled, spawned, started,
 };
 use crate::journal::{Ending, Record, States};
 use crate::status::LinkStatus;
@@ -146,6 +146,24 @@ fn a_result_that_the_server_refused_is_said_with_its_reason_and_is_a_failure() {
     let why = bench.why("a");
     assert!(why.next.starts_with("nothing: the server refused its result"), "{}", why.next);
     assert!(why.render(NOW).contains("refused by the server: malformed"), "{}", why.render(NOW));
+    assert_eq!(why.verdict(), Exit::Failed);
+}
+
+#[test]
+fn what_heat_does_not_have_from_the_agent_itself_is_said() {
+    let mut bench = Bench::new().live();
+    bench.record([polled("a"), finished("a"), signalled("a"), polled("b"), finished("b")]);
+    let why = bench.why("a");
+    assert!(why.next.starts_with("its result is sent to Heat"), "{}", why.next);
+    assert!(why.render(NOW).contains("not taken by Heat yet; stored by the server"));
+    assert_eq!((why.result_stored, why.verdict()), (Some(false), Exit::Degraded));
+    let why = bench.why("b");
+    assert!(why.next.starts_with("its result is on its way to the server"), "{}", why.next);
+    bench.record([heat("a"), heat_refused("b"), signalled("b")]);
+    assert_eq!(bench.why("a").verdict(), Exit::Ok);
+    let why = bench.why("b");
+    assert!(why.next.starts_with("nothing: Heat was not told"), "{}", why.next);
+    assert!(why.render(NOW).contains("Heat was not told: 403"), "{}", why.render(NOW));
     assert_eq!(why.verdict(), Exit::Failed);
 }
 
