@@ -1,4 +1,4 @@
-//! Who is owed a result.
+//! Who is owed a result, and what the journal remembers of configs that were asked for by other documents.
 
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
@@ -8,8 +8,12 @@ use std::time::Duration;
 
 use agent_client::document::ConfigId;
 use agent_client::hooks::{Hooks, script};
-use agent_client::journal::{Journal, State};
+use agent_client::journal::{
+    COMPACT_BYTES_MIN, DONE_CONFIGS_MAX, Done, Ending, Journal, Record, State,
+};
+use agent_client::operator::rollback::Rollback;
 use agent_client::pipeline::{Command, Pipeline, Report, RunLimits, Setup, Waiting};
+use agent_client::store::{DocumentStore, StoredDocument};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 
@@ -92,6 +96,34 @@ impl Machine {
 
     fn state(&self, id: &str) -> State {
         Journal::peek(&self.path("journal")).unwrap().get(&config(id)).unwrap().clone()
+    }
+
+    /// A journal that is mostly history: "old" and more configs after it than are remembered.
+    fn remember_too_much(&self) {
+        let mut journal = Journal::open(&self.path("journal")).unwrap();
+        for n in 0..=DONE_CONFIGS_MAX as u64 {
+            let id = if n == 0 { config("old") } else { config(&format!("{n}")) };
+            let name = "x".repeat(2 * COMPACT_BYTES_MIN as usize / DONE_CONFIGS_MAX);
+            let done = Done {
+                name,
+                group: String::new(),
+                action: String::new(),
+                ending: Ending::Complete,
+                document_version: 1,
+                received_unix_ms: n,
+                started_unix_ms: n,
+                signalled_unix_ms: n,
+                refused: None,
+                heat_refused: None,
+                at_unix_ms: n,
+                status_code: 0,
+                reason: None,
+                rerun: None,
+            };
+            journal.stage(Record::Done { id, done }).unwrap();
+        }
+        journal.commit().unwrap();
+        assert!(journal.is_compaction_due());
     }
 }
 
@@ -226,4 +258,44 @@ fn without_a_server_the_word_of_heat_is_the_last() {
         let State::Signalled(done) = machine.state("a") else { panic!() };
         assert_eq!((done.refused.as_deref(), done.heat_refused.as_deref()), (None, refused));
     }
+}
+
+#[test]
+fn a_config_of_the_newest_document_is_remembered_while_an_earlier_one_is_in_force() {
+    let machine = Machine::new(Some("vm-1"));
+    let before = StoredDocument::new(1, machine.document(&[]).into(), 1);
+    let newest = StoredDocument::new(2, machine.document(&["old"]).into(), 2);
+    fs::create_dir(machine.path("documents")).unwrap();
+    DocumentStore::new(machine.path("documents/v1")).save(&before).unwrap();
+    DocumentStore::new(machine.path("document")).save(&newest).unwrap();
+    let rollback = Rollback::new(newest.holds(), before.holds(), "a test", 3);
+    rollback.save(&machine.path("rollback.json")).unwrap();
+    machine.remember_too_much();
+    let length = || fs::metadata(machine.path("journal")).unwrap().len();
+    let long = length();
+    machine.live(false, async |life| {
+        life.settled().await;
+        life.push(3, machine.document(&["old"])).await;
+    });
+    assert!(length() < long, "it was compacted");
+    assert_eq!(machine.ran(), "", "it has run before");
+}
+
+#[test]
+fn nothing_is_forgotten_before_it_is_known_what_is_polled() {
+    let machine = Machine::new(None);
+    machine.remember_too_much();
+    machine.live(true, async |life| {
+        life.tell(Command::Polled { body: machine.document(&["old"]).into() });
+        let hold = life.next(|report| match report {
+            Report::Held { hold, .. } => Some(hold),
+            _ => None,
+        });
+        let hold = hold.await;
+        life.tell(Command::Release { hold });
+        life.settled().await;
+    });
+    assert_eq!(machine.ran(), "", "it has run before");
+    let states = Journal::peek(&machine.path("journal")).unwrap();
+    assert!(states.get(&config("old")).is_some() && states.get(&config("1")).is_some());
 }

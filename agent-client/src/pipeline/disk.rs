@@ -6,8 +6,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{Pipeline, PipelineError};
-use crate::document::{ConfigId, Document};
+use crate::document::ConfigId;
 use crate::journal::{LogError, State};
+use crate::status::LinkState;
 use crate::sweep::{self, Known};
 
 /// How long to wait before writing to a disk that was full or refused.
@@ -17,15 +18,26 @@ const SWEEP_DELAY_MS: u64 = 1_000;
 
 impl Pipeline {
     pub(super) fn compact(&mut self) -> Result<(), PipelineError> {
-        if !self.journal.is_compaction_due() {
+        // What is polled may name any config: nothing is forgotten before that is known.
+        let may_be_polled = self.setup.hold_documents && self.polled.is_none();
+        let is_known = !may_be_polled || self.link.state == LinkState::Connected;
+        if !self.journal.is_compaction_due() || !is_known {
             return Ok(());
         }
-        let entries = self.document.iter().flat_map(|document| &document.entries);
-        let current: BTreeSet<&ConfigId> = entries.map(|entry| &entry.id).collect();
+        let current = self.current();
         match self.journal.compact(|id| current.contains(id)) {
             Ok(()) => Ok(()),
             Err(error) => self.disk_fault(error),
         }
+    }
+
+    /// The configs that are asked for, or may be in a moment: by the document in force, and by the newest beside
+    /// it, while it is a polled one or one that an operator has put back.
+    fn current(&self) -> BTreeSet<ConfigId> {
+        let newest = self.newest();
+        let documents = self.document.iter().chain(&newest);
+        let entries = documents.flat_map(|document| &document.entries);
+        entries.map(|entry| entry.id.clone()).collect()
     }
 
     /// A disk that is full may have room later: what is staged stays staged. A log that is closed cannot
@@ -66,14 +78,10 @@ impl Pipeline {
             return;
         }
         self.sweep_at = None;
-        let Some(document) = &self.document else { return };
-        // A polled one goes by the version of the newest.
-        let is_newest = |version| self.polled.is_none() && version == document.version;
-        let newest = self.stored.as_ref().filter(|stored| !is_newest(stored.version));
-        let newest = newest.and_then(|n| Document::parse(n.version, &n.body).ok());
-        let documents = newest.iter().chain([&**document]);
-        let current: BTreeSet<&ConfigId> =
-            documents.flat_map(|document| document.entries.iter().map(|entry| &entry.id)).collect();
+        if self.document.is_none() {
+            return;
+        }
+        let current = self.current();
         let mut known = Known::default();
         for (id, state) in self.journal.states().iter() {
             let is_over = matches!(state, State::Signalled(_)) && !current.contains(id);
