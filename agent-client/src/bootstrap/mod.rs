@@ -58,7 +58,7 @@ impl Default for Patience {
 }
 
 /// A token, and where it was.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Found {
     /// The token.
     pub token: EnrolmentToken,
@@ -76,33 +76,45 @@ pub struct NotFound {
     pub may_come: bool,
 }
 
-/// Looks for a token everywhere.
+/// Looks for a token everywhere; the first that can be read is enough.
 ///
 /// # Errors
 /// There is none.
 pub fn find(system: &System, patience: Patience) -> Result<Found, NotFound> {
-    let mut search = Search { looked: Vec::new() };
-    if let Some(found) = search.files(system) {
-        return Ok(found);
-    }
-    match drive::with_mounted(system, |place| search.drive(place)) {
-        Ok(Some(Some(found))) => return Ok(found),
-        Ok(Some(None)) => {}
-        Ok(None) => search.looked.push("there is no config drive".into()),
-        Err(error) => search.looked.push(format!("the config drive: {error:#}")),
-    }
-    search.finish(system, patience)
+    let mut search = Search { enough: 1, ..Search::default() };
+    search.files(system);
+    search.config_drive(system);
+    search.service(system, patience);
+    let Search { found, looked, may_come, .. } = search;
+    found.into_iter().next().ok_or(NotFound { looked, may_come })
 }
 
-/// Looks once more where a token may be that was not there before: a config drive does not change.
-///
-/// # Errors
-/// There is none.
-pub fn find_again(system: &System) -> Result<Found, NotFound> {
-    let mut search = Search { looked: Vec::new() };
-    match search.files(system) {
-        Some(found) => Ok(found),
-        None => search.finish(system, Patience { attempts_max: 1, ..Patience::default() }),
+/// Looks again and again, everywhere: a token in one place may be refused, and another one be good.
+#[derive(Debug, Default)]
+pub struct Places {
+    /// What the config drive had, which does not change.
+    on_drive: Option<Vec<Found>>,
+}
+
+impl Places {
+    /// All tokens that there are, in the order of the places.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn look(&mut self, system: &System) -> Result<Vec<Found>, NotFound> {
+        let mut search = Search { enough: usize::MAX, ..Search::default() };
+        search.files(system);
+        match &self.on_drive {
+            Some(on_drive) => search.found.extend(on_drive.iter().cloned()),
+            None => {
+                let before = search.found.len();
+                search.config_drive(system);
+                self.on_drive = Some(search.found[before..].to_vec());
+            }
+        }
+        search.service(system, Patience { attempts_max: 1, ..Patience::default() });
+        let Search { found, looked, may_come, .. } = search;
+        if found.is_empty() { Err(NotFound { looked, may_come }) } else { Ok(found) }
     }
 }
 
@@ -115,74 +127,89 @@ pub fn in_document(source: &str, document: &Map<String, Value>) -> Result<Option
     Ok(token.map(|token| Found { token, place: format!("the metadata of {source}") }))
 }
 
+#[derive(Default)]
 struct Search {
+    found: Vec<Found>,
+    /// How many are: nowhere else is looked then.
+    enough: usize,
     looked: Vec<String>,
+    /// Whether the metadata service has not answered.
+    may_come: bool,
 }
 
 impl Search {
-    fn files(&mut self, system: &System) -> Option<Found> {
-        FILES.iter().find_map(|(path, content)| self.file(&system.at(path), path, *content))
+    fn is_over(&self) -> bool {
+        self.found.len() >= self.enough
     }
 
-    /// Asks the service, which comes last.
-    fn finish(mut self, system: &System, patience: Patience) -> Result<Found, NotFound> {
-        let may_come = match self.service(system, patience) {
-            Ok(Some(found)) => return Ok(found),
-            Ok(None) => false,
-            Err(error) => {
-                self.looked.push(format!("the metadata service: {error:#}"));
-                true
-            }
-        };
-        Err(NotFound { looked: self.looked, may_come })
-    }
-
-    fn file(&mut self, path: &Path, name: &str, content: Content) -> Option<Found> {
-        match read_public(path, CONTENT_BYTES_MAX) {
-            Ok(bytes) => self.piece(&bytes, name, content),
-            Err(error) if error.is_not_found() => {
-                self.looked.push(format!("{name} is not there"));
-                None
-            }
-            Err(error) => {
-                self.looked.push(error.to_string());
-                None
-            }
+    fn files(&mut self, system: &System) {
+        for (path, content) in FILES {
+            self.file(&system.at(path), path, content);
         }
     }
 
-    fn piece(&mut self, bytes: &[u8], name: &str, content: Content) -> Option<Found> {
+    fn config_drive(&mut self, system: &System) {
+        if self.is_over() {
+            return;
+        }
+        match drive::with_mounted(system, |place| self.drive(place)) {
+            Ok(Some(())) => {}
+            Ok(None) => self.looked.push("there is no config drive".into()),
+            Err(error) => self.looked.push(format!("the config drive: {error:#}")),
+        }
+    }
+
+    fn drive(&mut self, place: &Path) {
+        for (path, content) in DRIVE {
+            self.file(&place.join(path), &format!("config drive {path}"), content);
+        }
+    }
+
+    fn file(&mut self, path: &Path, name: &str, content: Content) {
+        if self.is_over() {
+            return;
+        }
+        match read_public(path, CONTENT_BYTES_MAX) {
+            Ok(bytes) => self.piece(&bytes, name, content),
+            Err(error) if error.is_not_found() => self.looked.push(format!("{name} is not there")),
+            Err(error) => self.looked.push(error.to_string()),
+        }
+    }
+
+    fn piece(&mut self, bytes: &[u8], name: &str, content: Content) {
         match content.token(bytes) {
-            Ok(Some(token)) => return Some(Found { token, place: name.to_owned() }),
+            Ok(Some(token)) => self.found.push(Found { token, place: name.to_owned() }),
             Ok(None) => self.looked.push(format!("{name} has none")),
             Err(reason) => self.looked.push(format!("{name}: {reason}")),
         }
-        None
     }
 
-    fn drive(&mut self, place: &Path) -> Option<Found> {
-        DRIVE.iter().find_map(|(path, content)| {
-            self.file(&place.join(path), &format!("config drive {path}"), *content)
-        })
+    /// Comes last.
+    fn service(&mut self, system: &System, patience: Patience) {
+        if let Err(error) = self.ask_service(system, patience) {
+            self.looked.push(format!("the metadata service: {error:#}"));
+            self.may_come = true;
+        }
     }
 
-    fn service(&mut self, system: &System, patience: Patience) -> anyhow::Result<Option<Found>> {
+    fn ask_service(&mut self, system: &System, patience: Patience) -> anyhow::Result<()> {
         let client = Client::default();
         for (path, content) in SERVICE {
+            if self.is_over() {
+                break;
+            }
             let url = format!("{}{path}", system.metadata_service());
             let request =
                 Request::get(url).timeout(SERVICE_TIMEOUT).response_bytes_max(CONTENT_BYTES_MAX);
             let response = ask(&client, &request, patience)?;
             let name = format!("metadata service {path}");
             if response.is_success() {
-                if let Some(found) = self.piece(&response.body, &name, content) {
-                    return Ok(Some(found));
-                }
+                self.piece(&response.body, &name, content);
             } else {
                 self.looked.push(format!("{name} answered with status {}", response.status));
             }
         }
-        Ok(None)
+        Ok(())
     }
 }
 

@@ -177,3 +177,26 @@ fn what_was_looked_at_is_told_without_any_secret() {
     }
     assert!(!text.contains(&line[5..30]) && !format!("{error:?}").contains(&line[5..30]));
 }
+
+#[test]
+fn every_token_is_found_again_and_again_and_the_config_drive_is_read_once() {
+    let late = token("service");
+    let nova = HttpServer::start(move |asked| match asked.target.as_str() {
+        "/latest/user-data" => Answer::new(200, late.clone()),
+        _ => Answer::new(404, ""),
+    });
+    let machine = machine(&nova.url(""));
+    machine.write("/etc/agent-client/token", &token("file"));
+    machine.write("/drive/openstack/latest/user_data", &token("drive"));
+    let copy = format!("cp -r {}/. \"$4\"", machine.system.at("/drive").display());
+    recorder(&machine.tools, "blkid", &machine.calls, "echo /dev/sr0");
+    recorder(&machine.tools, "mount", &machine.calls, &copy);
+    recorder(&machine.tools, "umount", &machine.calls, "rm -rf \"$1\"/*");
+    let mut places = Places::default();
+    for calls in [3, 0] {
+        let found = places.look(&machine.system).unwrap();
+        let agents: Vec<String> = found.iter().map(|f| f.token.agent_id.to_string()).collect();
+        assert_eq!(agents, ["file", "drive", "service"]);
+        assert_eq!(taken(&machine.calls).len(), calls);
+    }
+}

@@ -64,8 +64,8 @@ pub(super) struct Conductor<'a> {
     /// Whether there was one that it never will.
     pub(super) refused_for_good: bool,
     pub(super) failure: Option<Failure>,
-    /// A token that came too late; said once.
-    expired: Option<TokenId>,
+    /// Tokens that came too late; said once each.
+    expired: BTreeSet<TokenId>,
     /// Tokens that a server has refused: they are not taken again, and another one may take their place.
     refused_tokens: BTreeSet<TokenId>,
     stopping: bool,
@@ -96,7 +96,7 @@ impl<'a> Conductor<'a> {
             refused_results: BTreeSet::new(),
             refused_for_good: false,
             failure: None,
-            expired: None,
+            expired: BTreeSet::new(),
             refused_tokens: BTreeSet::new(),
             stopping: false,
             flush_until: None,
@@ -340,9 +340,8 @@ impl<'a> Conductor<'a> {
         }
         let (agent_id, token_id) = (&token.agent_id, &token.token_id);
         if token.is_expired(now_unix) {
-            if self.expired.as_ref() != Some(token_id) {
+            if self.expired.insert(token_id.clone()) {
                 tracing::warn!(place, %agent_id, %token_id, "a token was found that has expired");
-                self.expired = Some(token_id.clone());
             }
             return;
         }

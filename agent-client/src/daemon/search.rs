@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::bootstrap::{self, Found};
+use crate::bootstrap::{Found, Places};
 use crate::enrolment::Enrolment;
 use crate::machine::System;
 
@@ -44,12 +44,13 @@ impl Search {
         mut pause: Duration,
     ) -> io::Result<Self> {
         let (stop, stopped) = mpsc::channel();
+        let mut places = Places::default();
         let search = move || {
             while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(pause) {
                 pause = (pause * 2).min(PAUSE_MAX);
-                match bootstrap::find_again(&system) {
-                    // Nobody listens when the agent ends.
-                    Ok(token) => drop(found.send(token)),
+                match places.look(&system) {
+                    // Which is wanted is known elsewhere. Nobody listens when the agent ends.
+                    Ok(tokens) => tokens.into_iter().for_each(|token| drop(found.send(token))),
                     Err(error) => tracing::debug!(%error, "still no token"),
                 }
             }
