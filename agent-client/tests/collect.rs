@@ -297,3 +297,48 @@ fn a_cache_that_cannot_be_written_is_said_and_ends_a_single_run() {
     assert!(String::from_utf8(output.stderr).unwrap().contains("could not make cache"));
     assert_eq!(place.read("ran"), "");
 }
+
+#[test]
+fn a_result_of_heat_config_that_nobody_answers_for_holds_up_no_collecting() {
+    let place = Place::new("command=cat cache/a.json >> ran");
+    place.write("notify", "#!/bin/sh\nexit 1\n");
+    place.write(
+        "list",
+        r##"[{"id": "old", "name": "n", "group": "script", "config": "#!/bin/sh\n",
+        "inputs": [{"name": "deploy_signal_id", "value": "http://127.0.0.1:9/"}]}]"##,
+    );
+    let with_heat_config = |mut command: Command| {
+        for (name, path) in [
+            ("HEAT_SHELL_CONFIG", "list"),
+            ("HEAT_CONFIG_DEPLOYED", "deployed"),
+            ("HEAT_CONFIG_DEPLOYED_OLD", "deployed-old"),
+            ("HEAT_CONFIG_NOTIFY", "notify"),
+            ("HEAT_SCRIPT_WORKING", "work"),
+            ("HEAT_SCRIPT_OUTPUTS", "outputs"),
+        ] {
+            command.env(name, place.path(path));
+        }
+        command
+    };
+    let mut by_hand = Command::new(env!("CARGO_BIN_EXE_agent-client"));
+    by_hand.arg("heat-config");
+    assert!(with_heat_config(by_hand).output().unwrap().status.success());
+    assert!(place.path("deployed/old.unsent").exists());
+    place.write("notify", "#!/bin/sh\necho $$ > new; mv new notifying; exec sleep 600\n");
+    let log = fs::File::create(place.path("log")).unwrap();
+    let mut command = with_heat_config(place.command(&[]));
+    let running = Running(command.stderr(log).spawn().unwrap());
+    place.wait_for("notifying", "\n");
+    let hangs = PathBuf::from("/proc").join(place.read("notifying").trim());
+    place.write("local/a", "2");
+    place.wait_for("cache/a.json.last", "2");
+    assert!(hangs.exists(), "it is still being sent");
+    running.signal(Signal::HUP);
+    place.wait_for("log", "Re-executing");
+    let start = Instant::now();
+    while hangs.exists() {
+        assert!(start.elapsed() < PATIENCE, "it was not ended");
+        thread::sleep(Duration::from_millis(5));
+    }
+    assert!(place.path("deployed/old.unsent").exists(), "it is sent later");
+}

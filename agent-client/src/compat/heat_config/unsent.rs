@@ -2,11 +2,14 @@
 //! os-collect-config and the agent send them, as that run would: what left the list is not sent any more.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::ffi::OsString;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use serde_json::Value;
+use tokio::sync::mpsc;
 use tokio::time::sleep_until;
 
 use super::deployed::{Deployed, stem};
@@ -72,21 +75,62 @@ impl Unsent {
         self.at = Instant::now() + self.pause;
     }
 
-    /// The same for a program without a runtime, if it is due.
-    pub fn send_if_due(&mut self) {
-        if self.due_at().is_none_or(|at| at > Instant::now()) || !self.is_any() {
-            return;
-        }
-        let mut log = Log::new(Style::Named("heat-config"), Level::Info);
-        match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-            Ok(runtime) => runtime.block_on(self.send(&mut log, &mut Stop::never())),
-            Err(error) => log.error(format!("no runtime to send results: {error}")),
-        }
-    }
-
     fn is_any(&self) -> bool {
         let deployed = self.settings.as_ref().and_then(|s| Deployed::open(&s.deployed).ok());
         deployed.is_some_and(|deployed| deployed.unsent().is_ok_and(|unsent| !unsent.is_empty()))
+    }
+}
+
+/// Looks for a program without a runtime, on a thread of its own for as long as there is something to send:
+/// somebody who does not answer holds up nobody else.
+#[derive(Debug)]
+pub struct Beside {
+    /// None while the thread has it.
+    unsent: Option<Unsent>,
+    at_it: Option<(mpsc::Sender<Infallible>, JoinHandle<Unsent>)>,
+}
+
+impl Beside {
+    /// Where `unsent` looks.
+    pub fn new(unsent: Unsent) -> Self {
+        Self { unsent: Some(unsent), at_it: None }
+    }
+
+    /// Begins a look if one is due, has something to send and the last one is over. Never waits.
+    pub fn send_if_due(&mut self) {
+        if self.at_it.as_ref().is_some_and(|(_, thread)| thread.is_finished()) {
+            self.stop();
+        }
+        let is_due = |unsent: &Unsent| unsent.due_at().is_some_and(|at| at <= Instant::now());
+        let Some(mut unsent) = self.unsent.take_if(|unsent| is_due(unsent) && unsent.is_any())
+        else {
+            return;
+        };
+        let (asked, mut stop) = Stop::when_dropped();
+        let look = move || {
+            let mut log = Log::new(Style::Named("heat-config"), Level::Info);
+            match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => runtime.block_on(unsent.send(&mut log, &mut stop)),
+                Err(error) => log.error(format!("no runtime to send results: {error}")),
+            }
+            unsent
+        };
+        match thread::Builder::new().name("unsent".into()).spawn(look) {
+            Ok(thread) => self.at_it = Some((asked, thread)),
+            Err(error) => {
+                // What it was given is gone with it.
+                let mut log = Log::new(Style::Named("heat-config"), Level::Info);
+                log.error(format!("no thread to send results, the next run sends them: {error}"));
+            }
+        }
+    }
+
+    /// Ends what is being sent, and waits for that end.
+    pub fn stop(&mut self) {
+        if let Some((asked, thread)) = self.at_it.take() {
+            drop(asked);
+            self.unsent = thread.join().ok();
+        }
     }
 }
 

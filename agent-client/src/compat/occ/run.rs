@@ -27,7 +27,7 @@ use super::items::file_keys;
 use super::log::{Log, die_if_broken};
 use super::pace::{Failures, Pace};
 use crate::compat::arguments::EXIT_USAGE;
-use crate::compat::heat_config::unsent::Unsent;
+use crate::compat::heat_config::unsent::{Beside, Unsent};
 use crate::json_text::json_text_indented;
 
 /// Runs the command; `arguments` begin with its name.
@@ -84,7 +84,10 @@ fn execute(config: &Config, log: &mut Log) -> Result<ExitCode> {
             "Waiting {:.2} seconds before the first collection.",
             wait.as_secs_f64()
         ));
-        wait_or_start_anew(&hangups, wait, log)?;
+        if is_told(&hangups, wait) {
+            log.info("Signal received. Re-executing");
+            return Err(start_anew());
+        }
     }
     let cache = Cache::new(config.cachedir.clone());
     let mut collectors = Collectors::new(config, &cache);
@@ -100,6 +103,7 @@ fn execute(config: &Config, log: &mut Log) -> Result<ExitCode> {
                 hangups,
                 hash,
                 failures: Failures::default(),
+                unsent: Beside::new(Unsent::of_environment(|name| env::var_os(name), true)),
             };
             program.run(&mut collectors, last_good, log)
         }
@@ -124,6 +128,8 @@ struct Program<'p> {
     /// Of the configuration in force.
     hash: Digest,
     failures: Failures,
+    /// What heat-config could not send.
+    unsent: Beside,
 }
 
 impl Program<'_> {
@@ -135,7 +141,6 @@ impl Program<'_> {
         log: &mut Log,
     ) -> Result<ExitCode> {
         let mut pace = Pace::new(self.config.pause_min, self.config.pause_max);
-        let mut unsent = Unsent::of_environment(|name| env::var_os(name), true);
         loop {
             let exit = self.cycle(collectors, &mut last_good, log);
             if self.config.one_time {
@@ -144,11 +149,20 @@ impl Program<'_> {
             if let Err(error) = exit {
                 log.error(format!("nothing was collected: {error:#}"));
             }
-            unsent.send_if_due();
+            self.unsent.send_if_due();
             let pause = pace.next();
             log.info(format!("Sleeping {:.2} seconds.", pause.as_secs_f64()));
-            wait_or_start_anew(&self.hangups, pause, log)?;
+            if is_told(&self.hangups, pause) {
+                log.info("Signal received. Re-executing");
+                return Err(self.start_anew());
+            }
         }
+    }
+
+    /// The new program must not send what is being sent at this moment.
+    fn start_anew(&mut self) -> anyhow::Error {
+        self.unsent.stop();
+        start_anew()
     }
 
     fn cycle(
@@ -172,7 +186,7 @@ impl Program<'_> {
             let changed = hash_of(&self.config.sources).as_ref() != self.hash.as_ref();
             if changed || self.hangups.try_recv().is_ok() {
                 log.info("The configuration may have changed. Re-executing");
-                return Err(start_anew());
+                return Err(self.start_anew());
             }
         }
         Ok(exit)
@@ -259,17 +273,14 @@ fn hangups() -> Result<Receiver<()>> {
     Ok(told)
 }
 
-/// Waits; after a SIGHUP this program begins anew.
-fn wait_or_start_anew(hangups: &Receiver<()>, wait: Duration, log: &mut Log) -> Result<()> {
+/// Waits, at most until a SIGHUP; whether one came.
+fn is_told(hangups: &Receiver<()>, wait: Duration) -> bool {
     match hangups.recv_timeout(wait) {
-        Err(RecvTimeoutError::Timeout) => Ok(()),
-        Ok(()) => {
-            log.info("Signal received. Re-executing");
-            Err(start_anew())
-        }
+        Err(RecvTimeoutError::Timeout) => false,
+        Ok(()) => true,
         Err(RecvTimeoutError::Disconnected) => {
             thread::sleep(wait);
-            Ok(())
+            false
         }
     }
 }
