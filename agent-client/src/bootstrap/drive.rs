@@ -61,9 +61,9 @@ fn device(system: &System) -> Option<PathBuf> {
 }
 
 /// Where a device is mounted, from the kernel's list.
-fn mounted_at(mounts: &str, device: &Path) -> Option<PathBuf> {
+pub(crate) fn mounted_at(mounts: &str, device: &Path) -> Option<PathBuf> {
     mounts.lines().find_map(|line| {
-        let mut words = line.split(' ');
+        let mut words = line.split_whitespace();
         let (from, to) = (words.next()?, words.next()?);
         (Path::new(from) == device).then(|| to.replace("\\040", " ").into())
     })

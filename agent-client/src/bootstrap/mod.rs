@@ -5,7 +5,7 @@
 //! Nova's metadata service. The first token that can be read wins. `docs/bootstrap.md` has the keys.
 
 mod content;
-mod drive;
+pub(crate) mod drive;
 
 use std::path::Path;
 use std::time::Duration;

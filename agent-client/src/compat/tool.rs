@@ -2,11 +2,10 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
-
-use rustix::fs::{Access, access};
+use std::path::PathBuf;
 
 use crate::hooks::built_in::OWN_PROGRAM;
+use crate::machine::program::on_path;
 
 /// What to start for `name`, and with which arguments before any others.
 #[must_use]
@@ -17,32 +16,9 @@ pub fn find(name: &str) -> (PathBuf, Vec<OsString>) {
     }
 }
 
-fn on_path(name: &str, path: Option<&std::ffi::OsStr>) -> Option<PathBuf> {
-    let is_program = |path: &Path| path.is_file() && access(path, Access::EXEC_OK).is_ok();
-    env::split_paths(path?).map(|directory| directory.join(name)).find(|path| is_program(path))
-}
-
 #[cfg(test)]
 mod tests {
-    use std::fs;
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
-
-    #[test]
-    fn the_first_executable_file_on_path_is_it() {
-        let place = tempfile::tempdir().unwrap();
-        let directories = ["none", "plain", "good", "later"].map(|name| place.path().join(name));
-        for (directory, mode) in directories.iter().zip([0, 0o644, 0o755, 0o755]).skip(1) {
-            fs::create_dir(directory).unwrap();
-            fs::write(directory.join("tool"), "").unwrap();
-            fs::set_permissions(directory.join("tool"), fs::Permissions::from_mode(mode)).unwrap();
-        }
-        let path = env::join_paths(&directories).unwrap();
-        assert_eq!(on_path("tool", Some(&path)), Some(directories[2].join("tool")));
-        assert_eq!(on_path("other", Some(&path)), None);
-        assert_eq!(on_path("tool", None), None);
-    }
 
     #[test]
     fn a_name_that_is_not_on_path_is_ours() {

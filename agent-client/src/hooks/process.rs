@@ -21,16 +21,13 @@ use super::capture::{
 use super::kept::Kept;
 use super::proc::start_ticks;
 use crate::journal::ProcessMark;
+use crate::machine::program;
 
 /// How long output is read after the hook itself has exited: what it printed is in the pipe by then,
 /// and a process it left in the background must not be waited for.
 const DRAIN_MS_MAX: u64 = 200;
 /// What a pipe can hold at most, unless root has said otherwise (`/proc/sys/fs/pipe-max-size`).
 const PIPE_BYTES_MAX: usize = 1 << 20;
-/// Another thread that forks while we write a script holds it open for a moment: `ETXTBSY`, tried again.
-const BUSY_RETRIES_MAX: u32 = 50;
-const BUSY_RETRY_MS: u64 = 2;
-
 /// What to start.
 pub struct Launch {
     /// The program.
@@ -158,19 +155,7 @@ impl Process {
         if let Some(directory) = launch.directory {
             command.current_dir(directory);
         }
-        let mut retries = 0;
-        let mut child = loop {
-            match command.spawn() {
-                Err(error)
-                    if error.kind() == io::ErrorKind::ExecutableFileBusy
-                        && retries < BUSY_RETRIES_MAX =>
-                {
-                    retries += 1;
-                    tokio::time::sleep(Duration::from_millis(BUSY_RETRY_MS)).await;
-                }
-                other => break other?,
-            }
-        };
+        let mut child = program::start(|| command.spawn())?;
         let pid = child.id().ok_or_else(|| io::Error::other("a child without process id"))?;
         Ok(Self {
             // The child is not reaped before we wait for it, so the number still is its own.

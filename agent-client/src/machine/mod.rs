@@ -1,5 +1,6 @@
 //! The machine that the agent works on, in one place so that tests can have one of their own.
 
+pub(crate) mod program;
 pub(crate) mod run;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -58,10 +59,8 @@ impl System {
 
     /// Whether a tool of this name can be started.
     pub fn has_tool(&self, name: &str) -> bool {
-        let path = self.tools.clone().or_else(|| std::env::var_os("PATH")).unwrap_or_default();
-        std::env::split_paths(&path).any(|directory| {
-            rustix::fs::access(directory.join(name), rustix::fs::Access::EXEC_OK).is_ok()
-        })
+        let path = self.tools.clone().or_else(|| std::env::var_os("PATH"));
+        program::on_path(name, path.as_deref()).is_some()
     }
 
     /// The agent's newest document.

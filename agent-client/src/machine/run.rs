@@ -10,22 +10,18 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::unistd::User;
 
-use super::System;
+use super::{System, program};
 use crate::hooks::capture::{Capture, HEAD_BYTES_MAX, TAIL_BYTES_MAX};
 
 /// How soon it is seen that a process has ended whose output a service in the background holds open.
 const EXIT_SEEN_MS_MAX: u8 = 20;
 /// What a pipe can hold at most, unless root has said otherwise (`/proc/sys/fs/pipe-max-size`).
 const PIPE_BYTES_MAX: usize = 1 << 20;
-/// Another thread that forks while a program is written holds it open for a moment: `ETXTBSY`.
-const BUSY_RETRIES_MAX: u32 = 50;
-const BUSY_RETRY_MS: u64 = 2;
 /// A shell's word for "not executable".
 const STATUS_NOT_RUN: i32 = 126;
 
@@ -80,11 +76,11 @@ impl Call {
     /// # Errors
     /// It could not be started.
     pub(crate) fn run(&self, system: &System) -> io::Result<Ran> {
-        let (program, arguments) = self
+        let (name, arguments) = self
             .words
             .split_first()
             .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "there is no command"))?;
-        let mut command = Command::new(program);
+        let mut command = Command::new(name);
         command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
         if let Some(tools) = system.tools() {
             command.env("PATH", tools);
@@ -100,19 +96,7 @@ impl Call {
             // The group first: afterwards there is no right to.
             command.gid(user.gid.as_raw()).uid(user.uid.as_raw());
         }
-        let mut retries = 0;
-        let mut child = loop {
-            match command.spawn() {
-                Err(error)
-                    if error.kind() == io::ErrorKind::ExecutableFileBusy
-                        && retries < BUSY_RETRIES_MAX =>
-                {
-                    retries += 1;
-                    std::thread::sleep(Duration::from_millis(BUSY_RETRY_MS));
-                }
-                spawned => break spawned?,
-            }
-        };
+        let mut child = program::start(|| command.spawn())?;
         let stdout = child.stdout.take().map(Reading::start);
         let stderr = child.stderr.take().map(Reading::start);
         let status = child.wait()?;

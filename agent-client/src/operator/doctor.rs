@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 use std::net::{ToSocketAddrs, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use certs::file::check_private;
 use rustix::fs::statvfs;
@@ -27,6 +27,7 @@ use crate::exit::{Abort, Exit};
 use crate::hooks::Hook;
 use crate::journal::Journal;
 use crate::lock;
+use crate::machine::program::on_path;
 use crate::pipeline::unix_ms;
 use crate::status::{LinkState, Status};
 
@@ -424,13 +425,12 @@ fn no_tool(hook: &str) -> Option<(String, String)> {
     };
     let tool = std::env::var_os(variable).filter(|tool| !tool.is_empty());
     let tool = tool.unwrap_or_else(|| usual.into());
-    let paths = std::env::var_os("PATH").unwrap_or_default();
-    let places: Vec<PathBuf> = match Path::new(&tool).components().count() {
-        1 => std::env::split_paths(&paths).map(|place| place.join(&tool)).collect(),
-        _ => vec![PathBuf::from(&tool)],
+    let is_here = match Path::new(&tool).components().count() {
+        1 => on_path(&tool, std::env::var_os("PATH").as_deref()).is_some(),
+        _ => Path::new(&tool).is_file(),
     };
     let shown = tool.to_string_lossy();
-    (!places.iter().any(|place| place.is_file())).then(|| {
+    (!is_here).then(|| {
         (
             format!("its hook needs {shown}, which is not here"),
             format!("install {shown}, or name it: {variable}"),

@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::compat::arguments;
+use crate::machine::program::on_path;
 
 const SOURCE: &str = "/usr/bin";
 const TARGET: &str = "/opt/aws/bin";
@@ -66,10 +67,7 @@ fn own_directory(name: Option<&OsStr>) -> Option<PathBuf> {
     let path = if name.as_os_str().as_bytes().contains(&b'/') {
         name.to_owned()
     } else {
-        let path = std::env::var_os("PATH")?;
-        std::env::split_paths(&path)
-            .map(|directory| directory.join(name))
-            .find(|path| path.exists())?
+        on_path(name, std::env::var_os("PATH").as_deref())?
     };
     let directory = path.parent()?;
     (!commands_in(directory).is_empty()).then(|| directory.to_owned())

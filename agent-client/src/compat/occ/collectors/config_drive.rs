@@ -1,12 +1,13 @@
 //! A config drive: a small disk with the label `config-2` that the cloud attached.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
 use super::read_json;
+use crate::bootstrap::drive::mounted_at;
 
 const MOUNTS: &str = "/proc/mounts";
 const LABEL: &str = "config-2";
@@ -47,7 +48,7 @@ fn device(listed: &str) -> Option<String> {
 
 fn read(device: &str) -> Result<Value, String> {
     let mounts = fs::read_to_string(MOUNTS).map_err(|error| format!("{MOUNTS}: {error}"))?;
-    if let Some(place) = mount_point(&mounts, device) {
+    if let Some(place) = mounted_at(&mounts, Path::new(device)) {
         return metadata_in(&place);
     }
     let place = tempfile::Builder::new()
@@ -71,16 +72,6 @@ fn metadata_in(place: &Path) -> Result<Value, String> {
         return Err(format!("No expected file at path: {}", path.display()));
     }
     read_json(&path)
-}
-
-/// Where a device is mounted.
-fn mount_point(mounts: &str, device: &str) -> Option<PathBuf> {
-    mounts.lines().find_map(|line| {
-        let mut words = line.split_whitespace();
-        let is_it = words.next() == Some(device);
-        let place = words.next()?;
-        is_it.then(|| place.replace("\\040", " ").into())
-    })
 }
 
 /// What a program prints, if it ends well.
@@ -116,12 +107,5 @@ mod tests {
         ] {
             assert_eq!(device(other), None, "{other}");
         }
-    }
-
-    #[test]
-    fn a_mounted_device_is_read_where_it_is() {
-        let mounts = "proc /proc proc rw 0 0\n/dev/sr0 /mnt/a\\040b iso9660 ro 0 0\n";
-        assert_eq!(mount_point(mounts, "/dev/sr0"), Some("/mnt/a b".into()));
-        assert_eq!(mount_point(mounts, "/dev/sr1"), None);
     }
 }
