@@ -32,10 +32,11 @@ pub fn main(arguments: &[OsString]) -> ExitCode {
     let run = Run { name: Path::new(name).file_name().unwrap_or(name).to_string_lossy().into() };
     let mut rest = arguments.get(1..).unwrap_or_default();
     let mut list = false;
-    let mut sourced = false;
-    match rest.first().map(|first| first.as_bytes()) {
-        Some(b"--list") => (list, rest) = (true, &rest[1..]),
-        Some(flag) if flag == SOURCED.as_bytes() => (sourced, rest) = (true, &rest[1..]),
+    match rest {
+        [flag, more @ ..] if flag == "--list" => (list, rest) = (true, more),
+        [flag, directory, targets @ ..] if flag == SOURCED => {
+            return run.all(Path::new(directory), targets);
+        }
         _ => {}
     }
     let Some(directory) = rest.first().map(Path::new) else {
@@ -65,7 +66,7 @@ pub fn main(arguments: &[OsString]) -> ExitCode {
         let _ = io::stdout().write_all(&out);
         return ExitCode::SUCCESS;
     }
-    if !sourced && let Some(exit) = run.with_environment(directory) {
+    if let Some(exit) = run.with_environment(directory, &targets) {
         return exit;
     }
     run.all(directory, &targets)
@@ -93,9 +94,9 @@ impl Run {
         ExitCode::FAILURE
     }
 
-    /// Lets bash source the files of `environment.d`, if there are any, and become this program again:
-    /// whatever they do to their shell holds for the programs. Their values are not logged.
-    fn with_environment(&self, directory: &Path) -> Option<ExitCode> {
+    /// Lets bash source the files of `environment.d`, if there are any, and become this program again, with
+    /// the same targets: whatever they do to their shell holds for the programs. Their values are not logged.
+    fn with_environment(&self, directory: &Path, targets: &[OsString]) -> Option<ExitCode> {
         let files = environment_files(&directory.join("../environment.d"));
         if files.is_empty() {
             return None;
@@ -110,16 +111,20 @@ impl Run {
                 return Some(ExitCode::FAILURE);
             }
         };
-        let script = "set -ue -o pipefail; program=$1 directory=$2; shift 2; \
-                      for file; do source \"$file\"; done; \
-                      set +ue; exec \"$program\" dib-run-parts \"$0\" \"$directory\"";
+        // What the files may change by accident has names that they do not use.
+        let script = "set -ue -o pipefail; __run_parts=$1 __files=(\"${@:4:$3}\"); \
+                      __again=(\"$0\" \"$2\" \"${@:4+$3}\"); set -- \"$2\"; \
+                      for __file in \"${__files[@]}\"; do source \"$__file\"; done; \
+                      set +ue; exec \"$__run_parts\" dib-run-parts \"${__again[@]}\"";
         let error = Command::new("bash")
             .arg("-c")
             .arg(script)
             .arg(SOURCED)
             .arg(this)
             .arg(directory)
+            .arg(files.len().to_string())
             .args(&files)
+            .args(targets)
             .exec();
         self.say(&format!("environment files need bash: {error}"));
         Some(ExitCode::from(EXIT_NOT_FOUND))
@@ -131,7 +136,9 @@ impl Run {
             let shown = target.to_string_lossy();
             self.say(&format!("Running {}/{shown}", directory.display()));
             let start = Instant::now();
-            if let Some(exit) = self.one(&directory.join(target)) {
+            // As it is said: a program can see by which name it was called.
+            let program = [directory.as_os_str(), target.as_os_str()].join(OsStr::new("/"));
+            if let Some(exit) = self.one(Path::new(&program)) {
                 return exit;
             }
             profile.push((shown.clone().into_owned(), start.elapsed()));
@@ -156,13 +163,10 @@ impl Run {
 
     /// Runs one program; what to exit with if it fails.
     fn one(&self, program: &Path) -> Option<ExitCode> {
-        // A bare name would be looked up in PATH.
-        let program =
-            if program.is_absolute() { program.into() } else { Path::new(".").join(program) };
-        let status = Command::new(&program).status().or_else(|error| {
+        let status = Command::new(program).status().or_else(|error| {
             if error.raw_os_error() == Some(Errno::NOEXEC.raw_os_error()) {
                 // Without a #! line a program is one for the shell.
-                return Command::new("bash").arg(&program).status();
+                return Command::new("bash").arg(program).status();
             }
             Err(error)
         });

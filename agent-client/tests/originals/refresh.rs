@@ -91,6 +91,31 @@ fn environment_files_reach_the_parts_alike() {
 }
 
 #[test]
+fn parts_see_the_same_name_and_environment_files_change_no_list() {
+    let files = ["", "cd /\n", "export RUN_PARTS_REGEX=none\n", "file=x directory=y program=z\n"];
+    for file in files {
+        for directory in ["parts.d", "parts.d/", "./parts.d"] {
+            let prepare = |place: &Place| {
+                let name = "#!/bin/sh\necho \"$0\" >> \"$PLACE/trace\"\n";
+                place.write("environment.d/10-a", file, 0o644);
+                place.write("parts.d/10-x", name, 0o755);
+                place.write(
+                    "parts.d/20-no-interpreter",
+                    "echo \"$0\" >> \"$PLACE/trace\"\n",
+                    0o755,
+                );
+            };
+            let run = |place: &Place| {
+                let mut command = place.command("dib-run-parts");
+                command.arg(directory);
+                with_place(place, command)
+            };
+            let _ = both(&format!("{directory} {file:?}"), prepare, run, ".");
+        }
+    }
+}
+
+#[test]
 fn wrong_usage_of_parts_ends_alike() {
     for arguments in [&[][..], &["none.d"], &["--list"], &["--list", "none.d"], &["empty.d"]] {
         let prepare = |place: &Place| std::fs::create_dir(place.path("empty.d")).unwrap();
