@@ -22,6 +22,9 @@ pub const AGE_MAX_MS: u64 = 24 * 3_600_000;
 /// deployments are signalled, does not keep others' from theirs.
 pub const PER_AGENT_MAX: usize = 2;
 
+/// So often in a row it may not be found out what to do about a signal: more than an hour, at the pauses above.
+pub const UNDECIDED_MAX: u32 = 20;
+
 /// How an attempt ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
@@ -56,7 +59,8 @@ pub enum Verdict {
         /// Why.
         reason: String,
     },
-    /// It could not be found out; this is no attempt.
+    /// It could not be found out; this is no attempt. After [`UNDECIDED_MAX`] in a row the signal waits for the
+    /// next start.
     Undecided,
     /// There is no such signal any more.
     Gone,
@@ -79,6 +83,8 @@ pub struct Core {
 struct Known {
     agent: AgentId,
     attempts: u32,
+    /// How often in a row it could not be found out what to do.
+    undecided: u32,
 }
 
 #[derive(Debug, Default)]
@@ -104,7 +110,7 @@ impl Core {
     /// Takes in an agent's signal that waits. A time further away than the longest pause is a clock's mistake.
     pub fn queued(&mut self, now_unix_ms: u64, number: u64, agent: AgentId, signal: &Signal) {
         let SignalState::Waiting { next_unix_ms, .. } = signal.state else { return };
-        let known = Known { agent, attempts: signal.attempts };
+        let known = Known { agent, attempts: signal.attempts, undecided: 0 };
         if self.signals.insert(number, known).is_none() {
             self.due.insert((next_unix_ms.min(now_unix_ms + BACKOFF_MAX_MS), number));
         }
@@ -152,7 +158,7 @@ impl Core {
         stored_unix_ms: u64,
         verdict: Verdict,
     ) -> Option<Signal> {
-        let Known { agent, attempts: before } = self.signals.remove(&number)?;
+        let Known { agent, attempts: before, undecided } = self.signals.remove(&number)?;
         self.on_their_way = self.on_their_way.saturating_sub(1);
         if let Some(busy) = self.agents.get_mut(&agent) {
             busy.on_their_way = busy.on_their_way.saturating_sub(1);
@@ -182,11 +188,20 @@ impl Core {
                 (SignalState::Refused { at_unix_ms, status: None, reason }, before + 1)
             }
             Verdict::Later { reason } => {
-                let next_unix_ms = self.later(now_unix_ms, number, agent, before + 1);
+                let known = Known { agent, attempts: before + 1, undecided: 0 };
+                let next_unix_ms = self.later(now_unix_ms, number, known);
                 (SignalState::Waiting { next_unix_ms, reason: Some(reason) }, before + 1)
             }
+            Verdict::Undecided if undecided < UNDECIDED_MAX => {
+                let known = Known { agent, attempts: before, undecided: undecided + 1 };
+                self.later(now_unix_ms, number, known);
+                return None;
+            }
             Verdict::Undecided => {
-                self.later(now_unix_ms, number, agent, before);
+                tracing::error!(
+                    number,
+                    "a signal cannot be read again and again: not before the next start"
+                );
                 return None;
             }
             Verdict::Gone => return None,
@@ -197,17 +212,18 @@ impl Core {
     /// What [`Core::ended`] said could not be stored: the signal is tried once more.
     pub fn not_stored(&mut self, now_unix_ms: u64, number: u64, agent: AgentId, signal: &Signal) {
         if !signal.is_waiting() {
-            self.later(now_unix_ms, number, agent, signal.attempts);
+            let known = Known { agent, attempts: signal.attempts, undecided: 0 };
+            self.later(now_unix_ms, number, known);
         }
     }
 
     /// Plans the next attempt after so many.
-    fn later(&mut self, now_unix_ms: u64, number: u64, agent: AgentId, attempts: u32) -> u64 {
-        let doublings = attempts.saturating_sub(1).min(16);
+    fn later(&mut self, now_unix_ms: u64, number: u64, known: Known) -> u64 {
+        let doublings = known.attempts.max(known.undecided).saturating_sub(1).min(16);
         let longest = (BACKOFF_FIRST_MS << doublings).min(BACKOFF_MAX_MS);
         // Between half of it and all, so that many do not come back at one moment.
         let next = now_unix_ms + longest / 2 + self.random_below(longest / 2 + 1);
-        self.signals.insert(number, Known { agent, attempts });
+        self.signals.insert(number, known);
         self.due.insert((next, number));
         next
     }
@@ -371,5 +387,26 @@ mod tests {
         assert_eq!(at, 1_000 + BACKOFF_MAX_MS);
         core.next(at);
         assert_eq!(core.ended(at, 7, 1_000, later()).unwrap().attempts, 10);
+    }
+
+    #[test]
+    fn a_signal_that_cannot_be_read_is_tried_ever_less_often_and_not_for_ever() {
+        let mut core = core();
+        let (mut now, mut pauses) = (1_000, Vec::new());
+        while let Some(number) = core.next(now) {
+            assert_eq!(core.ended(now, number, now, Verdict::Undecided), None);
+            let Some(next) = core.next_timeout() else { break };
+            pauses.push(next - now);
+            now = next;
+        }
+        assert_eq!((pauses.len(), core.waiting()), (UNDECIDED_MAX as usize, 0));
+        assert!(pauses[0] <= BACKOFF_FIRST_MS && pauses[19] >= BACKOFF_MAX_MS / 2, "{pauses:?}");
+        // What was read once begins anew.
+        core.queued(now, 8, agent("a"), &Signal::new(now));
+        for verdict in [Verdict::Undecided, later()] {
+            assert_eq!(core.next(core.next_timeout().unwrap()), Some(8));
+            core.ended(now, 8, now, verdict);
+        }
+        assert_eq!(core.signals[&8].undecided, 0);
     }
 }
