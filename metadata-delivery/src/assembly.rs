@@ -1,6 +1,7 @@
 //! Putting the pieces of one transfer together.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use bytes::Bytes;
 use ring::digest;
@@ -61,6 +62,41 @@ impl Assembly {
             return Ok(());
         }
         self.insert_pending(offset, piece)
+    }
+
+    /// Whether all of these bytes are there.
+    pub(crate) fn has(&self, bytes: Range<u64>) -> bool {
+        self.parts(bytes, |_| {})
+    }
+
+    /// These bytes, if all of them are there.
+    pub(crate) fn read(&self, bytes: Range<u64>) -> Option<Vec<u8>> {
+        let mut read = Vec::new();
+        self.parts(bytes, |part| read.extend_from_slice(part)).then_some(read)
+    }
+
+    /// Shows the parts of these bytes in order, up to the first gap. Whether there is none.
+    fn parts(&self, bytes: Range<u64>, mut show: impl FnMut(&[u8])) -> bool {
+        let Range { start: mut at, end } = bytes;
+        let front = self.front.len() as u64;
+        if at < front && at < end {
+            let part_end = front.min(end);
+            show(&self.front[at as usize..part_end as usize]);
+            at = part_end;
+        }
+        while at < end {
+            let Some((&offset, piece)) = self.pending.range(..=at).next_back() else {
+                return false;
+            };
+            let piece_end = offset + piece.len() as u64;
+            if piece_end <= at {
+                return false;
+            }
+            let part_end = piece_end.min(end);
+            show(&piece[(at - offset) as usize..(part_end - offset) as usize]);
+            at = part_end;
+        }
+        true
     }
 
     /// The document and its SHA-256.
@@ -212,6 +248,13 @@ mod tests {
                 known[offset..end].fill(true);
                 assert_eq!(assembly.held_bytes(), known.iter().filter(|known| **known).count());
                 assert_eq!(assembly.is_complete(), known.iter().all(|known| *known));
+                for (start, end) in [(offset, end), (offset / 2, end), (offset, length), (0, length)] {
+                    let there = known[start..end].iter().all(|known| *known);
+                    let range = start as u64..end as u64;
+                    assert_eq!(assembly.has(range.clone()), there);
+                    let read = assembly.read(range);
+                    assert_eq!(read.as_deref(), there.then_some(&bytes[start..end]));
+                }
             }
             assert!(assembly.is_complete() && assembly.pending.is_empty());
             assert_eq!(assembly.finish(), (Bytes::from(bytes.clone()), sha256(&bytes)));

@@ -27,6 +27,7 @@ use std::time::{Duration, Instant};
 use crate::known_path::Start;
 use crate::limits::SENT_PACKETS_MAX;
 use crate::loss_share::LossShare;
+use crate::repair::Loss;
 
 /// Window of a new session, in packets (RFC 9002 §7.2).
 const WINDOW_INITIAL_PACKETS: usize = 10;
@@ -114,6 +115,7 @@ struct Round {
     lost: usize,
     packets_settled: u32,
     packets_lost: u32,
+    bursts_lost: u32,
     round_trip_min: Option<Duration>,
     samples: u32,
     /// Whether the window was what held us back at some moment.
@@ -187,6 +189,11 @@ impl Congestion {
         self.recent_loss.is_suspect()
     }
 
+    /// How, if so.
+    pub(crate) fn feared_loss(&self) -> Option<Loss> {
+        self.recent_loss.feared()
+    }
+
     /// Takes in what one acknowledgement, or the loss timer, has settled.
     pub(crate) fn on_settled(&mut self, now: Instant, settled: SettledSums) {
         match self.round.ends_after {
@@ -201,6 +208,7 @@ impl Congestion {
         self.round.lost = (self.round.lost + settled.lost).saturating_sub(settled.late);
         self.round.packets_settled += settled.packets_acked + settled.packets_lost;
         self.round.packets_lost += settled.packets_lost;
+        self.round.bursts_lost += settled.bursts_lost;
         self.round.window_used |= settled.in_flight + 2 * self.packet_bytes > self.window;
         if let Some(sample) = settled.sample {
             let smallest = self.round.round_trip_min.map_or(sample, |min| min.min(sample));
@@ -366,11 +374,12 @@ impl Congestion {
 
     fn note_loss(&mut self, round: &Round, queue: bool, showed_little: bool) {
         let (lost, settled) = (round.packets_lost as f32, round.packets_settled as f32);
+        let bursts = round.bursts_lost as f32;
         if showed_little || !round.window_used {
-            self.own_loss.add(lost, settled);
+            self.own_loss.add(lost, bursts, settled);
         }
         if !queue {
-            self.recent_loss.add(lost, settled);
+            self.recent_loss.add(lost, bursts, settled);
         }
     }
 
@@ -413,6 +422,8 @@ pub(crate) struct SettledSums {
     /// Packets acknowledged, and lost.
     pub(crate) packets_acked: u32,
     pub(crate) packets_lost: u32,
+    /// How often packets were lost, those in a row counted once.
+    pub(crate) bursts_lost: u32,
     /// Bytes in flight before.
     pub(crate) in_flight: usize,
     /// A round-trip sample.

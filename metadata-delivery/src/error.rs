@@ -95,6 +95,18 @@ pub enum PacketError {
         /// The announced length.
         length: u64,
     },
+    /// A REPAIR frame beyond the limits, or one that contradicts another.
+    #[error("repair symbol {nth} of transfer {transfer}, from {offset} on, is {what}")]
+    RepairMisfit {
+        /// The transfer.
+        transfer: u64,
+        /// The offset that it names.
+        offset: u64,
+        /// Its number.
+        nth: u64,
+        /// What is wrong with it.
+        what: &'static str,
+    },
     /// Transfer numbers leave more gaps than transfers may be open.
     #[error("transfer {transfer} leaves more transfers open than {max}")]
     TransferGaps {

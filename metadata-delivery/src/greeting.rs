@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::PacketError;
 use crate::ack::ACK_DELAY_MAX;
 use crate::form;
-use crate::limits::{EARLY_DOCUMENT_BYTES_MAX, Limits};
+use crate::limits::{EARLY_DOCUMENT_BYTES_MAX, Limits, REPAIR_SYMBOLS_MAX};
 use crate::outbound::PeerLimits;
 use crate::wire::{ENCODINGS_RAW, Hello, PROTOCOL_VERSION_MAX, PROTOCOL_VERSION_MIN};
 
@@ -50,6 +50,7 @@ impl Greeting {
             inbound_bytes_max: limits.inbound_bytes_max as u64,
             inbound_transfers_max: limits.inbound_transfers_max as u64,
             encodings: form::encodings(limits.compressed),
+            repair_symbols_max: REPAIR_SYMBOLS_MAX as u64,
         })
     }
 
@@ -105,6 +106,7 @@ impl Greeting {
                 inbound_bytes_max: hello.inbound_bytes_max,
                 inbound_transfers_max: hello.inbound_transfers_max,
                 encodings: hello.encodings,
+                repair_symbols_max: hello.repair_symbols_max,
                 told: true,
             },
             None => PeerLimits {
@@ -112,6 +114,7 @@ impl Greeting {
                 inbound_bytes_max: EARLY_DOCUMENT_BYTES_MAX,
                 inbound_transfers_max: 1,
                 encodings: ENCODINGS_RAW,
+                repair_symbols_max: 0,
                 told: false,
             },
         }

@@ -17,6 +17,7 @@ use crate::message::Hex32;
 use crate::packet::Packet;
 use crate::range_set::RangeSet;
 use crate::recovery::SentFrame;
+use crate::repair::{Block, Received, Recovered};
 use crate::wire::{ENCODING_RAW, ENCODING_ZSTD, Frame, Offer};
 use crate::{Base, Document, Name, PacketError, refusal};
 
@@ -33,6 +34,8 @@ pub(crate) struct Inbound {
     bases: Option<Box<BTreeMap<Name, Base>>>,
     /// Orders names by when they were settled.
     clock: u64,
+    /// Times that the rest of a document was computed.
+    pub(crate) repaired: u64,
 }
 
 /// A transfer that is not settled.
@@ -54,6 +57,7 @@ struct Receiving {
     sha256: [u8; 32],
     coding: Coding,
     assembly: Assembly,
+    repairs: Option<Box<Received>>,
 }
 
 /// How the bytes of a transfer become the document.
@@ -113,7 +117,7 @@ pub(crate) enum Taken {
 impl Inbound {
     /// Bytes held of unfinished documents.
     pub(crate) fn held_bytes(&self) -> usize {
-        self.receiving().map(|receiving| receiving.assembly.held_bytes()).sum()
+        self.receiving().map(Receiving::held_bytes).sum()
     }
 
     fn receiving(&self) -> impl Iterator<Item = &Receiving> {
@@ -195,6 +199,7 @@ impl Inbound {
             sha256: offer.sha256,
             coding,
             assembly: Assembly::new(offer.encoded_length),
+            repairs: None,
         };
         self.open.insert(transfer, Open::Receiving(Box::new(receiving)));
         self.names.entry(name).or_default().receiving = Some(transfer);
@@ -271,9 +276,56 @@ impl Inbound {
             return Err(PacketError::DataBeyondEnd { transfer, end, length });
         }
         match receiving.assembly.insert(offset, bytes) {
-            Ok(()) => self.complete_if_possible(transfer),
+            Ok(()) => self.recover(transfer),
             Err(NoRoom) => Ok(Taken::NoRoom),
         }
+    }
+
+    /// Takes in a REPAIR frame.
+    pub(crate) fn on_repair(
+        &mut self,
+        transfer: u64,
+        offset: u64,
+        nth: u64,
+        symbol: &[u8],
+    ) -> Result<Taken, PacketError> {
+        // As with DATA.
+        let Some(Open::Receiving(receiving)) = self.open.get_mut(&transfer) else {
+            return Ok(Taken::Quietly);
+        };
+        let misfit = |what| PacketError::RepairMisfit { transfer, offset, nth, what };
+        let block = Block::new(offset, receiving.length, symbol.len());
+        let block = block.ok_or_else(|| misfit("beyond the limits"))?;
+        let nth = usize::try_from(nth).ok().filter(|nth| *nth < block.repairs());
+        let nth = nth.ok_or_else(|| misfit("one too many"))?;
+        let repairs = receiving.repairs.get_or_insert_with(|| Box::new(Received::new(block)));
+        if *repairs.block() != block {
+            return Err(misfit("of other symbols than the one before"));
+        }
+        repairs.insert(nth, symbol);
+        self.recover(transfer)
+    }
+
+    /// Computes what is missing of a transfer, if it can, and goes on with what is complete.
+    fn recover(&mut self, transfer: u64) -> Result<Taken, PacketError> {
+        if let Some(Open::Receiving(receiving)) = self.open.get_mut(&transfer)
+            && let Some(repairs) = &mut receiving.repairs
+        {
+            match repairs.recover(&mut receiving.assembly) {
+                Ok(Recovered::Nothing) => {}
+                Ok(Recovered::All) => self.repaired += 1,
+                // The sender believes that we have it all. It tries again without repair.
+                Ok(Recovered::Failed) => {
+                    let name = receiving.name.clone();
+                    self.stop_receiving(&name);
+                    let reason = "the repair symbols give no document".to_owned();
+                    self.answer(transfer, Some((refusal::DIGEST, reason)))?;
+                    return Ok(Taken::Quietly);
+                }
+                Err(NoRoom) => return Ok(Taken::NoRoom),
+            }
+        }
+        self.complete_if_possible(transfer)
     }
 
     /// Hands a complete document over, if its digest is right.
@@ -431,6 +483,11 @@ enum Newer {
 }
 
 impl Receiving {
+    fn held_bytes(&self) -> usize {
+        let repairs = self.repairs.as_ref().map_or(0, |repairs| repairs.held_bytes());
+        self.assembly.held_bytes() + repairs
+    }
+
     fn matches(&self, offer: &Offer<'_>) -> bool {
         self.version == offer.version
             && self.length == offer.encoded_length

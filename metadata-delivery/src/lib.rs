@@ -72,6 +72,7 @@
 //! | `inbound`, `assembly` | the peer's documents: transfers, pieces, verdicts, what was seen before |
 //! | `form` | documents compressed, or as deltas to what the peer holds |
 //! | `greeting` | HELLO both ways: versions and limits |
+//! | `repair` | the end of a transfer in symbols of an erasure code |
 //! | `recovery`, `rtt` | packets in flight, loss, probes (RFC 9002) |
 //! | `congestion`, `loss_share`, `pacer` | how much may be in flight, and when |
 //! | `known_path` | what one session hands on to the next on the same path |
@@ -100,6 +101,7 @@ mod packet;
 mod path_mtu;
 mod range_set;
 mod recovery;
+mod repair;
 mod rtt;
 mod session;
 mod stats;
@@ -114,7 +116,8 @@ pub use known_path::{KNOWN_PATH_LIFE, KnownPath, KnownPaths};
 pub use limits::{
     ACK_RANGES_MAX, ANSWERS_MAX, DOCUMENT_BYTES_MAX, Limits, NAMES_REMEMBERED_MAX, NamePolicy,
     PAYLOAD_BYTES_MAX, PAYLOAD_BYTES_MIN, PENDING_PIECE_BYTES, PENDING_PIECES_MAX,
-    REASON_BYTES_MAX, SENT_PACKETS_MAX, STRANGER_DOCUMENT_BYTES_MAX, TRANSFERS_CEILING,
+    REASON_BYTES_MAX, REPAIR_SYMBOL_BYTES_MAX, REPAIR_SYMBOLS_MAX, SENT_PACKETS_MAX,
+    STRANGER_DOCUMENT_BYTES_MAX, TRANSFERS_CEILING,
 };
 pub use name::{NAME_BYTES_MAX, Name, NameError};
 pub use session::{Session, SessionConfig};

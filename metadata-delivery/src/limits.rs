@@ -33,6 +33,14 @@ pub const PENDING_PIECES_MAX: usize = 1024;
 /// See [`PENDING_PIECES_MAX`].
 pub const PENDING_PIECE_BYTES: usize = 256;
 
+/// Source symbols of a transfer's end that are put together from repair symbols at most: what the code has room
+/// for. Told in HELLO.
+pub const REPAIR_SYMBOLS_MAX: usize = 128;
+
+/// Longest repair symbol, in bytes. With [`REPAIR_SYMBOLS_MAX`], putting a document together takes 1 MiB for a
+/// millisecond.
+pub const REPAIR_SYMBOL_BYTES_MAX: usize = 2048;
+
 /// STORED and REFUSED answers that wait for their acknowledgement.
 pub const ANSWERS_MAX: usize = 1024;
 
@@ -88,7 +96,8 @@ pub struct Limits {
     /// ([`refusal::ENCODING`](crate::refusal::ENCODING)), and nothing of them is decompressed.
     pub compressed: bool,
     /// Bytes of unfinished documents held, over all transfers. At least `document_bytes_max`;
-    /// a smaller value is read as that.
+    /// a smaller value is read as that. Repair symbols that wait for others come on top: fewer bytes
+    /// than those documents have, and [`REPAIR_SYMBOLS_MAX`] of them for each.
     pub inbound_bytes_max: usize,
     /// Transfers from the peer that may be open (not stored, refused or cancelled) at once:
     /// 1..=[`TRANSFERS_CEILING`], other values are clamped.

@@ -1,5 +1,7 @@
 //! What share of the packets a path loses, in the long run.
 
+use crate::repair::Loss;
+
 /// Past this many packets, what came before counts half.
 const PACKETS_REMEMBERED: f32 = 256.0;
 
@@ -10,21 +12,26 @@ const SUSPECT_SHARE: f32 = 1.0 / 32.0;
 /// bursts are seldom, so that it takes some fifty packets to know that there are few.
 const FEARED_LOST: f32 = 2.0;
 const FEARED_SETTLED: f32 = 16.0;
+const FEARED_BURSTS: f32 = 1.0;
 
 /// A share of packets, the older ones of which count less and less.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct LossShare {
     lost: f32,
+    /// How often packets were lost, those in a row counted once.
+    bursts: f32,
     settled: f32,
 }
 
 impl LossShare {
-    /// Takes in packets, `lost` of the `settled` ones.
-    pub(crate) fn add(&mut self, lost: f32, settled: f32) {
+    /// Takes in packets, `lost` of the `settled` ones, in so many bursts.
+    pub(crate) fn add(&mut self, lost: f32, bursts: f32, settled: f32) {
         self.lost += lost;
+        self.bursts += bursts;
         self.settled += settled;
         while self.settled > PACKETS_REMEMBERED {
             self.lost /= 2.0;
+            self.bursts /= 2.0;
             self.settled /= 2.0;
         }
     }
@@ -32,7 +39,7 @@ impl LossShare {
     /// The same share, known from so many packets at most.
     pub(crate) fn at_most(self, packets: f32) -> Self {
         let scale = (packets / self.settled.max(1.0)).min(1.0);
-        Self { lost: self.lost * scale, settled: self.settled * scale }
+        Self { lost: self.lost * scale, bursts: self.bursts * scale, settled: self.settled * scale }
     }
 
     /// The share, as far as that is known: without packets, 0.
@@ -43,8 +50,18 @@ impl LossShare {
     /// Whether the path may be one that loses packets: it is, as long as too few have been seen to
     /// know better.
     pub(crate) fn is_suspect(&self) -> bool {
-        let feared = (self.lost + FEARED_LOST) / (self.settled + FEARED_SETTLED);
-        feared >= SUSPECT_SHARE
+        self.feared_share() >= SUSPECT_SHARE
+    }
+
+    fn feared_share(&self) -> f32 {
+        (self.lost + FEARED_LOST) / (self.settled + FEARED_SETTLED)
+    }
+
+    /// What a sender should reckon with, more being feared the less is known. `None` if the path loses next to
+    /// nothing.
+    pub(crate) fn feared(&self) -> Option<Loss> {
+        let burst = (self.lost + FEARED_LOST) / (self.bursts + FEARED_BURSTS);
+        self.is_suspect().then(|| Loss { share: self.feared_share(), burst: burst.max(1.0) })
     }
 }
 
@@ -57,18 +74,18 @@ mod tests {
         let mut path = LossShare::default();
         let mut arrived = 0;
         while path.is_suspect() {
-            path.add(0.0, 1.0);
+            path.add(0.0, 0.0, 1.0);
             arrived += 1;
         }
         assert_eq!(arrived, 49);
-        path.add(0.0, 2_000.0);
+        path.add(0.0, 0.0, 2_000.0);
         assert!(!path.is_suspect());
         for _ in 0..300 {
-            path.add(0.03, 1.0);
+            path.add(0.03, 0.03, 1.0);
         }
         assert!(path.is_suspect(), "3 %");
         for _ in 0..1_000 {
-            path.add(0.01, 1.0);
+            path.add(0.01, 0.01, 1.0);
         }
         assert!(!path.is_suspect(), "1 %");
     }
@@ -78,11 +95,11 @@ mod tests {
         let mut path = LossShare::default();
         assert_eq!(path.share(), 0.0);
         for _ in 0..100 {
-            path.add(3.0, 10.0);
+            path.add(3.0, 1.0, 10.0);
         }
         assert!((path.share() - 0.3).abs() < 0.001, "{}", path.share());
         for _ in 0..200 {
-            path.add(0.0, 10.0);
+            path.add(0.0, 0.0, 10.0);
         }
         assert!(path.share() < 0.01, "{}", path.share());
     }

@@ -5,6 +5,8 @@
 //! give it up and the peer acknowledges our CANCEL. Until then its number occupies one of the
 //! places that the peer grants, so that the numbers open at the peer stay few.
 
+mod repairs;
+
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
@@ -14,6 +16,7 @@ use crate::limits::Limits;
 use crate::packet::Packet;
 use crate::range_set::RangeSet;
 use crate::recovery::SentFrame;
+use crate::repair::{Lossy, Sending};
 use crate::wire::{self, ENCODING_RAW, Frame, Offer, VARINT_MAX};
 use crate::{Form, Name, OfferError, refusal};
 
@@ -32,6 +35,8 @@ pub(crate) struct PeerLimits {
     pub(crate) inbound_transfers_max: u64,
     /// Bit n: the peer reads encoding n.
     pub(crate) encodings: u64,
+    /// Symbols that the peer puts together at most; 0: it reads no REPAIR.
+    pub(crate) repair_symbols_max: u64,
     /// Whether the peer has said so, or this is the assumption made before.
     pub(crate) told: bool,
 }
@@ -46,10 +51,13 @@ pub(crate) struct Outbound {
     next_transfer: u64,
     /// Bytes in `waiting` and `open`.
     bytes: usize,
+    /// What the path loses, and whether that is worth repair.
+    lossy: Lossy,
     /// Counts DATA frames, for fairness.
     turn: u64,
     pub(crate) data_bytes_sent: u64,
     pub(crate) data_bytes_resent: u64,
+    pub(crate) repair_bytes_sent: u64,
     pub(crate) cancelled: u64,
 }
 
@@ -57,6 +65,8 @@ pub(crate) struct Outbound {
 struct Waiting {
     version: u64,
     form: Form,
+    /// It came out wrong at the peer once: now it goes as it is, and without repair.
+    again: bool,
 }
 
 #[derive(Debug)]
@@ -66,6 +76,10 @@ struct Transfer {
     form: Form,
     /// What of it is sent.
     chosen: Chosen,
+    /// Sent a second time.
+    again: bool,
+    /// Its end is repaired, since the last flight of it began.
+    repairs: Option<Box<Sending>>,
     offer: Delivery,
     /// Everything from here on was never sent.
     next: u64,
@@ -111,11 +125,15 @@ impl Transfer {
     }
 
     fn unsent(&self) -> u64 {
-        self.length() - self.next + self.lost.total()
+        let lost = if self.is_repaired() { 0 } else { self.lost.total() };
+        self.length() - self.next + lost
     }
 
     fn has_something(&self) -> bool {
-        self.offer == Delivery::Due || self.unsent() > 0
+        let repair = |repairs: &Sending| repairs.due().is_some() || self.short_of(repairs) > 0;
+        self.offer == Delivery::Due
+            || self.unsent() > 0
+            || self.repairs.as_deref().is_some_and(repair)
     }
 
     fn offer_frame(&self, transfer: u64) -> Offer<'_> {
@@ -164,7 +182,7 @@ impl Outbound {
         }
         self.withdraw(&name);
         self.bytes += form.body().len();
-        self.waiting.insert(name, Waiting { version, form });
+        self.waiting.insert(name, Waiting { version, form, again: false });
         Ok(())
     }
 
@@ -224,8 +242,8 @@ impl Outbound {
                 break;
             }
             let name = name.clone();
-            if let Some(Waiting { version, form }) = self.waiting.remove(&name) {
-                self.start(name, version, form, chosen);
+            if let Some(waiting) = self.waiting.remove(&name) {
+                self.start(name, waiting, chosen);
             }
         }
         refused
@@ -240,12 +258,15 @@ impl Outbound {
         open.chain(cancels).sum()
     }
 
-    fn start(&mut self, name: Name, version: u64, form: Form, chosen: Chosen) {
+    fn start(&mut self, name: Name, waiting: Waiting, chosen: Chosen) {
+        let Waiting { version, form, again } = waiting;
         let transfer = Transfer {
             name,
             version,
             form,
             chosen,
+            again,
+            repairs: None,
             offer: Delivery::Due,
             next: 0,
             lost: RangeSet::default(),
@@ -254,6 +275,11 @@ impl Outbound {
         };
         self.open.insert(self.next_transfer, transfer);
         self.next_transfer += 1;
+    }
+
+    /// What is known of the path, for the next packets.
+    pub(crate) fn set_lossy(&mut self, lossy: Lossy) {
+        self.lossy = lossy;
     }
 
     /// Forgets every document, at the end of a session.
@@ -282,7 +308,8 @@ impl Outbound {
 
     /// Bytes under way that are to be sent.
     pub(crate) fn unsent_bytes(&self) -> u64 {
-        self.open.values().map(Transfer::unsent).sum()
+        let due = |open: &Transfer| open.repairs.as_ref().map_or(0, |repairs| repairs.due_bytes());
+        self.open.values().map(|open| open.unsent() + due(open) as u64).sum()
     }
 
     /// Of a document of this name, the bytes that the peer has acknowledged, and all of them, as they are
@@ -301,7 +328,7 @@ impl Outbound {
             }
             cancel.due = false;
         }
-        while let Some(transfer) = self.pick() {
+        while let Some(transfer) = self.pick(packet) {
             if !self.fill_from(transfer, packet) {
                 return;
             }
@@ -309,8 +336,10 @@ impl Outbound {
     }
 
     /// The transfer whose turn it is.
-    fn pick(&self) -> Option<u64> {
-        let ready = self.open.iter().filter(|(_, open)| open.has_something());
+    fn pick(&self, packet: &Packet<'_>) -> Option<u64> {
+        let ready = self.open.iter().filter(|(transfer, open)| {
+            open.has_something() && !(open.only_repairs() && packet.has_part_of(**transfer))
+        });
         let picked = if self.turn % TURNS == TURNS - 1 {
             ready.min_by_key(|(_, open)| open.last_turn)
         } else {
@@ -331,15 +360,18 @@ impl Outbound {
             }
             open.offer = Delivery::InFlight;
         }
-        let again = open.lost.first();
+        open.begin_repairs(transfer, packet, &self.lossy);
+        let again = open.lost.first().filter(|_| !open.is_repaired());
         let range = again.clone().unwrap_or_else(|| open.next..open.length());
         if range.is_empty() {
-            return true;
+            return self.fill_repair(transfer, packet);
         }
         let room = wire::data_room(packet.room(), transfer, range.start) as u64;
-        let end = range.end.min(range.start + room);
+        let boundary = open.repairs.as_ref().map(|repairs| repairs.block().boundary(range.start));
+        let whole = boundary.unwrap_or(range.end).min(range.end);
+        let end = whole.min(range.start + room);
         let piece = range.start..end;
-        if end < range.end && end - range.start < PIECE_BYTES_MIN {
+        if end < whole && end - range.start < PIECE_BYTES_MIN {
             return false;
         }
         let bytes = &open.chosen.bytes[piece.start as usize..piece.end as usize];
@@ -356,6 +388,7 @@ impl Outbound {
         }
         open.last_turn = self.turn;
         self.turn += 1;
+        open.plan_repairs(&self.lossy);
         end == range.end
     }
 
@@ -378,6 +411,7 @@ impl Outbound {
         if let Some(open) = self.open.get_mut(&transfer) {
             open.lost.remove(start..end);
             open.acked.insert(start..end);
+            open.complete_repairs();
         }
     }
 
@@ -410,10 +444,12 @@ impl Outbound {
         self.cancels.remove(&transfer);
         let Some(open) = self.close(transfer) else { return Answered::Nothing };
         let unread = matches!(refusal, Some(refusal::ENCODING | refusal::BASE | refusal::DIGEST));
-        if unread && open.chosen.encoding != ENCODING_RAW {
+        if unread && !open.again && (open.chosen.encoding != ENCODING_RAW || open.repairs.is_some())
+        {
             // Once: what goes now has no other form.
             self.bytes += open.form.body().len();
-            let waiting = Waiting { version: open.version, form: open.form.stripped() };
+            let waiting =
+                Waiting { version: open.version, form: open.form.stripped(), again: true };
             self.waiting.insert(open.name, waiting);
             return Answered::Again;
         }

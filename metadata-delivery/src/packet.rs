@@ -21,6 +21,20 @@ impl<'a> Packet<'a> {
         self.limit - self.out.len()
     }
 
+    /// Whether a symbol of this transfer is in the packet.
+    pub(crate) fn has_part_of(&self, of: u64) -> bool {
+        self.sent.iter().any(|sent| match sent {
+            SentFrame::Data { transfer, .. } | SentFrame::Repair { transfer, .. } => {
+                *transfer == of
+            }
+            _ => false,
+        })
+    }
+
+    pub(crate) fn is_half_full(&self) -> bool {
+        self.out.len() > self.limit / 2
+    }
+
     /// Adds a frame if it fits.
     #[must_use]
     pub(crate) fn push(&mut self, frame: &Frame<'_>, sent: SentFrame) -> bool {

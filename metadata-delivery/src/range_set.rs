@@ -93,6 +93,11 @@ impl RangeSet {
         })
     }
 
+    /// The ranges, in order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Range<u64>> + '_ {
+        self.ranges.iter().map(|(&start, &end)| start..end)
+    }
+
     /// The first range.
     pub(crate) fn first(&self) -> Option<Range<u64>> {
         self.ranges.first_key_value().map(|(&start, &end)| start..end)

@@ -26,6 +26,9 @@ pub(crate) const PROBE_TIMEOUT_MAX: Duration = Duration::from_secs(3);
 const PATIENCE: u32 = 2;
 const PATIENCE_SUSPECT: u32 = 8;
 
+/// Packets with numbers no further apart were sent one after the other: acknowledgements take numbers too.
+const BURST_GAP: u64 = 2;
+
 /// Packets sent at each probe timeout (RFC 9002 §6.2.4).
 const PROBES: u8 = 2;
 
@@ -57,6 +60,11 @@ pub(crate) enum SentFrame {
         transfer: u64,
         start: u64,
         end: u64,
+    },
+    /// A repair symbol.
+    Repair {
+        transfer: u64,
+        nth: usize,
     },
     Answer {
         transfer: u64,
@@ -164,6 +172,9 @@ pub(crate) struct Recovery {
     repeat_from: u64,
     /// Those below this are gone.
     gone_from: u64,
+    /// The last packet called lost, and how often since asked for one was lost whose predecessor was not.
+    last_lost: Option<u64>,
+    bursts_lost: u32,
     /// When the next packet is lost unless acknowledged before.
     loss_at: Option<Instant>,
     last_sent_at: Instant,
@@ -190,6 +201,8 @@ impl Recovery {
             largest_acked: None,
             repeat_from: 0,
             gone_from: 0,
+            last_lost: None,
+            bursts_lost: 0,
             loss_at: None,
             last_sent_at: now,
             timeouts: 0,
@@ -262,13 +275,23 @@ impl Recovery {
         self.sent.values().map(|packet| packet.frames.as_slice())
     }
 
+    /// How often packets were lost since this was asked last, those in a row counted once.
+    pub(crate) fn take_bursts_lost(&mut self) -> u32 {
+        std::mem::take(&mut self.bursts_lost)
+    }
+
     /// When the oldest packet in flight that was not repeated had been on its way for `age`.
     pub(crate) fn repeat_at(&self, age: Duration) -> Option<Instant> {
         self.sent.range(self.repeat_from..).next().map(|(_, packet)| packet.sent_at + age)
     }
 
-    /// What those packets carried that were sent by then and not repeated. They stay in flight.
-    pub(crate) fn take_repeats(&mut self, sent_by: Instant) -> Vec<SentFrame> {
+    /// What those packets carried that were sent by then and not repeated. They stay in flight. Of packets with a
+    /// frame that is `repaired`, nothing is repeated: their loss will be told.
+    pub(crate) fn take_repeats(
+        &mut self,
+        sent_by: Instant,
+        repaired: impl Fn(&SentFrame) -> bool,
+    ) -> Vec<SentFrame> {
         let mut frames = Vec::new();
         for (&number, packet) in self.sent.range_mut(self.repeat_from..) {
             if packet.sent_at > sent_by {
@@ -276,7 +299,7 @@ impl Recovery {
             }
             self.repeat_from = number + 1;
             if packet.mtu_probe().is_none() {
-                packet.repeated = true;
+                packet.repeated = !packet.frames.iter().any(&repaired);
                 frames.extend(packet.frames.iter().cloned());
             }
         }
@@ -299,6 +322,18 @@ impl Recovery {
             packet.gone = true;
             self.bytes_in_flight -= packet.bytes;
         }
+    }
+
+    /// How many packets with parts of each transfer may still arrive.
+    pub(crate) fn symbols_on_their_way(&self) -> BTreeMap<u64, usize> {
+        let mut symbols = BTreeMap::new();
+        let packets = self.sent.values().filter(|packet| !packet.gone);
+        for frame in packets.flat_map(|packet| &packet.frames) {
+            if let SentFrame::Data { transfer, .. } | SentFrame::Repair { transfer, .. } = frame {
+                *symbols.entry(*transfer).or_default() += 1;
+            }
+        }
+        symbols
     }
 
     /// Notes a packet. One without frames asks for no acknowledgement and is not tracked.
@@ -469,6 +504,10 @@ impl Recovery {
                 break;
             }
             if let Some(packet) = self.take(number) {
+                if self.last_lost.is_none_or(|last| number > last + BURST_GAP) {
+                    self.bursts_lost += 1;
+                }
+                self.last_lost = Some(number);
                 self.lost.insert(number, packet.clone());
                 lost.push(packet);
             }

@@ -73,7 +73,7 @@ impl Default for SessionConfig {
 /// [`poll_transmit`](Self::poll_transmit), then [`poll_event`](Self::poll_event), then arm a timer
 /// for [`next_timeout`](Self::next_timeout).
 ///
-/// Memory: the struct itself (1.4 KiB) while nothing is under way, and at most
+/// Memory: the struct itself (1.5 KiB) while nothing is under way, and at most
 /// [`NAMES_REMEMBERED_MAX`](crate::NAMES_REMEMBERED_MAX) names of what came before; nothing is
 /// allocated ahead of need. What the peer can make us hold is bounded by [`Limits`] and the
 /// constants beside it.
@@ -272,6 +272,10 @@ impl Session {
                 let taken = self.inbound.on_data(transfer, offset, bytes)?;
                 return Ok(self.take(taken));
             }
+            (Phase::Open, Frame::Repair { transfer, offset, nth, symbol }) => {
+                let taken = self.inbound.on_repair(transfer, offset, nth, symbol)?;
+                return Ok(self.take(taken));
+            }
             (Phase::Open, Frame::Stored { transfer }) => {
                 if let Answered::Over(name, version) = self.answered(transfer, None)? {
                     self.counters.documents_stored += 1;
@@ -350,6 +354,7 @@ impl Session {
                 late: sum(&late),
                 packets_acked: count(acked.len() + late.len()),
                 packets_lost: count(lost.len().saturating_sub(late.len())),
+                bursts_lost: self.recovery.take_bursts_lost(),
                 in_flight,
                 sample,
                 largest_acked: self.recovery.largest_acked().unwrap_or(0),
@@ -452,6 +457,7 @@ impl Session {
             SentFrame::Data { transfer, start, end } => {
                 self.outbound.data_acked(transfer, start, end);
             }
+            SentFrame::Repair { transfer, nth } => self.outbound.repair_acked(transfer, nth),
             SentFrame::Answer { transfer } => self.inbound.answer_acked(transfer),
             SentFrame::Cancel { transfer } => self.outbound.cancel_acked(transfer),
             SentFrame::Close => self.phase = Phase::Over,
@@ -470,6 +476,7 @@ impl Session {
             SentFrame::Data { transfer, start, end } => {
                 self.outbound.data_lost(transfer, start, end);
             }
+            SentFrame::Repair { transfer, nth } => self.outbound.repair_lost(transfer, nth),
             SentFrame::Answer { transfer } => self.inbound.answer_lost(transfer),
             SentFrame::Cancel { transfer } => self.outbound.cancel_lost(transfer),
         }
@@ -576,7 +583,9 @@ impl Session {
         Stats {
             data_bytes_sent: self.outbound.data_bytes_sent,
             data_bytes_resent: self.outbound.data_bytes_resent,
+            repair_bytes_sent: self.outbound.repair_bytes_sent,
             transfers_cancelled: self.outbound.cancelled,
+            documents_repaired: self.inbound.repaired,
             rtt: self.recovery.rtt().measured(),
             payload_max: self.path_mtu.payload_max(),
             window_bytes: self.congestion.window(),

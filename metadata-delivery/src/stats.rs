@@ -28,6 +28,10 @@ pub struct Stats {
     pub data_bytes_sent: u64,
     /// Document bytes that were sent again.
     pub data_bytes_resent: u64,
+    /// Bytes of repair symbols written.
+    pub repair_bytes_sent: u64,
+    /// Times that the rest of a document was computed from repair symbols.
+    pub documents_repaired: u64,
     /// Documents handed to the application.
     pub documents_received: u64,
     /// Our documents that the peer has stored.

@@ -28,6 +28,11 @@ proptest::proptest! {
     fn any_form_is_the_document_or_nothing(form in vec(0u8.., 0..2000)) {
         fuzz::forms(&form);
     }
+
+    #[test]
+    fn any_symbols_in_any_order_are_the_document_or_nothing(symbols in vec(0u8.., 0..400)) {
+        fuzz::repairs(&symbols);
+    }
 }
 
 /// Runs every file of a corpus and returns how many there were.
@@ -57,4 +62,9 @@ fn the_corpus_of_schedules_is_delivered() {
 #[test]
 fn the_corpus_of_forms_is_the_document_or_nothing() {
     assert!(replay("forms", fuzz::forms) > 0);
+}
+
+#[test]
+fn the_corpus_of_symbols_is_the_document_or_nothing() {
+    assert!(replay("repairs", fuzz::repairs) > 0);
 }

@@ -7,8 +7,8 @@ use metadata_delivery::testing::start;
 use metadata_delivery::{
     ACK_RANGES_MAX, ANSWERS_MAX, CloseCode, DOCUMENT_BYTES_MAX, Limits, NAME_BYTES_MAX,
     NAMES_REMEMBERED_MAX, PAYLOAD_BYTES_MAX, PAYLOAD_BYTES_MIN, PENDING_PIECES_MAX,
-    REASON_BYTES_MAX, SENT_PACKETS_MAX, STRANGER_DOCUMENT_BYTES_MAX, Session, SessionConfig,
-    TRANSFERS_CEILING,
+    REASON_BYTES_MAX, REPAIR_SYMBOL_BYTES_MAX, REPAIR_SYMBOLS_MAX, SENT_PACKETS_MAX,
+    STRANGER_DOCUMENT_BYTES_MAX, Session, SessionConfig, TRANSFERS_CEILING,
 };
 
 fn document() -> String {
@@ -59,6 +59,8 @@ fn the_tables_of_limits_have_the_values_of_the_code() {
         ("ACK_RANGES_MAX", ACK_RANGES_MAX),
         ("PENDING_PIECES_MAX", PENDING_PIECES_MAX),
         ("ANSWERS_MAX", ANSWERS_MAX),
+        ("REPAIR_SYMBOLS_MAX", REPAIR_SYMBOLS_MAX),
+        ("REPAIR_SYMBOL_BYTES_MAX", REPAIR_SYMBOL_BYTES_MAX),
         ("NAMES_REMEMBERED_MAX", NAMES_REMEMBERED_MAX),
     ] {
         let row = format!("| `{limit}` | {value} |");

@@ -8,6 +8,7 @@ const PEER: PeerLimits = PeerLimits {
     inbound_bytes_max: 20_000,
     inbound_transfers_max: 3,
     encodings: 7,
+    repair_symbols_max: 128,
     told: true,
 };
 
@@ -185,6 +186,7 @@ fn before_the_peer_has_spoken_one_small_document_may_go() {
         inbound_bytes_max: 4096,
         inbound_transfers_max: 1,
         encodings: ENCODINGS_RAW,
+        repair_symbols_max: 0,
         told: false,
     };
     let mut outbound = offering(&[("a", 1, 50_000), ("hello", 1, 500)]);

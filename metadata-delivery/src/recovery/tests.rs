@@ -122,7 +122,7 @@ fn a_repeated_packet_counts_as_in_flight_until_it_must_be_gone() {
     let mut recovery = sending(1..=3);
     recovery.on_sent(start() + 20 * MS, 4, 100, vec![SentFrame::Offer { transfer: 4 }]);
     assert_eq!(recovery.repeat_at(17 * MS), Some(start() + 17 * MS));
-    let repeats = recovery.take_repeats(start() + 19 * MS);
+    let repeats = recovery.take_repeats(start() + 19 * MS, |_| false);
     assert_eq!(repeats.len(), 3);
     assert_eq!(recovery.repeat_at(17 * MS), Some(start() + 37 * MS), "only the fourth is left");
     assert_eq!(recovery.bytes_in_flight(), 400);
@@ -142,7 +142,7 @@ fn a_repeated_packet_counts_as_in_flight_until_it_must_be_gone() {
 fn probes_of_the_path_mtu_are_not_repeated() {
     let mut recovery = sending([]);
     recovery.on_sent(start(), 1, 1400, vec![SentFrame::MtuProbe { bytes: 1400 }]);
-    assert!(recovery.take_repeats(start() + 50 * MS).is_empty());
+    assert!(recovery.take_repeats(start() + 50 * MS, |_| false).is_empty());
     assert_eq!(recovery.repeat_at(MS), None);
 }
 

@@ -1,8 +1,10 @@
 //! Sending again before anything is known to be lost, on paths that are known to lose.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::Session;
+use crate::recovery::SentFrame;
 
 /// Round trips without an answer after which nothing is repeated any more, but probed for.
 const REPEAT_ROUND_TRIPS: u32 = 4;
@@ -23,7 +25,8 @@ impl Session {
         let round_trip = self.repeat_round_trip();
         let silent_since = self.recovery.unanswered_since()?;
         let at = if !self.has_content() {
-            self.recovery.repeat_at(round_trip / 3)
+            let gone = self.recovery.gone_at(self.recovery.rtt().loss_delay(1));
+            gone.into_iter().chain(self.recovery.repeat_at(round_trip / 3)).min()
         } else if !self.has_room() {
             let gone = self.recovery.gone_at(self.recovery.rtt().loss_delay(1));
             let silence = silent_since + round_trip;
@@ -43,16 +46,29 @@ impl Session {
         let round_trip = self.repeat_round_trip();
         // What will be due in a moment goes along: timers and packets are spared.
         let age = if self.has_content() { round_trip * 11 / 8 } else { round_trip / 4 };
+        let mut repaired = BTreeSet::new();
         let silent = self.recovery.unanswered_since().is_some_and(|at| at + round_trip <= now);
         if (!self.has_content() || silent)
             && let Some(sent_by) = now.checked_sub(age)
         {
-            for frame in self.recovery.take_repeats(sent_by) {
-                self.frame_lost(frame);
+            let is_repaired = |frame: &SentFrame| self.outbound.is_repaired(frame);
+            let frames = self.recovery.take_repeats(sent_by, is_repaired);
+            for frame in frames {
+                match frame {
+                    SentFrame::Data { transfer, .. } | SentFrame::Repair { transfer, .. }
+                        if self.outbound.is_repaired(&frame) =>
+                    {
+                        repaired.insert(transfer);
+                    }
+                    frame => self.frame_lost(frame),
+                }
             }
         }
         if let Some(sent_by) = now.checked_sub(self.recovery.rtt().loss_delay(1)) {
             self.recovery.take_gone(sent_by);
+        }
+        if self.outbound.has_repairs() {
+            self.outbound.repeat(&repaired, &self.recovery.symbols_on_their_way());
         }
     }
 }

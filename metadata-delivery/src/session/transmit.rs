@@ -5,13 +5,11 @@ use std::time::Instant;
 use super::{CLOSE_SPACING_MAX, CLOSE_SPACING_MIN, Phase, Session};
 use crate::packet::Packet;
 use crate::recovery::SentFrame;
-use crate::wire::{Frame, write_ack};
+use crate::repair::Lossy;
+use crate::wire::{Frame, SHORT_ACK_BYTES, write_ack};
 
 /// Share of a packet that an ACK may take when it has many ranges: a quarter.
 const ACK_SHARE: usize = 4;
-
-/// Length of an ACK that only repeats the newest ranges.
-const ACK_REPEATED_BYTES_MAX: usize = 32;
 
 impl Session {
     /// Writes the next packet into `out`, which is cleared first: at most
@@ -111,7 +109,13 @@ impl Session {
 
     /// Writes what an open session has to say. Returns the largest number acknowledged, if any.
     fn write_open(&mut self, now: Instant, packet: &mut Packet<'_>) -> Option<u64> {
-        for (name, version, code, reason) in self.outbound.promote(&self.greeting.peer_limits()) {
+        let peer = self.greeting.peer_limits();
+        self.outbound.set_lossy(Lossy {
+            loss: self.congestion.feared_loss(),
+            window: self.congestion.window(),
+            symbols_max: usize::try_from(peer.repair_symbols_max).unwrap_or(usize::MAX),
+        });
+        for (name, version, code, reason) in self.outbound.promote(&peer) {
             self.refused(name, version, code, reason);
         }
         if self.recovery.probe_owed() && !self.has_content() {
@@ -169,7 +173,7 @@ impl Session {
     fn write_ack(&mut self, now: Instant, packet: &mut Packet<'_>) -> Option<u64> {
         let room = match (self.received.has_news(), self.received.is_unconfirmed()) {
             (true, _) => self.config.payload_max / ACK_SHARE,
-            (false, true) => ACK_REPEATED_BYTES_MAX,
+            (false, true) => SHORT_ACK_BYTES,
             (false, false) => return None,
         };
         let room = room.min(packet.room());

@@ -8,8 +8,12 @@ use bytes::Bytes;
 use super::{body, name, start};
 use crate::form::decode;
 use crate::inbound::{Inbound, Taken};
-use crate::wire::Offer;
-use crate::{Base, Document, Event, Form, Limits, Name, NamePolicy, Session, SessionConfig};
+use crate::message::Hex32;
+use crate::repair::Block;
+use crate::wire::{ENCODING_RAW, Offer};
+use crate::{
+    Base, Document, Event, Form, Limits, Name, NamePolicy, PacketError, Session, SessionConfig,
+};
 
 /// Reads the input of a fuzzer front to back; zero when it is used up.
 struct Input<'a>(&'a [u8]);
@@ -98,7 +102,8 @@ pub fn packets(input: &[u8]) {
             }
         }
         let stats = session.stats();
-        assert!(stats.inbound_bytes <= limits().inbound_bytes_max, "{stats:?}");
+        // Repair symbols come on top.
+        assert!(stats.inbound_bytes <= 2 * limits().inbound_bytes_max, "{stats:?}");
     }
 }
 
@@ -145,6 +150,84 @@ pub fn forms(input: &[u8]) {
     match inbound.on_data(0, 0, &bytes) {
         Ok(Taken::Document(document)) => assert!(document.body == plain, "it was changed"),
         other => assert!(changed, "{other:?}"),
+    }
+}
+
+/// The end of a transfer: source symbols, pieces of them and repair symbols in any order, some of them changed or
+/// with numbers that make no sense. What comes out is the document or nothing, and little is held until then.
+///
+/// # Panics
+/// When a rule is broken.
+pub fn repairs(input: &[u8]) {
+    let mut input = Input(input);
+    let length = 1 + usize::from(input.byte()) * 16 + usize::from(input.byte());
+    let symbol_bytes = 1 + usize::from(input.byte()) * 2;
+    let offset = usize::from(input.byte()) * 8 % length;
+    let document = body(length as u64, length);
+    let block = Block::new(offset as u64, length as u64, symbol_bytes);
+    let symbols = block.map_or_else(Vec::new, |block| block.encode(&document, 0..block.repairs()));
+    let mut inbound = Inbound::default();
+    let offer = Offer {
+        transfer: 0,
+        version: 1,
+        encoding: ENCODING_RAW,
+        plain_length: length as u64,
+        encoded_length: length as u64,
+        sha256: Hex32::sha256_of(&document).0,
+        name: "a",
+        base: None,
+    };
+    let mut taken = inbound.on_offer(&offer, &Limits { document_bytes_max: 8 << 10, ..limits() });
+    let mut changed = false;
+    let mut there = false;
+    while let Some(tag) = input.next() {
+        let choice = usize::from(input.byte());
+        taken = match (tag & 7, block) {
+            (0..=2, Some(block)) => {
+                let bytes = block.symbol(choice % block.count());
+                let piece = &document[bytes.start as usize..bytes.end as usize];
+                inbound.on_data(0, bytes.start, piece)
+            }
+            (3..=5, Some(block)) => {
+                let nth = choice % block.repairs();
+                let mut symbol = symbols[nth].to_vec();
+                if tag & 0xf0 == 0xf0 {
+                    symbol[choice % symbol_bytes] ^= tag;
+                    changed = true;
+                }
+                inbound.on_repair(0, offset as u64, nth as u64, &symbol)
+            }
+            (6, _) => {
+                let start = choice * 16 % length;
+                let end = length.min(start + usize::from(tag));
+                inbound.on_data(0, start as u64, &document[start..end])
+            }
+            _ => {
+                let symbol = vec![tag; usize::from(input.byte()) * 16];
+                let at = u64::from(input.byte()) << (tag & 0x18);
+                changed = true;
+                inbound.on_repair(0, at, choice as u64, &symbol)
+            }
+        };
+        assert!(inbound.held_bytes() <= 2 * length, "{inbound:?}");
+        match &taken {
+            Ok(Taken::Document(received)) => {
+                assert!(received.body == document && !there, "it was changed");
+                there = true;
+            }
+            Ok(Taken::Quietly) => {}
+            Ok(Taken::NoRoom) => panic!("there is room for {length} bytes"),
+            Err(error) => {
+                assert!(matches!(error, PacketError::RepairMisfit { .. }) && changed, "{error}");
+                return;
+            }
+        }
+    }
+    drop(taken);
+    if !there {
+        let whole = inbound.on_data(0, 0, &document);
+        let arrived = matches!(&whole, Ok(Taken::Document(received)) if received.body == document);
+        assert!(arrived || changed, "{whole:?}");
     }
 }
 
@@ -354,7 +437,7 @@ impl World {
             }
         }
         let stats = self.sessions[side].stats();
-        assert!(stats.inbound_bytes <= limits().inbound_bytes_max, "{stats:?}");
+        assert!(stats.inbound_bytes <= 2 * limits().inbound_bytes_max, "{stats:?}");
     }
 
     fn done(&mut self, side: usize, name: &Name, version: u64) {

@@ -27,6 +27,9 @@ pub(crate) struct Hello {
     pub(crate) inbound_transfers_max: u64,
     /// Bit n: encoding n is understood.
     pub(crate) encodings: u64,
+    /// Source symbols that are put together from repair symbols at most; 0, as from a writer that does not know the
+    /// field: no REPAIR is read.
+    pub(crate) repair_symbols_max: u64,
 }
 
 impl Hello {
@@ -40,6 +43,7 @@ impl Hello {
             self.inbound_bytes_max,
             self.inbound_transfers_max,
             self.encodings,
+            self.repair_symbols_max,
         ] {
             varint::put(out, field);
         }
@@ -56,7 +60,11 @@ impl Hello {
             inbound_bytes_max: field()?,
             inbound_transfers_max: field()?,
             encodings: field()?,
+            repair_symbols_max: 0,
         };
+        let repair_symbols_max =
+            if reader.is_empty() { 0 } else { reader.varint().map_err(ended("HELLO"))? };
+        let hello = Self { repair_symbols_max, ..hello };
         if hello.version_min > hello.version_max {
             return Err(malformed("HELLO", "oldest version above the newest"));
         }

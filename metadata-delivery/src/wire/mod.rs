@@ -34,11 +34,16 @@ mod kind {
     pub(super) const REFUSED: u64 = 7;
     pub(super) const CANCEL: u64 = 8;
     pub(super) const CLOSE: u64 = 9;
+    pub(super) const REPAIR: u64 = 10;
 }
 
 /// Bytes of a frame before its body, as this implementation writes it: a type below 64 and a
 /// length of two bytes.
 const HEADER_BYTES: usize = 3;
+
+/// The number of a repair symbol, and an ACK that repeats the newest ranges.
+const REPAIR_NUMBER_BYTES_MAX: usize = 2;
+pub(crate) const SHORT_ACK_BYTES: usize = 32;
 
 /// One frame, borrowing from its packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +68,8 @@ pub(crate) enum Frame<'a> {
     Cancel { transfer: u64 },
     /// The sender of this frame hangs up.
     Close { code: u16, reason: &'a str },
+    /// A repair symbol of a transfer's end, from `offset` on.
+    Repair { transfer: u64, offset: u64, nth: u64, symbol: &'a [u8] },
     /// A frame of a later version.
     Unknown,
 }
@@ -99,6 +106,12 @@ impl<'a> Frame<'a> {
             Self::Close { code, reason } => {
                 framed(out, kind::CLOSE, |out| put_reason(out, *code, reason));
             }
+            Self::Repair { transfer, offset, nth, symbol } => framed(out, kind::REPAIR, |out| {
+                varint::put(out, *transfer);
+                varint::put(out, *offset);
+                varint::put(out, *nth);
+                out.extend_from_slice(symbol);
+            }),
             Self::Unknown => {}
         }
     }
@@ -127,6 +140,7 @@ impl<'a> Frame<'a> {
                 let (code, reason) = read_reason(reader, "CLOSE")?;
                 Ok(Self::Close { code, reason })
             }
+            kind::REPAIR => read_repair(reader).map_err(ended("REPAIR")),
             _ => Ok(Self::Unknown),
         }
     }
@@ -135,6 +149,12 @@ impl<'a> Frame<'a> {
 /// Most bytes of a document that a DATA frame can hold when `room` bytes of the packet are left.
 pub(crate) fn data_room(room: usize, transfer: u64, offset: u64) -> usize {
     room.saturating_sub(HEADER_BYTES + varint::len(transfer) + varint::len(offset))
+}
+
+/// Longest repair symbol that surely fits when `room` bytes of the packet are left, also beside a short ACK.
+pub(crate) fn repair_room(room: usize, transfer: u64, offset: u64) -> usize {
+    let fields = varint::len(transfer) + varint::len(offset) + REPAIR_NUMBER_BYTES_MAX;
+    room.saturating_sub(HEADER_BYTES + fields + SHORT_ACK_BYTES)
 }
 
 /// The frames of a packet, front to back. Ends after the first error.
@@ -194,6 +214,13 @@ fn read_data<'a>(reader: &mut Reader<'a>) -> Result<Frame<'a>, Ended> {
     let transfer = reader.varint()?;
     let offset = reader.varint()?;
     Ok(Frame::Data { transfer, offset, bytes: reader.rest() })
+}
+
+fn read_repair<'a>(reader: &mut Reader<'a>) -> Result<Frame<'a>, Ended> {
+    let transfer = reader.varint()?;
+    let offset = reader.varint()?;
+    let nth = reader.varint()?;
+    Ok(Frame::Repair { transfer, offset, nth, symbol: reader.rest() })
 }
 
 fn read_transfer(reader: &mut Reader<'_>, frame: &'static str) -> Result<u64, PacketError> {

@@ -19,6 +19,7 @@ const HELLO: Hello = Hello {
     inbound_bytes_max: 16 << 20,
     inbound_transfers_max: 16,
     encodings: ENCODINGS_RAW,
+    repair_symbols_max: 128,
 };
 
 const OFFER: Offer<'_> = Offer {
@@ -41,7 +42,7 @@ fn vectors() -> Vec<(Frame<'static>, Vec<u8>)> {
         (
             Frame::Hello(HELLO),
             cat(&[
-                &[0x03, 0x40, 0x0d],       // type, length 13
+                &[0x03, 0x40, 0x0f],       // type, length 15
                 &[0x01, 0x01],             // versions: newest, oldest
                 &[0x02],                   // generation
                 &[0x67, 0x10],             // ack delay 10,000 us
@@ -49,6 +50,7 @@ fn vectors() -> Vec<(Frame<'static>, Vec<u8>)> {
                 &[0x81, 0x00, 0x00, 0x00], // inbound bytes: 16 MiB
                 &[0x10],                   // transfers
                 &[0x01],                   // encodings: raw
+                &[0x40, 0x80],             // repair of up to 128 symbols
             ]),
         ),
         (
@@ -93,6 +95,10 @@ fn vectors() -> Vec<(Frame<'static>, Vec<u8>)> {
         (
             Frame::Close { code: 17, reason: "no" },
             cat(&[&[0x09, 0x40, 0x04], &[0x11], &[0x02], b"no"]),
+        ),
+        (
+            Frame::Repair { transfer: 3, offset: 1000, nth: 64, symbol: b"abc" },
+            cat(&[&[0x0a, 0x40, 0x08], &[0x03], &[0x43, 0xe8], &[0x40, 0x40], b"abc"]),
         ),
     ]
 }
@@ -167,9 +173,12 @@ fn a_body_cut_at_any_length_is_an_error() {
         let body = &bytes[HEADER_BYTES..];
         let needed = match frame {
             Frame::Data { bytes, .. } => body.len() - bytes.len(),
+            Frame::Repair { symbol, .. } => body.len() - symbol.len(),
             _ => body.len(),
         };
-        for cut in 0..needed {
+        // The last field of HELLO, of two bytes here, may be absent.
+        let whole = if matches!(frame, Frame::Hello(_)) { needed - 2 } else { needed };
+        for cut in (0..needed).filter(|cut| *cut != whole) {
             let mut short = Vec::new();
             framed(&mut short, u64::from(bytes[0]), |out| out.extend_from_slice(&body[..cut]));
             let result = read(&short);
@@ -228,6 +237,24 @@ fn nonsense_is_called_by_its_name() {
     // CLOSE with a code of 65,536, and with a reason that is no text.
     assert_eq!(malformed(&[9, 5, 0x80, 1, 0, 0, 0]), "CLOSE: code above 65535");
     assert_eq!(malformed(&[9, 3, 0, 1, 0xff]), "CLOSE: reason is not UTF-8");
+}
+
+#[test]
+fn a_hello_without_a_word_on_repair_reads_none() {
+    let hello = read(&[3, 8, 1, 1, 0, 0, 0, 0, 0, 1]).unwrap();
+    assert!(matches!(hello[..], [Frame::Hello(Hello { repair_symbols_max: 0, .. })]), "{hello:?}");
+    assert!(read(&[3, 9, 1, 1, 0, 0, 0, 0, 0, 1, 0x40]).is_err(), "half a number");
+}
+
+#[test]
+fn a_symbol_of_the_length_that_surely_fits_fits_beside_a_short_ack() {
+    for (transfer, offset) in [(0, 0), (64, 100), (20_000, 1 << 20), (1 << 40, 1 << 31)] {
+        for room in 100..164 {
+            let symbol = vec![7; repair_room(room, transfer, offset)];
+            let frame = Frame::Repair { transfer, offset, nth: 127, symbol: &symbol };
+            assert_eq!(write(&frame).len(), room - SHORT_ACK_BYTES);
+        }
+    }
 }
 
 #[test]
