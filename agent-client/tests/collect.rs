@@ -324,7 +324,9 @@ fn a_result_of_heat_config_that_nobody_answers_for_holds_up_no_collecting() {
     by_hand.arg("heat-config");
     assert!(with_heat_config(by_hand).output().unwrap().status.success());
     assert!(place.path("deployed/old.unsent").exists());
-    place.write("notify", "#!/bin/sh\necho $$ > new; mv new notifying; exec sleep 600\n");
+    // Until the test is over: the program begins anew, and then sends anew.
+    let hangs = "echo $$ > new; mv new notifying; while [ -e conf ]; do sleep 0.1; done";
+    place.write("notify", &format!("#!/bin/sh\n{hangs}\n"));
     let log = fs::File::create(place.path("log")).unwrap();
     let mut command = with_heat_config(place.command(&[]));
     let running = Running(command.stderr(log).spawn().unwrap());
