@@ -204,6 +204,7 @@ impl Server {
             metrics: metrics.clone(),
             admission: keystone.map_or(Admission::Anybody, Admission::Keystone),
             roles: config.zaqar_roles.clone(),
+            object_roles: config.swift_roles.clone(),
             settle: settle.clone(),
             document_bytes_max: config.document_bytes_max,
         };

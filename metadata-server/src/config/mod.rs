@@ -54,6 +54,8 @@ pub struct Config {
     pub zaqar_listen: Option<SocketAddr>,
     /// Of these roles a caller of the messaging service must have one.
     pub zaqar_roles: Vec<String>,
+    /// Of these roles a caller of the object store must have one; without any there is none.
+    pub swift_roles: Vec<String>,
     /// Whether the messaging service takes any token, on loopback.
     pub zaqar_any_token: bool,
     /// Keystone's URL.
@@ -251,6 +253,13 @@ impl Config {
                 );
             }
         }
+        if !self.swift_roles.is_empty() && self.zaqar_listen.is_none() {
+            problem(
+                "swift_roles lets Heat use the server as an object store, which listens at zaqar_listen: \
+                 set that too"
+                    .into(),
+            );
+        }
         let own = [
             self.keystone_user_id.is_some(),
             self.keystone_password_file.is_some(),
@@ -300,6 +309,7 @@ impl Default for Config {
             admin_remote: false,
             zaqar_listen: None,
             zaqar_roles: Vec::new(),
+            swift_roles: Vec::new(),
             zaqar_any_token: false,
             keystone_url: None,
             keystone_ca_file: None,

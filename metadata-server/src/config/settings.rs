@@ -81,6 +81,13 @@ pub const SETTINGS: &[Setting] = &[
         apply: |c, v| v.names("a list of roles").map(|l| c.zaqar_roles = l),
     },
     Setting {
+        key: "swift_roles",
+        form: "ROLE,…",
+        help: "Be an object store for Heat, too, at zaqar_listen, for callers with one of these roles [default: none]",
+        default: None,
+        apply: |c, v| v.names("a list of roles").map(|l| c.swift_roles = l),
+    },
+    Setting {
         key: "zaqar_any_token",
         form: "true|false",
         help: "Take any token at the messaging service, without Keystone: for trying out, on loopback",

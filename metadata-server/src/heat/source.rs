@@ -9,7 +9,7 @@ use crate::store::queues::{QueueKey, is_keystone_id};
 /// Where an agent's metadata comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Source {
-    /// Heat posts it (`ZAQAR_MESSAGE`).
+    /// Heat posts it (`ZAQAR_MESSAGE`), or puts it into an object (`POLL_TEMP_URL`).
     Queue {
         /// The queue.
         queue: QueueKey,
@@ -24,7 +24,9 @@ pub(crate) enum Source {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub(crate) enum SourceError {
     /// No known section.
-    #[error("os_collect_config has neither a section \"zaqar\" nor \"heat\"; it has {0}")]
+    #[error(
+        "os_collect_config has none of the sections \"zaqar\", \"heat\" and \"request\"; it has {0}"
+    )]
     NoSection(String),
     /// A section lacks something, or has what cannot be.
     #[error("os_collect_config: {0}")]
@@ -39,6 +41,9 @@ impl Source {
         let config = attributes.get("os_collect_config").unwrap_or(attributes);
         if let (None, Some(heat)) = (config.get("zaqar"), config.get("heat")) {
             return poll(heat).map(Self::Poll);
+        }
+        if let (None, Some(request)) = (config.get("zaqar"), config.get("request")) {
+            return object(request).map(|queue| Self::Queue { queue, user: None });
         }
         let Some(zaqar) = config.get("zaqar") else {
             let has: Vec<&str> = config
@@ -62,6 +67,24 @@ impl Source {
         }
         Ok(Self::Queue { queue, user: Some(user.to_owned()) })
     }
+}
+
+/// The object of a temporary URL.
+fn object(request: &Value) -> Result<QueueKey, SourceError> {
+    let bad = |what: &str| SourceError::Bad(format!("request: {what}"));
+    let url = request.get("metadata_url").and_then(Value::as_str);
+    let url = url.ok_or_else(|| bad("there is no \"metadata_url\""))?;
+    // The query is a secret, and the rest says all.
+    let path = url.split(['?', '#']).next().unwrap_or_default();
+    let mut last = path.rsplit('/');
+    let (Some(object), Some(container), Some(account), Some("v1")) =
+        (last.next(), last.next(), last.next(), last.next())
+    else {
+        return Err(bad("metadata_url must end with /v1/AUTH_PROJECT/CONTAINER/OBJECT"));
+    };
+    let project = account.strip_prefix("AUTH_").ok_or_else(|| bad("its account is none"))?;
+    QueueKey::object(project, container, object)
+        .map_err(|error| SourceError::Bad(error.to_string()))
 }
 
 fn poll(heat: &Value) -> Result<HeatSource, SourceError> {

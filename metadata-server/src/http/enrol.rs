@@ -91,6 +91,18 @@ pub(super) async fn enrol(
     };
     let addresses = addresses(&state, request.addresses.clone())?;
     let source = source(&state, &request).await?;
+    if let Some(Source::Queue { queue, .. }) = &source
+        && queue.is_object()
+        && state.inner.config.swift_roles.is_empty()
+    {
+        return Err(ApiError::bad_request(
+            "no_object_store",
+            "the server's metadata is put into an object, and this server is no object store",
+        )
+        .with_hint(
+            "set swift_roles, or software_config_transport: ZAQAR_MESSAGE in the template",
+        ));
+    }
     let now_unix_s = clock::unix_ms() / 1000;
     let (token, record) = EnrolmentToken::issue(
         addresses,

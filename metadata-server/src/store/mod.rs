@@ -27,7 +27,7 @@ use self::signals::{SavedWait, Signal, SignalJob};
 pub use self::backend::Backend;
 pub use self::memory::MemoryBackend;
 pub use self::ops::FORMAT;
-use self::queues::{MessagesQuery, QueueKey, QueueRecord, StoredMessage};
+use self::queues::{MessagesQuery, QueueKey, QueueRecord, StoredMessage, StoredObject};
 pub use self::redb::RedbBackend;
 pub use self::types::{
     AgentRecord, DocumentHead, Dropped, Enrolment, Kept, Outcome, PinOrigin, PinRecord,
@@ -304,6 +304,22 @@ impl Store {
     /// Reading failed.
     pub fn waiting_document(&self, queue: &QueueKey) -> Result<Option<StoredMessage>, StoreError> {
         self.read(|view| queues::ops::waiting_document(view, queue))
+    }
+
+    /// What an object holds, and since when, in milliseconds since 1970.
+    ///
+    /// # Errors
+    /// Reading failed.
+    pub fn object(&self, object: &QueueKey) -> Result<Option<(bytes::Bytes, u64)>, StoreError> {
+        self.read(|view| queues::ops::object(view, object))
+    }
+
+    /// The objects in the container of this one, in the order of their names.
+    ///
+    /// # Errors
+    /// Reading failed.
+    pub fn objects(&self, any: &QueueKey) -> Result<Vec<StoredObject>, StoreError> {
+        self.read(|view| queues::ops::objects(view, any))
     }
 
     /// Results in the order they were stored.

@@ -44,10 +44,9 @@ async fn identify(parts: &Parts, zaqar: &Zaqar) -> Result<Caller, ZaqarError> {
     if let Some(signature) = header("url-signature") {
         return by_signature(parts, zaqar, signature);
     }
-    match (&zaqar.inner.admission, header("x-auth-token")) {
-        (Admission::Keystone(keystone), Some(token)) => by_token(zaqar, keystone, token).await,
-        (Admission::Keystone(_), None) => Err(unauthorized("the request has no X-Auth-Token")),
-        (Admission::Anybody, _) => match header("x-project-id") {
+    match &zaqar.inner.admission {
+        Admission::Keystone(keystone) => by_token(parts, zaqar, keystone, &zaqar.inner.roles).await,
+        Admission::Anybody => match header("x-project-id") {
             Some(project) => Ok(Caller { project: project.into(), user: None }),
             None => Err(ZaqarError::bad_request("the request has no X-Project-Id")),
         },
@@ -77,11 +76,16 @@ fn by_signature(parts: &Parts, zaqar: &Zaqar, signature: &str) -> Result<Caller,
     ))
 }
 
-async fn by_token(
+/// Who asks with a token, which must have one of these roles.
+pub(super) async fn by_token(
+    parts: &Parts,
     zaqar: &Zaqar,
     keystone: &Arc<Keystone>,
-    token: &str,
+    roles: &[String],
 ) -> Result<Caller, ZaqarError> {
+    let Some(token) = text(&parts.headers, "x-auth-token") else {
+        return Err(unauthorized("the request has no X-Auth-Token"));
+    };
     if token.is_empty() || token.len() > TOKEN_BYTES_MAX {
         return Err(unauthorized("the X-Auth-Token is none of Keystone's"));
     }
@@ -97,13 +101,13 @@ async fn by_token(
     let Some(identity) = verdict.filter(|identity| now_unix_ms < identity.expires_unix_ms) else {
         return Err(unauthorized("Keystone does not know the X-Auth-Token, or it has no project"));
     };
-    if !identity.roles.iter().any(|role| zaqar.inner.roles.contains(role)) {
+    if !identity.roles.iter().any(|role| roles.contains(role)) {
         return Err(ZaqarError::new(
             StatusCode::FORBIDDEN,
             "Role missing",
             format!(
-                "the user has none of the roles {} in project {}; these queues are Heat's",
-                zaqar.inner.roles.join(", "),
+                "the user has none of the roles {} in project {}; this service is Heat's",
+                roles.join(", "),
                 identity.project
             ),
         ));

@@ -30,6 +30,16 @@ impl ZaqarError {
         Self { status, title, description: description.into(), retry_after_s: None }
     }
 
+    /// The status.
+    pub(super) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// Title and description, for people.
+    pub(super) fn text(&self) -> String {
+        format!("{}: {}", self.title, self.description)
+    }
+
     /// 400.
     pub(super) fn bad_request(description: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "Invalid API request", description)

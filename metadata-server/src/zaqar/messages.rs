@@ -13,6 +13,7 @@ use serde_json::value::RawValue;
 
 use super::auth::Caller;
 use super::queues::key;
+use super::turns::Turn;
 use super::{BODY_PACE, ENVELOPE_BYTES_MAX, Zaqar, ZaqarError};
 use crate::clock;
 use crate::document::ValidDocument;
@@ -107,14 +108,9 @@ async fn store(
     body: Body,
 ) -> Result<(Vec<u64>, QueueKey), ZaqarError> {
     let queue = key(&caller, name)?;
-    let turn = zaqar.inner.bodies.take(&caller.project).await;
     let bytes_max = zaqar.inner.document_bytes_max;
-    let body = read_body(body, bytes_max + ENVELOPE_BYTES_MAX, Some(BODY_PACE)).await?;
-    // Megabytes of JSON take a while: not on the event loop. The turn goes along: the work goes on where
-    // nobody waits for it any more.
-    let parsing = tokio::task::spawn_blocking(move || (parse(&body, bytes_max), turn));
-    let (messages, _turn) = parsing.await.map_err(|_| ZaqarError::from(StoreError::Closed))?;
-    let messages = messages?;
+    let (messages, _turn) =
+        receive(zaqar, &caller.project, body, move |body| parse(body, bytes_max)).await?;
     let write = QueueWrite::Post {
         queue: queue.clone(),
         user: caller.user,
@@ -131,6 +127,24 @@ async fn store(
         }
         other => Err(crate::store::Outcome::Queue(other).unexpected().into()),
     }
+}
+
+/// Reads a body of this project's that may be a document, and what it says. The turn is to be held until that
+/// is stored.
+pub(super) async fn receive<T: Send + 'static>(
+    zaqar: &Zaqar,
+    project: &str,
+    body: Body,
+    parse: impl FnOnce(&Bytes) -> Result<T, ZaqarError> + Send + 'static,
+) -> Result<(T, Turn), ZaqarError> {
+    let turn = zaqar.inner.bodies.take(project).await;
+    let bytes_max = zaqar.inner.document_bytes_max + ENVELOPE_BYTES_MAX;
+    let body = read_body(body, bytes_max, Some(BODY_PACE)).await?;
+    // Megabytes of JSON take a while: not on the event loop. The turn goes along: the work goes on where
+    // nobody waits for it any more.
+    let parsing = tokio::task::spawn_blocking(move || (parse(&body), turn));
+    let (parsed, turn) = parsing.await.map_err(|_| ZaqarError::from(StoreError::Closed))?;
+    Ok((parsed?, turn))
 }
 
 fn parse(body: &Bytes, document_bytes_max: usize) -> Result<Vec<NewMessage>, ZaqarError> {
@@ -159,6 +173,15 @@ fn message(
 ) -> Result<NewMessage, ZaqarError> {
     let bytes = body.slice_ref(posted.body.get().as_bytes());
     let ttl_s = posted.ttl.unwrap_or(TTL_DEFAULT_S).clamp(*TTL_S.start(), *TTL_S.end());
+    content(bytes, ttl_s, document_bytes_max)
+}
+
+/// What was sent: a metadata document, or something else.
+pub(super) fn content(
+    bytes: Bytes,
+    ttl_s: u64,
+    document_bytes_max: usize,
+) -> Result<NewMessage, ZaqarError> {
     // A list would be read as the members in their order.
     let is_document = bytes.trim_ascii_start().starts_with(b"{")
         && serde_json::from_slice::<Probe>(&bytes).is_ok_and(|probe| probe.is_document());

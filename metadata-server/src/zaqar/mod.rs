@@ -25,15 +25,18 @@
 //! | `signed` | signatures of URLs |
 //! | `messages`, `queues` | the paths |
 //! | `turns` | whose body is read |
+//! | `objects`, `temp_url` | the same as an object store, for `POLL_TEMP_URL` |
 //! | [`settle`] | what is in force when pushes came out of order |
 
 mod auth;
 mod error;
 pub mod keystone;
 mod messages;
+mod objects;
 mod queues;
 pub mod settle;
 mod signed;
+mod temp_url;
 mod token;
 mod turns;
 
@@ -44,7 +47,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{Method, StatusCode, Uri};
-use axum::routing::{get, post, put};
+use axum::routing::{any, get, post, put};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch as signal};
 
@@ -91,6 +94,7 @@ struct Inner {
     metrics: Arc<Metrics>,
     admission: Admission,
     roles: Vec<String>,
+    object_roles: Vec<String>,
     tokens: TokenCache,
     signer: Signer,
     settle: SettleHandle,
@@ -121,6 +125,8 @@ pub struct Parts {
     pub admission: Admission,
     /// Of these roles a caller must have one.
     pub roles: Vec<String>,
+    /// Of these roles a caller of the object store must have one; without any there is none.
+    pub object_roles: Vec<String>,
     /// Whom to tell of doubtful order.
     pub settle: SettleHandle,
     /// Largest document, in bytes.
@@ -140,6 +146,7 @@ impl Zaqar {
             metrics: parts.metrics,
             admission: parts.admission,
             roles: parts.roles,
+            object_roles: parts.object_roles,
             tokens: TokenCache::default(),
             signer,
             settle: parts.settle,
@@ -223,6 +230,12 @@ pub fn router(zaqar: Zaqar) -> Router {
                 get(messages::show).delete(messages::delete_one),
             );
     }
+    if !zaqar.inner.object_roles.is_empty() {
+        router = router
+            .route("/v1/{account}", any(objects::account))
+            .route("/v1/{account}/{container}", any(objects::container))
+            .route("/v1/{account}/{container}/{object}", any(objects::object));
+    }
     router.method_not_allowed_fallback(method_not_allowed).fallback(not_found).with_state(zaqar)
 }
 
@@ -262,7 +275,8 @@ async fn ping(State(zaqar): State<Zaqar>) -> StatusCode {
 
 async fn not_found(uri: Uri) -> ZaqarError {
     let what = format!(
-        "metadata-server serves what Heat uses of Zaqar's API, below /v2/queues; there is nothing at {}",
+        "metadata-server serves what Heat uses of Zaqar's API, below /v2/queues, and with swift_roles of \
+         Swift's, below /v1/AUTH_PROJECT; there is nothing at {}",
         uri.path()
     );
     ZaqarError::new(StatusCode::NOT_FOUND, "Not found", what)

@@ -82,6 +82,13 @@ impl Signer {
         }
     }
 
+    /// The key of an account's temporary URLs: of each its own, none of them stored.
+    pub(super) fn account_key(&self, project: &str) -> String {
+        // A grant's bytes have three line breaks, these have one.
+        let label = format!("key of temporary URLs\n{project}");
+        HEXLOWER.encode(hmac::sign(&self.0, label.as_bytes()).as_ref())
+    }
+
     /// Whether this is the grant's signature.
     pub(super) fn verify(&self, grant: &Grant, signature: &str) -> bool {
         let mac = signature.split_once(USER_AFTER).map_or(signature, |(mac, _)| mac);

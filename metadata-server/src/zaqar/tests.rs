@@ -104,6 +104,7 @@ async fn a_write_waits_a_moment_for_room_in_the_store() {
         metrics: Arc::default(),
         admission: Admission::Anybody,
         roles: Vec::new(),
+        object_roles: Vec::new(),
         settle,
         document_bytes_max: DOCUMENT_BYTES_MAX,
     };

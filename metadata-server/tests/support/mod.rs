@@ -3,6 +3,8 @@
 #![allow(dead_code, reason = "each test program uses its own part of this")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on stops")]
 
+pub(crate) mod cloud;
+
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -125,6 +127,18 @@ pub(crate) async fn http(
     headers: &str,
     body: &[u8],
 ) -> (u16, Vec<u8>) {
+    let (status, _, body) = exchange(address, method, path, headers, body).await;
+    (status, body)
+}
+
+/// One request; status, head and body of the answer.
+pub(crate) async fn exchange(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &str,
+    body: &[u8],
+) -> (u16, String, Vec<u8>) {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let head = format!(
         "{method} {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n{headers}content-length: {}\r\n\r\n",
@@ -138,7 +152,7 @@ pub(crate) async fn http(
     let end = answer.windows(4).position(|w| w == b"\r\n\r\n").expect("a whole head");
     let head = String::from_utf8(answer[..end].to_vec()).unwrap();
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    (status, answer[end + 4..].to_vec())
+    (status, head, answer[end + 4..].to_vec())
 }
 
 /// A document with these config ids.

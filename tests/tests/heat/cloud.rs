@@ -118,7 +118,8 @@ impl Cloud {
         let mut command = Command::new(up);
         command.arg("--no-install").arg("--dir").arg(&self.directory);
         let url = format!("http://{}", self.messaging);
-        let output = command.args(["--zaqar", &url]).output().unwrap();
+        let objects = format!("{url}/v1/AUTH_%(project_id)s");
+        let output = command.args(["--zaqar", &url, "--swift", &objects]).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 }

@@ -66,6 +66,30 @@ fn each_transport_of_signals_reaches_heat() {
 }
 
 #[test]
+fn a_server_with_a_temporary_url_is_pushed_to_and_its_signals_are_found_in_objects() {
+    for signal in ["TEMP_URL_SIGNAL", "CFN_SIGNAL"] {
+        let world = World::start_with(&["--swift-roles", "member"]);
+        let parameters = json!({"transport": "POLL_TEMP_URL", "signal_transport": signal});
+        let mut stack = Stack::create(&world.cloud, "temp", &template("script"), &parameters);
+        let config = stack.os_collect_configs(1).remove(0);
+        assert_eq!(config["collectors"], json!(["request", "local"]));
+        let _agent = world.agent("vm", &config);
+        stack.completed("CREATE");
+        assert_eq!(stack.output("result"), "hello world", "{signal}");
+        stack.update(&json!({"greeting": "goodbye"}));
+        stack.completed("UPDATE");
+        assert_eq!(stack.output("result"), "goodbye world", "{signal}");
+        assert_eq!(world.actions("vm"), ["CREATE", "UPDATE"], "each ran once");
+        stack.delete();
+        stack.completed("DELETE");
+        wait_until("the agent to have nothing left to do", || {
+            let document = world.server.get("/v1/agents/vm/metadata");
+            (document["deployments"] == json!([])).then_some(())
+        });
+    }
+}
+
+#[test]
 fn a_structured_config_reaches_its_hook_as_heat_has_filled_it_in() {
     let world = World::start();
     let folder = tempfile::tempdir().unwrap();

@@ -123,7 +123,9 @@ impl<'a> Stack<'a> {
         );
         let config = self.cloud.get(&path)["resource"]["attributes"]["os_collect_config"].take();
         let has = |section: &str, key: &str| config[section][key].is_string();
-        (has("zaqar", "queue_id") || has("heat", "stack_id")).then_some(config)
+        let is_whole =
+            has("zaqar", "queue_id") || has("heat", "stack_id") || has("request", "metadata_url");
+        is_whole.then_some(config)
     }
 
     fn wait_for<T>(&self, what: &str, mut ask: impl FnMut() -> Option<T>) -> T {

@@ -62,7 +62,7 @@ pub enum QueueNameError {
     #[error("project {0:?} must have 1 to {KEYSTONE_ID_CHARS_MAX} letters, digits and dashes")]
     Project(String),
     /// A key without its project.
-    #[error("{0:?} must be PROJECT_ID/QUEUE_ID")]
+    #[error("{0:?} must be PROJECT_ID/QUEUE_ID, or PROJECT_ID/CONTAINER/OBJECT")]
     NoProject(String),
 }
 
@@ -81,6 +81,29 @@ impl QueueKey {
             return Err(QueueNameError::Name(shown(name)));
         }
         Ok(Self { project: project.into(), name: name.into() })
+    }
+
+    /// An object of a project's account: a queue that keeps only its newest message, of which the order is
+    /// never in doubt.
+    ///
+    /// # Errors
+    /// One of the names is none.
+    pub fn object(project: &str, container: &str, object: &str) -> Result<Self, QueueNameError> {
+        let (container, object) = (Self::new(project, container)?, Self::new(project, object)?);
+        let name = format!("{}/{}", container.name, object.name);
+        Ok(Self { project: container.project, name })
+    }
+
+    fn read(project: &str, name: &str) -> Result<Self, QueueNameError> {
+        match name.split_once('/') {
+            Some((container, object)) => Self::object(project, container, object),
+            None => Self::new(project, name),
+        }
+    }
+
+    /// Whether it is an object of a container.
+    pub fn is_object(&self) -> bool {
+        self.name.contains('/')
     }
 
     /// Whose it is.
@@ -102,7 +125,7 @@ impl QueueKey {
         let at = bytes.iter().position(|byte| *byte == 0)?;
         let (project, name) = bytes.split_at_checked(at)?;
         let text = |bytes| std::str::from_utf8(bytes).ok();
-        Self::new(text(project)?, text(name.get(1..)?)?).ok()
+        Self::read(text(project)?, text(name.get(1..)?)?).ok()
     }
 }
 
@@ -125,7 +148,7 @@ impl FromStr for QueueKey {
         let no_project =
             || QueueNameError::NoProject(text.chars().take(QUEUE_NAME_CHARS_MAX).collect());
         let (project, name) = text.split_once('/').ok_or_else(no_project)?;
-        Self::new(project, name)
+        Self::read(project, name)
     }
 }
 
@@ -233,6 +256,17 @@ pub struct MessagesQuery {
     pub not_of_client: Option<String>,
     /// Now, in milliseconds since 1970.
     pub now_unix_ms: u64,
+}
+
+/// An object in the list of its container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredObject {
+    /// Its name in the container.
+    pub name: String,
+    /// Its length.
+    pub bytes: u64,
+    /// When it was last written, in milliseconds since 1970.
+    pub modified_unix_ms: u64,
 }
 
 /// A change to a queue. `user` is who asks, where that is known.

@@ -8,13 +8,14 @@ use super::order::{Order, Outline};
 use super::{
     BURST_MS, MessagesQuery, NewDocument, NewMessage, PAGE_BYTES_MAX, Pushed, QUEUE_MESSAGES_MAX,
     QUEUES_BYTES_MAX, QUEUES_PER_PROJECT_MAX, QueueKey, QueueOutcome, QueueRecord, QueueWrite,
-    SWEPT_PER_WRITE_MAX, StoredMessage, UNUSED_MS_MAX,
+    SWEPT_PER_WRITE_MAX, StoredMessage, StoredObject, UNUSED_MS_MAX,
 };
 use crate::document::ValidDocument;
 use crate::store::StoreError;
 use crate::store::backend::{Snapshot, Table, Transaction};
 use crate::store::ops::{
-    document, get_json, get_number, joined, number_of, parse, put_document, put_json, put_number,
+    document, document_head, get_json, get_number, joined, number_of, parse, put_document,
+    put_json, put_number,
 };
 
 const KEY_QUEUES_BYTES: &[u8] = b"queues_bytes";
@@ -201,6 +202,51 @@ pub(in crate::store) fn waiting_document(
     Ok(Some(stored(head, body)))
 }
 
+/// What an object holds, and since when, in milliseconds since 1970.
+pub(in crate::store) fn object(
+    view: &dyn Snapshot,
+    object: &QueueKey,
+) -> Result<Option<(Bytes, u64)>, StoreError> {
+    let Some(record) = get(view, object)? else { return Ok(None) };
+    let newest = message_key(object, record.last_message);
+    for (table, key) in [(Table::QueueMessages, newest), (Table::QueueDocuments, object.bytes())] {
+        if let Some(value) = view.get(table, &key)? {
+            let (head, body) = split(table, &value)?;
+            return Ok(Some((Bytes::copy_from_slice(body), head.posted_unix_ms)));
+        }
+    }
+    let Some(agent) = record.agent else { return Ok(None) };
+    Ok(document(view, &agent)?.map(|document| (document.body, record.pushed_unix_ms)))
+}
+
+/// The objects in the container of this one, in the order of their names.
+pub(in crate::store) fn objects(
+    view: &dyn Snapshot,
+    any: &QueueKey,
+) -> Result<Vec<StoredObject>, StoreError> {
+    let mut found = Vec::new();
+    let Some((container, _)) = any.name().split_once('/') else { return Ok(found) };
+    let prefix = format!("{}\0{container}/", any.project());
+    let mut all = Vec::new();
+    view.scan(Table::Queues, prefix.as_bytes(), &mut |key, value| {
+        if !key.starts_with(prefix.as_bytes()) {
+            return Ok(false);
+        }
+        let name = String::from_utf8_lossy(key.get(prefix.len()..).unwrap_or_default());
+        all.push((name.into_owned(), parse::<QueueRecord>(Table::Queues, value)?));
+        Ok(true)
+    })?;
+    for (name, record) in all {
+        let held = match &record.agent {
+            Some(agent) if record.bytes == 0 => document_head(view, agent)?.map(|head| head.bytes),
+            _ => None,
+        };
+        let bytes = held.unwrap_or(record.bytes);
+        found.push(StoredObject { name, bytes, modified_unix_ms: record.used_unix_ms });
+    }
+    Ok(found)
+}
+
 fn post(
     tx: &mut dyn Transaction,
     queue: &QueueKey,
@@ -228,8 +274,13 @@ fn post(
     // An agent's document is not kept here: no others' queues can be so full that it is refused.
     let is_kept = |message: &&NewMessage| message.document.is_none() || record.agent.is_none();
     let bytes: usize = messages.iter().filter(is_kept).map(|message| message.body.len()).sum();
-    if bytes > 0 && total_bytes(tx)? + bytes as u64 > QUEUES_BYTES_MAX {
+    // An object is what was put last, and takes the place of what was there.
+    let freed = if queue.is_object() { record.bytes } else { 0 };
+    if bytes > 0 && total_bytes(tx)? + bytes as u64 > QUEUES_BYTES_MAX + freed {
         return Ok(QueueOutcome::Full { what: "bytes in all queues", max: QUEUES_BYTES_MAX });
+    }
+    if queue.is_object() {
+        clear(tx, queue, &mut record)?;
     }
     let mut numbers = Vec::new();
     let mut newest = None;
@@ -266,15 +317,18 @@ fn push(
     new: &NewDocument,
     now_unix_ms: u64,
 ) -> Result<Option<Pushed>, StoreError> {
-    let is_burst =
-        record.pushes > 0 && now_unix_ms.saturating_sub(record.pushed_unix_ms) < BURST_MS;
+    // Heat writes objects one after the other.
+    let is_ordered = queue.is_object();
+    let is_burst = !is_ordered
+        && record.pushes > 0
+        && now_unix_ms.saturating_sub(record.pushed_unix_ms) < BURST_MS;
     record.pushes += 1;
     record.pushed_unix_ms = now_unix_ms;
     let outline = &new.outline;
     let order = match &record.agent {
-        Some(agent) => document(tx, agent)?
+        Some(agent) if !is_ordered => document(tx, agent)?
             .map_or(Order::Newer, |held| outline.compared_to(&Outline::of(&held.body))),
-        None => Order::Newer,
+        _ => Order::Newer,
     };
     if outline.server_id.is_some() {
         record.server_id.clone_from(&outline.server_id);
@@ -350,6 +404,8 @@ fn bind(
     tx.put(Table::QueueOfAgent, agent.as_str().as_bytes(), &queue.bytes())?;
     let waiting = waiting_document(tx, queue)?;
     let is_held = match &waiting {
+        // Heat cannot be asked about an object, and what was put last counts.
+        _ if queue.is_object() => false,
         Some(_) if was_bound => true,
         // It may be what was held when the agent got another queue for a while.
         Some(waiting) => document(tx, agent)?.is_some_and(|in_force| {
@@ -366,7 +422,7 @@ fn bind(
     if !is_held {
         set_document(tx, queue, &mut record, None)?;
     }
-    if record.pushes > 0 {
+    if record.pushes > 0 && !queue.is_object() {
         record.unsettled_since_unix_ms.get_or_insert(now_unix_ms);
     }
     keep(tx, queue, &record, is_new)?;

@@ -427,13 +427,13 @@ fn a_sweep_forgets_what_has_expired_and_what_nobody_uses_but_no_agents_queue() {
 
 #[test]
 fn names_are_checked_and_read_back() {
-    for good in ["p/q", "0af/cap-server-p5ql2x37etgt", "p/a.b_c-D"] {
+    for good in ["p/q", "0af/cap-server-p5ql2x37etgt", "p/a.b_c-D", "p/container/object"] {
         let queue = key(good);
         assert_eq!(queue.to_string(), good);
         assert_eq!(QueueKey::from_bytes(&queue.bytes()), Some(queue));
     }
     let long = format!("p/{}", "q".repeat(QUEUE_NAME_CHARS_MAX + 1));
-    for bad in ["", "q", "/q", "p/", "p/a b", "p/a/b", "p/a\0b", "p q/a", "p/ä", &long] {
+    for bad in ["", "q", "/q", "p/", "p/a b", "p/a/", "p/a/b/c", "p/a\0b", "p q/a", "p/ä", &long] {
         assert!(bad.parse::<QueueKey>().is_err(), "{bad:?}");
     }
 }
@@ -445,4 +445,79 @@ fn messages_show_no_body_when_printed() {
     let messages = store.queue_messages(&key("p/s"), &after(0, 1)).unwrap();
     assert!(!format!("{messages:?}").contains("secret"));
     assert!(!format!("{:?}", signal("p/s", "secret", 1, 1)).contains("secret"));
+}
+
+fn put(object: &str, text: &str, now_unix_ms: u64) -> QueueWrite {
+    let body = Bytes::copy_from_slice(text.as_bytes());
+    let document = ValidDocument::check(body.clone(), DOCUMENT_BYTES_MAX).ok().map(Into::into);
+    let messages = vec![NewMessage { body, ttl_s: u64::MAX / 1000, document }];
+    QueueWrite::Post {
+        queue: key(object),
+        user: None,
+        client: String::new(),
+        messages,
+        now_unix_ms,
+    }
+}
+
+#[test]
+fn an_object_is_what_was_put_last_whether_it_is_a_document_or_not() {
+    let store = store();
+    let object = key("p/stack/deployment");
+    assert!(object.is_object() && !key("p/stack").is_object());
+    assert_eq!(store.object(&object).unwrap(), None);
+    let document = r#"{"deployments": []}"#;
+    for (ms, text) in
+        [(1, ""), (2, "{\"deploy_status_code\": 0}"), (3, document), (4, "x"), (5, "")]
+    {
+        apply(&store, put("p/stack/deployment", text, ms));
+        assert_eq!(store.object(&object).unwrap(), Some((Bytes::from(text), ms)), "{text:?}");
+        let length = text.len() as u64;
+        assert_eq!(store.queue(&object).unwrap().unwrap().bytes, length, "nothing else is kept");
+        let listed = store.objects(&key("p/stack/any")).unwrap();
+        let wanted =
+            StoredObject { name: "deployment".into(), bytes: length, modified_unix_ms: ms };
+        assert_eq!(listed, [wanted]);
+    }
+    for other in ["p/other/x", "q/stack/x", "p/stac/x"] {
+        assert_eq!(store.objects(&key(other)).unwrap(), [], "{other}");
+    }
+    apply(&store, QueueWrite::Remove { queue: object.clone(), user: None });
+    assert_eq!(store.object(&object).unwrap(), None);
+    assert_eq!(bytes_kept(&store), 0);
+}
+
+#[test]
+fn an_objects_document_is_its_agents_at_once_also_in_a_burst_and_with_fewer_deployments() {
+    let store = store();
+    let object = key("p/server/object");
+    apply(&store, put("p/server/object", r#"{"deployments": []}"#, 1));
+    let bound = apply(&store, bind("p/server/object", "vm"));
+    assert!(bound.pushed().is_some(), "{bound:?}");
+    let newer = document(&[("a", "1", 1), ("b", "2", 5)]);
+    let older = document(&[("a", "1", 1)]);
+    for (ms, document) in [(10, &newer), (20, &older)] {
+        let text = std::str::from_utf8(document.body()).unwrap();
+        let posted = apply(&store, put("p/server/object", text, ms));
+        let QueueOutcome::Posted { pushed: Some(pushed), is_unsettled: false, .. } = posted else {
+            panic!("{posted:?}")
+        };
+        assert_eq!(&pushed.document.body, document.body());
+        assert_eq!(store.object(&object).unwrap(), Some((document.body().clone(), ms)));
+        let listed = store.objects(&object).unwrap();
+        assert_eq!(listed[0].bytes, text.len() as u64);
+    }
+}
+
+#[test]
+fn names_of_objects_have_two_parts_and_queues_one() {
+    for bad in ["p/a/b/c", "p//b", "p/a/", "p/a b/c", "p/a/\0"] {
+        assert!(bad.parse::<QueueKey>().is_err(), "{bad:?}");
+    }
+    assert!(QueueKey::new("p", "a/b").is_err(), "not by Zaqar's API");
+    assert_eq!(key("p/a/b").to_string(), "p/a/b");
+    let long = "x".repeat(QUEUE_NAME_CHARS_MAX + 1);
+    assert!(
+        QueueKey::object("p", &long, "x").is_err() && QueueKey::object("p", "x", &long).is_err()
+    );
 }
