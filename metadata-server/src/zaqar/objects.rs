@@ -187,7 +187,7 @@ pub(super) async fn object(
             let (body, modified_unix_ms) = found.ok_or_else(|| missing(&queue))?;
             let headers = [
                 (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
-                (header::LAST_MODIFIED, http_date(modified_unix_ms)),
+                (header::LAST_MODIFIED, last_modified(modified_unix_ms)),
                 (header::CACHE_CONTROL, "no-store".to_owned()),
             ];
             Ok((headers, body).into_response())
@@ -219,7 +219,7 @@ async fn put(zaqar: &Zaqar, queue: QueueKey, body: Body) -> Result<Response, Obj
     match zaqar.write(write).await? {
         QueueOutcome::Posted { .. } => {
             tracing::debug!(%queue, "object stored");
-            let modified = [(header::LAST_MODIFIED, http_date(now_unix_ms))];
+            let modified = [(header::LAST_MODIFIED, last_modified(now_unix_ms))];
             Ok((StatusCode::CREATED, modified).into_response())
         }
         other => Err(crate::store::Outcome::Queue(other).unexpected().into()),
@@ -284,9 +284,12 @@ fn not_allowed(parts: &Parts) -> ObjectError {
     ZaqarError::new(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed", what).into()
 }
 
-/// As in `Last-Modified` (RFC 9110, 5.6.7).
-fn http_date(unix_ms: u64) -> String {
-    let second = i64::try_from(unix_ms / 1000).unwrap_or(i64::MAX);
+/// `Last-Modified` of something written then (RFC 9110, 5.6.7): the second that begins after the next one.
+///
+/// Swift rounds up, too. Heat takes a signal only if it is later than the second in which Heat wrote the
+/// deployment, which its database may have rounded up as well, and ours may be there in the same second.
+fn last_modified(unix_ms: u64) -> String {
+    let second = i64::try_from(unix_ms.div_ceil(1000) + 1).unwrap_or(i64::MAX);
     jiff::Timestamp::from_second(second)
         .unwrap_or(jiff::Timestamp::MAX)
         .strftime("%a, %d %b %Y %H:%M:%S GMT")
@@ -298,8 +301,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dates_are_as_http_writes_them() {
-        assert_eq!(http_date(1_795_319_956_192), "Sun, 22 Nov 2026 03:59:16 GMT");
-        assert!(http_date(u64::MAX).ends_with(" GMT"));
+    fn a_signal_is_later_than_the_second_in_which_heat_wrote_its_deployment() {
+        // Written by Heat at …956.6, rounded by its database to …957, signalled at once.
+        assert_eq!(last_modified(1_795_319_956_601), "Sun, 22 Nov 2026 03:59:18 GMT");
+        assert_eq!(last_modified(1_795_319_957_000), "Sun, 22 Nov 2026 03:59:18 GMT");
+        assert!(last_modified(u64::MAX - 999).ends_with(" GMT"));
     }
 }

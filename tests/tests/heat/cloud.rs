@@ -66,7 +66,7 @@ impl Cloud {
 
     /// Where signals may go, as an operator writes it.
     pub(crate) fn signals_to(&self) -> String {
-        let own = format!("http://{}/v2/", self.messaging);
+        let own = format!("http://{}/", self.messaging);
         [&self.heat_apis[0], &self.heat_apis[1], &self.keystone_url, &own]
             .map(String::as_str)
             .join(",")
