@@ -120,5 +120,5 @@ pub use limits::{
     STRANGER_DOCUMENT_BYTES_MAX, TRANSFERS_CEILING,
 };
 pub use name::{NAME_BYTES_MAX, Name, NameError};
-pub use session::{Session, SessionConfig};
+pub use session::{BACKGROUND_PACKETS_MAX, Session, SessionConfig};
 pub use stats::Stats;

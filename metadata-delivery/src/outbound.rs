@@ -67,6 +67,16 @@ struct Waiting {
     form: Form,
     /// It came out wrong at the peer once: now it goes as it is, and without repair.
     again: bool,
+    urgency: Urgency,
+}
+
+/// Whether a document may keep others waiting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Urgency {
+    /// As any other.
+    Usual,
+    /// It goes when nothing else is to be sent, a little at a time.
+    Background,
 }
 
 #[derive(Debug)]
@@ -78,6 +88,7 @@ struct Transfer {
     chosen: Chosen,
     /// Sent a second time.
     again: bool,
+    urgency: Urgency,
     /// Its end is repaired, since the last flight of it began.
     repairs: Option<Box<Sending>>,
     offer: Delivery,
@@ -157,6 +168,7 @@ impl Outbound {
         name: Name,
         version: u64,
         form: Form,
+        urgency: Urgency,
         limits: &Limits,
     ) -> Result<(), OfferError> {
         let body = form.body();
@@ -182,7 +194,7 @@ impl Outbound {
         }
         self.withdraw(&name);
         self.bytes += form.body().len();
-        self.waiting.insert(name, Waiting { version, form, again: false });
+        self.waiting.insert(name, Waiting { version, form, again: false, urgency });
         Ok(())
     }
 
@@ -215,14 +227,15 @@ impl Outbound {
         Some(open)
     }
 
-    /// Opens transfers while the peer has room, smallest document first. Documents that the peer
+    /// Opens transfers while the peer has room, smallest document first, background last. Documents that the peer
     /// will never take are returned with the reason.
     pub(crate) fn promote(&mut self, peer: &PeerLimits) -> Vec<(Name, u64, u16, String)> {
         let mut refused = Vec::new();
         while ((self.open.len() + self.cancels.len()) as u64) < peer.inbound_transfers_max {
             let length = |form: &Form| form.chosen(peer.encodings).bytes.len();
-            let smallest = self.waiting.iter().min_by_key(|(_, waiting)| length(&waiting.form));
-            let Some((name, waiting)) = smallest else { break };
+            let first = self.waiting.iter();
+            let first = first.min_by_key(|(_, waiting)| (waiting.urgency, length(&waiting.form)));
+            let Some((name, waiting)) = first else { break };
             let bytes = waiting.form.body().len() as u64;
             if bytes > peer.document_bytes_max {
                 if !peer.told {
@@ -259,13 +272,14 @@ impl Outbound {
     }
 
     fn start(&mut self, name: Name, waiting: Waiting, chosen: Chosen) {
-        let Waiting { version, form, again } = waiting;
+        let Waiting { version, form, again, urgency } = waiting;
         let transfer = Transfer {
             name,
             version,
             form,
             chosen,
             again,
+            urgency,
             repairs: None,
             offer: Delivery::Due,
             next: 0,
@@ -290,10 +304,10 @@ impl Outbound {
         self.bytes = 0;
     }
 
-    /// Whether there is something to send.
-    pub(crate) fn has_something(&self) -> bool {
+    /// Whether there is something to send, of documents of this urgency or a higher one.
+    pub(crate) fn has_something(&self, lowest: Urgency) -> bool {
         self.cancels.values().any(|cancel| cancel.due)
-            || self.open.values().any(Transfer::has_something)
+            || self.open.values().any(|open| open.urgency <= lowest && open.has_something())
     }
 
     /// Bytes of documents held.
@@ -320,15 +334,15 @@ impl Outbound {
         open.map(|open| (open.acked.total(), open.length())).or_else(waiting)
     }
 
-    /// Puts as much as fits into a packet.
-    pub(crate) fn fill(&mut self, packet: &mut Packet<'_>) {
+    /// Puts as much as fits into a packet, of documents of this urgency or a higher one.
+    pub(crate) fn fill(&mut self, packet: &mut Packet<'_>, lowest: Urgency) {
         for (&transfer, cancel) in self.cancels.iter_mut().filter(|(_, cancel)| cancel.due) {
             if !packet.push(&Frame::Cancel { transfer }, SentFrame::Cancel { transfer }) {
                 return;
             }
             cancel.due = false;
         }
-        while let Some(transfer) = self.pick(packet) {
+        while let Some(transfer) = self.pick(packet, lowest) {
             if !self.fill_from(transfer, packet) {
                 return;
             }
@@ -336,14 +350,16 @@ impl Outbound {
     }
 
     /// The transfer whose turn it is.
-    fn pick(&self, packet: &Packet<'_>) -> Option<u64> {
+    fn pick(&self, packet: &Packet<'_>, lowest: Urgency) -> Option<u64> {
         let ready = self.open.iter().filter(|(transfer, open)| {
-            open.has_something() && !(open.only_repairs() && packet.has_part_of(**transfer))
+            open.urgency <= lowest
+                && open.has_something()
+                && !(open.only_repairs() && packet.has_part_of(**transfer))
         });
         let picked = if self.turn % TURNS == TURNS - 1 {
-            ready.min_by_key(|(_, open)| open.last_turn)
+            ready.min_by_key(|(_, open)| (open.urgency, open.last_turn))
         } else {
-            ready.min_by_key(|(_, open)| open.unsent())
+            ready.min_by_key(|(_, open)| (open.urgency, open.unsent()))
         };
         picked.map(|(&transfer, _)| transfer)
     }
@@ -448,8 +464,8 @@ impl Outbound {
         {
             // Once: what goes now has no other form.
             self.bytes += open.form.body().len();
-            let waiting =
-                Waiting { version: open.version, form: open.form.stripped(), again: true };
+            let Transfer { version, urgency, .. } = open;
+            let waiting = Waiting { version, form: open.form.stripped(), again: true, urgency };
             self.waiting.insert(open.name, waiting);
             return Answered::Again;
         }

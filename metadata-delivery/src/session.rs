@@ -13,7 +13,7 @@ use crate::error::tidy_reason;
 use crate::greeting::Greeting;
 use crate::inbound::{Inbound, Taken};
 use crate::limits::{PAYLOAD_BYTES_MAX, PAYLOAD_BYTES_MIN};
-use crate::outbound::{Answered, Outbound};
+use crate::outbound::{Answered, Outbound, Urgency};
 use crate::pacer::Pacer;
 use crate::path_mtu::PathMtu;
 use crate::recovery::{Recovery, SentFrame, SentPacket, Settled, TimedOut};
@@ -27,6 +27,9 @@ const CLOSE_COPIES_MAX: u8 = 5;
 
 /// Packets in flight that are looked through for something worth sending again.
 const OLDEST_MAX: usize = 64;
+
+/// Packets in flight up to which those of a background document leave: so many are ahead of whatever comes next.
+pub const BACKGROUND_PACKETS_MAX: usize = 4;
 
 /// Time between two copies of a CLOSE: a probe timeout within these bounds.
 const CLOSE_SPACING_MIN: Duration = Duration::from_millis(20);
@@ -150,6 +153,20 @@ impl Session {
         self.offer_form(now, name, version, Form::plain(body))
     }
 
+    /// The same for a document that is to keep no other waiting: it is sent while there is nothing else to send, and
+    /// then so that never more than [`BACKGROUND_PACKETS_MAX`] packets of it are in flight.
+    ///
+    /// # Errors
+    /// As [`offer`](Self::offer).
+    pub fn offer_background(
+        &mut self,
+        _now: Instant,
+        document: Document,
+    ) -> Result<(), OfferError> {
+        let Document { name, version, body } = document;
+        self.take_offer(name, version, Form::plain(body), Urgency::Background)
+    }
+
     /// The same, with another form of the document for a peer that can read it: a compressed one, or a
     /// delta. A peer that turns out to be unable to gets the document as it is, once; no event tells of
     /// that.
@@ -163,8 +180,19 @@ impl Session {
         version: u64,
         form: Form,
     ) -> Result<(), OfferError> {
+        self.take_offer(name, version, form, Urgency::Usual)
+    }
+
+    fn take_offer(
+        &mut self,
+        name: Name,
+        version: u64,
+        form: Form,
+        urgency: Urgency,
+    ) -> Result<(), OfferError> {
+        let limits = &self.config.limits;
         match self.phase {
-            Phase::Open => self.outbound.offer(name, version, form, &self.config.limits),
+            Phase::Open => self.outbound.offer(name, version, form, urgency, limits),
             Phase::Closing(_) | Phase::Over => Err(OfferError::Closed),
         }
     }

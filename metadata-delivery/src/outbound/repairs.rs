@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Delivery, Outbound, Transfer};
+use super::{Delivery, Outbound, Transfer, Urgency};
 use crate::packet::Packet;
 use crate::recovery::SentFrame;
 use crate::repair::{Block, Lossy, Sending};
@@ -32,6 +32,7 @@ impl Transfer {
     pub(super) fn begin_repairs(&mut self, transfer: u64, packet: &Packet<'_>, lossy: &Lossy) {
         if self.repairs.is_some()
             || self.again
+            || self.urgency == Urgency::Background
             || lossy.loss.is_none()
             || packet.is_half_full()
             || self.unsent() > lossy.window as u64

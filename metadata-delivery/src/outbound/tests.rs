@@ -18,7 +18,7 @@ fn document(text: &str, version: u64, length: usize) -> Document {
 
 fn offer(outbound: &mut Outbound, document: Document, limits: &Limits) -> Result<(), OfferError> {
     let Document { name, version, body } = document;
-    outbound.offer(name, version, Form::plain(body), limits)
+    outbound.offer(name, version, Form::plain(body), Urgency::Usual, limits)
 }
 
 fn offering(documents: &[(&str, u64, usize)]) -> Outbound {
@@ -33,7 +33,7 @@ fn offering(documents: &[(&str, u64, usize)]) -> Outbound {
 fn packet(outbound: &mut Outbound) -> (String, Vec<SentFrame>) {
     let mut bytes = Vec::new();
     let mut packet = Packet::new(&mut bytes, 1000);
-    outbound.fill(&mut packet);
+    outbound.fill(&mut packet, Urgency::Background);
     let (_, sent) = packet.finish();
     let text = frames(&bytes).map(|frame| match frame.unwrap() {
         Frame::Offer(offer) => {
@@ -71,7 +71,7 @@ fn data_travels_with_its_offer_until_that_is_acknowledged() {
     assert_eq!(text(&mut outbound), "OFFER 0 a v1, DATA 0 950..1899");
     outbound.offer_acked(0);
     assert_eq!(text(&mut outbound), "DATA 0 1899..2500");
-    assert!(!outbound.has_something());
+    assert!(!outbound.has_something(Urgency::Background));
 }
 
 #[test]
@@ -106,10 +106,10 @@ fn what_was_called_lost_and_then_acknowledged_does_not_go_again() {
     outbound.promote(&PEER);
     let (_, sent) = packet(&mut outbound);
     lose(&mut outbound, sent);
-    assert!(outbound.has_something());
+    assert!(outbound.has_something(Urgency::Background));
     outbound.offer_acked(0);
     outbound.data_acked(0, 0, 900);
-    assert!(!outbound.has_something());
+    assert!(!outbound.has_something(Urgency::Background));
 }
 
 #[test]
@@ -304,7 +304,7 @@ fn a_delta_takes_its_own_length_of_the_peers_room_and_says_what_it_builds_on() {
     let mut outbound = Outbound::default();
     let form = delta();
     let bytes = form.body().len() as u64;
-    outbound.offer(name("a"), 1, form.clone(), &Limits::default()).unwrap();
+    outbound.offer(name("a"), 1, form.clone(), Urgency::Usual, &Limits::default()).unwrap();
     outbound.promote(&PeerLimits { inbound_bytes_max: bytes - 1, ..PEER });
     let open = &outbound.open[&0];
     assert!(open.length() < 200, "{} bytes", open.length());
@@ -315,7 +315,7 @@ fn a_delta_takes_its_own_length_of_the_peers_room_and_says_what_it_builds_on() {
     assert_eq!(outbound.bytes() as u64, bytes);
 
     let mut outbound = Outbound::default();
-    outbound.offer(name("a"), 1, form, &Limits::default()).unwrap();
+    outbound.offer(name("a"), 1, form, Urgency::Usual, &Limits::default()).unwrap();
     outbound.promote(&PeerLimits { document_bytes_max: bytes - 1, ..PEER });
     assert!(outbound.open.is_empty(), "the document itself is too long");
 }
@@ -326,7 +326,7 @@ fn a_form_that_the_peer_cannot_read_is_followed_by_the_document_itself_once() {
         let mut outbound = Outbound::default();
         let form = delta();
         let bytes = form.body().len();
-        outbound.offer(name("a"), 1, form, &Limits::default()).unwrap();
+        outbound.offer(name("a"), 1, form, Urgency::Usual, &Limits::default()).unwrap();
         outbound.promote(&PEER);
         assert_eq!(outbound.answered(0, Some(code)), Answered::Again);
         assert_eq!(outbound.bytes(), bytes);
@@ -337,8 +337,53 @@ fn a_form_that_the_peer_cannot_read_is_followed_by_the_document_itself_once() {
         assert_eq!(outbound.bytes(), 0);
     }
     let mut outbound = Outbound::default();
-    outbound.offer(name("a"), 1, delta(), &Limits::default()).unwrap();
+    outbound.offer(name("a"), 1, delta(), Urgency::Usual, &Limits::default()).unwrap();
     outbound.promote(&PEER);
     let answered = outbound.answered(0, Some(refusal::APPLICATION_FIRST));
     assert_eq!(answered, Answered::Over(name("a"), 1), "that was not about the form");
+}
+
+/// Two transfers: 0 in the background, 1 as any other.
+fn beside_background(usual_bytes: usize) -> Outbound {
+    let mut outbound = Outbound::default();
+    let background = Form::plain(body(1, 5000));
+    let limits = Limits::default();
+    outbound.offer(name("log"), 1, background, Urgency::Background, &limits).unwrap();
+    outbound.promote(&PEER);
+    offer(&mut outbound, document("result", 1, usual_bytes), &limits).unwrap();
+    outbound.promote(&PEER);
+    outbound
+}
+
+#[test]
+fn what_is_sent_in_the_background_has_no_turn_while_anything_else_is_to_be_sent() {
+    let mut outbound = beside_background(9000);
+    outbound.offer_acked(0);
+    outbound.offer_acked(1);
+    // More packets than there are turns until the one that waited longest has its own.
+    let sent: Vec<String> = (0..9).map(|_| text(&mut outbound)).collect();
+    assert!(sent.iter().all(|packet| packet.starts_with("DATA 1 ")), "{sent:?}");
+    assert_eq!(text(&mut outbound), "DATA 1 8947..9000, DATA 0 0..936");
+    outbound.data_lost(1, 0, 900);
+    assert_eq!(text(&mut outbound), "DATA 1 0..900, DATA 0 936..1025");
+}
+
+#[test]
+fn what_is_sent_in_the_background_opens_last_and_waits_where_it_is_told_to() {
+    let mut outbound = Outbound::default();
+    let limits = Limits::default();
+    let form = Form::plain(body(1, 10));
+    outbound.offer(name("log"), 1, form, Urgency::Background, &limits).unwrap();
+    for text in ["a", "b", "c"] {
+        offer(&mut outbound, document(text, 1, 5000), &limits).unwrap();
+    }
+    outbound.promote(&PEER);
+    assert_eq!(outbound.open.values().map(|open| open.urgency).max(), Some(Urgency::Usual));
+    let mut outbound = beside_background(10);
+    let mut bytes = Vec::new();
+    let mut packet = Packet::new(&mut bytes, 1000);
+    outbound.fill(&mut packet, Urgency::Usual);
+    assert_eq!(frames(&bytes).count(), 2, "the other alone");
+    assert!(!outbound.has_something(Urgency::Usual));
+    assert!(outbound.has_something(Urgency::Background));
 }

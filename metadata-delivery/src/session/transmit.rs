@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-use super::{CLOSE_SPACING_MAX, CLOSE_SPACING_MIN, Phase, Session};
+use super::{BACKGROUND_PACKETS_MAX, CLOSE_SPACING_MAX, CLOSE_SPACING_MIN, Phase, Session};
+use crate::outbound::Urgency;
 use crate::packet::Packet;
 use crate::recovery::SentFrame;
 use crate::repair::Lossy;
@@ -80,7 +81,7 @@ impl Session {
     /// else gains by it, and only when the peer needs no HELLO in it.
     fn mtu_probe_due(&mut self, now: Instant) -> Option<usize> {
         let greeted = self.greeting.hello(&self.config.limits).is_none();
-        let useful = self.outbound.has_something()
+        let useful = self.outbound.has_something(Urgency::Usual)
             && self.outbound.wire_bytes() > self.path_mtu.payload_max() as u64
             && matches!(self.phase, Phase::Open);
         if !greeted || !useful || self.recovery.probe_owed() || !self.may_send(now) {
@@ -143,7 +144,8 @@ impl Session {
             }
         }
         self.inbound.fill(packet);
-        self.outbound.fill(packet);
+        let lowest = self.lowest_urgency();
+        self.outbound.fill(packet, lowest);
         // Anything else that asks for an acknowledgement serves as well.
         if packet.is_ack_eliciting()
             || (self.ping_due && packet.push(&Frame::Ping, SentFrame::Ping))
@@ -193,7 +195,14 @@ impl Session {
         self.greeting.is_due()
             || self.ping_due
             || self.inbound.has_something()
-            || self.outbound.has_something()
+            || self.outbound.has_something(self.lowest_urgency())
+    }
+
+    /// What may leave at present, of what waits: in the background only as long as little is in flight.
+    fn lowest_urgency(&self) -> Urgency {
+        let in_flight_max = BACKGROUND_PACKETS_MAX * self.path_mtu.payload_max();
+        let little = self.recovery.bytes_in_flight() + self.path_mtu.payload_max() <= in_flight_max;
+        if little { Urgency::Background } else { Urgency::Usual }
     }
 
     /// Whether congestion control and bookkeeping let another packet go.

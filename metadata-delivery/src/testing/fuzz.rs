@@ -317,8 +317,14 @@ impl World {
             let base = Base::new(content(version.saturating_sub(8)));
             form = form.encoded(Some(&base));
         }
-        let offered =
-            self.sessions[side].offer_form(self.now, document_name.clone(), version, form);
+        let session = &mut self.sessions[side];
+        let offered = if choice & 0x18 == 0x08 {
+            let body = content(version);
+            let document = Document { name: document_name.clone(), version, body };
+            session.offer_background(self.now, document)
+        } else {
+            session.offer_form(self.now, document_name.clone(), version, form)
+        };
         if offered.is_ok() {
             self.wanted[side].insert(document_name, version);
         }

@@ -191,6 +191,17 @@ impl Pair {
         self.side(end).session.offer(now, document).expect("the offer is taken");
     }
 
+    /// Has one end offer a document that is to keep no other waiting.
+    ///
+    /// # Panics
+    /// When the session does not take it.
+    pub fn offer_background(&mut self, end: End, document: Document) {
+        let key = (end, document.name.clone(), document.version);
+        self.offered.insert(key, document.body.clone());
+        let now = self.now;
+        self.side(end).session.offer_background(now, document).expect("the offer is taken");
+    }
+
     /// Has one end offer a document in another form.
     ///
     /// # Panics
