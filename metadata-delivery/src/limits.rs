@@ -1,6 +1,8 @@
 //! Every limit of a session: the settable ones in [`Limits`], the fixed ones as constants.
 
-use crate::message::{HELLO, METADATA, PROGRESS, RESULT_PREFIX, SIGNAL_PREFIX, WELCOME};
+use crate::message::{
+    HELLO, LOG, LOG_REQUEST, METADATA, PROGRESS, RESULT_PREFIX, SIGNAL_PREFIX, WELCOME,
+};
 
 /// Longest document, in bytes, by default: what Heat's own limits allow, with room.
 pub const DOCUMENT_BYTES_MAX: usize = 16 << 20;
@@ -123,26 +125,26 @@ impl Limits {
         }
     }
 
-    /// What a server grants an agent it knows: results, signals and progress up to 1 MiB each,
+    /// What a server grants an agent it knows: results, signals, progress and log up to 1 MiB each,
     /// uncompressed. A few bytes from an instance, which its tenant controls, are not to become a
     /// megabyte here.
     pub const fn server() -> Self {
         Self {
-            names: NamePolicy::AnyOf(&[HELLO, PROGRESS, "result/*", "signal/*"]),
+            names: NamePolicy::AnyOf(&[HELLO, PROGRESS, LOG, "result/*", "signal/*"]),
             document_bytes_max: 1 << 20,
             compressed: false,
             inbound_bytes_max: 4 << 20,
             inbound_transfers_max: 16,
-            // The newest metadata document and the welcome.
+            // The newest metadata document, the welcome and a request for the log.
             outbound_bytes_max: DOCUMENT_BYTES_MAX + (64 << 10),
             outbound_documents_max: 8,
         }
     }
 
-    /// What an agent grants its server: the welcome and the metadata document.
+    /// What an agent grants its server: the welcome, the metadata document, and to ask for its log.
     pub const fn agent() -> Self {
         Self {
-            names: NamePolicy::AnyOf(&[WELCOME, METADATA]),
+            names: NamePolicy::AnyOf(&[WELCOME, METADATA, LOG_REQUEST]),
             document_bytes_max: DOCUMENT_BYTES_MAX,
             compressed: true,
             inbound_bytes_max: DOCUMENT_BYTES_MAX + (64 << 10),

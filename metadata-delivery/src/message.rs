@@ -8,9 +8,13 @@
 //! | `progress` | agent → server | per association, ascending | [`Progress`] |
 //! | `result/<config id>` | agent → server | [`DeploymentResult::run`] | [`DeploymentResult`] |
 //! | `signal/<id>` | agent → server | 1 | [`WaitSignal`] |
+//! | `log-request` | server → agent | per association, ascending | [`LogRequest`] |
+//! | `log` | agent → server | per association, ascending | [`Log`] |
 //!
 //! Fields that a reader does not know are skipped, and optional fields may be absent, so that
 //! neighbouring versions talk to each other.
+
+mod log;
 
 use std::fmt;
 use std::str::FromStr;
@@ -21,6 +25,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use thiserror::Error;
 
+pub use self::log::{
+    LOG, LOG_BYTES_MAX, LOG_REQUEST, LOG_REQUEST_BYTES_MAX, LOG_RUNS_MAX, Log, LogPiece,
+    LogPosition, LogRequest,
+};
 use crate::{Document, Name};
 
 /// Version of the documents in this module.

@@ -25,6 +25,20 @@ proptest::proptest! {
     }
 
     #[test]
+    fn any_bytes_are_a_log_within_the_bounds_or_none(
+        bytes in vec(0u8.., 0..200),
+        text in "\\PC{0,40}",
+        position in 0u64..,
+    ) {
+        fuzz::logs(&bytes);
+        let text = serde_json::Value::from(text);
+        let piece = format!(
+            r#"{{"config_id":{text},"name":{text},"run":1,"started_unix_ms":2,"from":7,"to":{position},"text":{text}}}"#
+        );
+        fuzz::logs(format!(r#"{{"request":1,"runs":[{piece},{piece}]}}"#).as_bytes());
+    }
+
+    #[test]
     fn any_form_is_the_document_or_nothing(form in vec(0u8.., 0..2000)) {
         fuzz::forms(&form);
     }
@@ -33,6 +47,11 @@ proptest::proptest! {
     fn any_symbols_in_any_order_are_the_document_or_nothing(symbols in vec(0u8.., 0..400)) {
         fuzz::repairs(&symbols);
     }
+}
+
+#[test]
+fn the_corpus_of_logs_is_within_the_bounds_and_reads_the_same_again() {
+    assert!(replay("logs", fuzz::logs) > 0);
 }
 
 /// Runs every file of a corpus and returns how many there were.

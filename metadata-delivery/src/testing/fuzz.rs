@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::{body, name, start};
 use crate::form::decode;
 use crate::inbound::{Inbound, Taken};
-use crate::message::Hex32;
+use crate::message::{Hex32, LOG_BYTES_MAX, LOG_RUNS_MAX, Log, LogRequest, Message};
 use crate::repair::Block;
 use crate::wire::{ENCODING_RAW, Offer};
 use crate::{
@@ -105,6 +105,30 @@ pub fn packets(input: &[u8]) {
         // Repair symbols come on top.
         assert!(stats.inbound_bytes <= 2 * limits().inbound_bytes_max, "{stats:?}");
     }
+}
+
+/// What an agent says that its hooks print, and what a server asks for: whatever is taken is within the bounds, and
+/// is written in a form that reads the same.
+///
+/// # Panics
+/// When a rule is broken.
+pub fn logs(input: &[u8]) {
+    if let Ok(log) = Log::from_body(input) {
+        assert!(log.runs.len() <= LOG_RUNS_MAX);
+        assert!(log.runs.iter().all(|piece| piece.from <= piece.to));
+        let bytes: usize = log.runs.iter().map(|piece| piece.text.len()).sum();
+        assert!(bytes <= LOG_BYTES_MAX, "{bytes} bytes of text");
+        assert!(reads_the_same(&log), "{log:?}");
+    }
+    if let Ok(request) = LogRequest::from_body(input) {
+        assert!(request.has.len() <= LOG_RUNS_MAX);
+        assert!(reads_the_same(&request), "{request:?}");
+    }
+}
+
+fn reads_the_same<M: Message + PartialEq>(message: &M) -> bool {
+    let document = message.to_document(1).expect("what was taken can be written");
+    M::from_body(&document.body).is_ok_and(|again| again == *message)
 }
 
 /// Encoded forms: arbitrary bytes that claim to be one, and honest ones, of which some are then changed on
