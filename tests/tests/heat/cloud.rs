@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use openstack_client::http::{Client, Method, Request, Response};
 use openstack_client::keystone::{Credentials, sign_in};
@@ -21,6 +21,8 @@ pub(crate) struct Cloud {
     directory: PathBuf,
     client: Client,
     token: String,
+    /// Id, password and project.
+    user: (String, String, String),
     pub(crate) keystone_url: String,
     heat_url: String,
     /// Heat's APIs, without a project.
@@ -58,10 +60,28 @@ impl Cloud {
             token: session.token,
             heat_url: format!("{}/{project}", text(&env["heat_url"])),
             heat_apis: [text(&env["heat_url"]), text(&env["heat_cfn_url"])],
+            user: (text(&user["user_id"]), text(&user["password"]), project),
             keystone_url,
             messaging,
             _turn: turn,
         }
+    }
+
+    /// How long Keystone takes to say whose a token is that it made a moment ago.
+    pub(crate) fn time_of_a_question_about_a_new_token(&self) -> Duration {
+        let (user_id, password, project_id) = &self.user;
+        let auth_url = &self.keystone_url;
+        let credentials = Credentials { auth_url, user_id, password, project_id };
+        let token = sign_in(&self.client, &credentials, TIMEOUT).expect("a token").token;
+        let request = Request::get(format!("{auth_url}/auth/tokens?nocatalog"))
+            .header("X-Auth-Token", &token)
+            .header("X-Subject-Token", &token)
+            .timeout(TIMEOUT);
+        let began = Instant::now();
+        let response = self.client.send(&request).expect("an answer of Keystone");
+        let time = began.elapsed();
+        assert_eq!(response.status, 200, "{}", response.text());
+        time
     }
 
     /// Where signals may go, as an operator writes it.
@@ -102,14 +122,24 @@ impl Cloud {
         out
     }
 
-    /// Ends Heat without a warning.
+    /// Ends Heat, of one process or of several, without a warning.
     pub(crate) fn kill_heat(&self) {
-        let file = self.directory.join("run/heat-all.pid");
-        let pid = std::fs::read_to_string(file).expect("a Heat of one process");
-        let pid = rustix::process::Pid::from_raw(pid.trim().parse().unwrap()).unwrap();
-        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
-        let gone = || rustix::process::test_kill_process(pid).is_err().then_some(());
-        system_tests::wait_until("Heat to be gone", gone);
+        let mut killed = 0;
+        for entry in std::fs::read_dir(self.directory.join("run")).unwrap() {
+            let entry = entry.unwrap();
+            let name = entry.file_name();
+            let name = name.to_str().unwrap();
+            if !(name.starts_with("heat-") && name.ends_with(".pid")) {
+                continue;
+            }
+            let pid = std::fs::read_to_string(entry.path()).unwrap();
+            let pid = rustix::process::Pid::from_raw(pid.trim().parse().unwrap()).unwrap();
+            rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+            let gone = || rustix::process::test_kill_process(pid).is_err().then_some(());
+            system_tests::wait_until("Heat to be gone", gone);
+            killed += 1;
+        }
+        assert_ne!(killed, 0, "a Heat to be killed");
     }
 
     /// Starts Heat again, with the state it has.
@@ -117,6 +147,9 @@ impl Cloud {
         let up = Path::new(env!("CARGO_MANIFEST_DIR")).join("heat/up");
         let mut command = Command::new(up);
         command.arg("--no-install").arg("--dir").arg(&self.directory);
+        if self.directory.join("run/rabbit.pid").exists() {
+            command.args(["--rpc", "rabbit"]);
+        }
         let url = format!("http://{}", self.messaging);
         let objects = format!("{url}/v1/AUTH_%(project_id)s");
         let output = command.args(["--zaqar", &url, "--swift", &objects]).output().unwrap();

@@ -43,9 +43,17 @@ impl Front {
 
     /// The posts to queues of this name, in their order.
     pub(crate) fn posts(&self, queue: &str) -> Vec<Came> {
-        let wanted = format!("POST /v2/queues/{queue}/messages ");
+        self.beginning(&format!("POST /v2/queues/{queue}/messages "))
+    }
+
+    /// What was put into the object store, in its order.
+    pub(crate) fn puts(&self) -> Vec<Came> {
+        self.beginning("PUT /v1/AUTH_")
+    }
+
+    fn beginning(&self, wanted: &str) -> Vec<Came> {
         let came = self.came.lock().unwrap();
-        came.iter().filter(|came| came.line.starts_with(&wanted)).cloned().collect()
+        came.iter().filter(|came| came.line.starts_with(wanted)).cloned().collect()
     }
 }
 
