@@ -60,8 +60,7 @@ fn measure(how: &str, way: Way, flags: &[&str]) {
         Way::Message => "ZAQAR_MESSAGE",
         Way::TemporaryUrl => "POLL_TEMP_URL",
     };
-    let mut stack =
-        Stack::create(&world.cloud, "latency", &text, &json!({"transport": transport}));
+    let mut stack = Stack::create(&world.cloud, "latency", &text, &json!({"transport": transport}));
     let config = stack.os_collect_configs(1).remove(0);
     let _agent = world.agent("vm", &config);
     stack.completed("CREATE");
