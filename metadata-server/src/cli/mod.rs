@@ -6,6 +6,7 @@
 mod check;
 mod dev;
 mod enroll;
+mod many;
 mod output;
 mod query;
 mod run;
@@ -104,6 +105,22 @@ enum Command {
         #[command(flatten)]
         client: ClientArgs,
     },
+    /// Put one metadata document in force for many agents at once
+    ///
+    /// Example: metadata-server push metadata.json --prefix web-
+    Push {
+        /// The document; - reads standard input
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// For each agent with a pin whose id begins so; '' is every agent with a pin
+        #[arg(long, value_name = "TEXT", required_unless_present = "agents_file")]
+        prefix: Option<String>,
+        /// For each agent named in this file, one id per line; - reads standard input
+        #[arg(long, value_name = "FILE", conflicts_with = "prefix")]
+        agents_file: Option<PathBuf>,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
     /// Print the metadata document in force for an agent, byte for byte
     Get {
         /// Whose document
@@ -192,6 +209,16 @@ enum PinsCommand {
         agent: AgentId,
         /// The certificate's fingerprint, "sha-256 AB:CD:…" or plain hex
         fingerprint: Fingerprint,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+    /// Allow many agents to use keys: all in a file, or none
+    ///
+    /// A line has an agent's id, a space and the fingerprint; "agent-client swarm" makes such files.
+    Import {
+        /// The file; - reads standard input
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
         #[command(flatten)]
         client: ClientArgs,
     },
@@ -325,6 +352,9 @@ async fn call(command: Command) -> Result<(), Failure> {
             enroll::enroll(&client, &agent, addresses, ttl.as_deref(), cloud_init, source).await
         }
         Command::Put { agent, file, client } => query::put(&client, &agent, &file).await,
+        Command::Push { file, prefix, agents_file, client } => {
+            many::push(&client, &file, prefix, agents_file.as_deref()).await
+        }
         Command::Get { agent, head, client } => query::get(&client, &agent, head).await,
         Command::Agents { agent, client } => query::agents(&client, agent.as_ref()).await,
         Command::Results { agent, after, output, client } => {
@@ -338,6 +368,7 @@ async fn call(command: Command) -> Result<(), Failure> {
         Command::Pins(PinsCommand::Add { agent, fingerprint, client }) => {
             query::add_pin(&client, &agent, fingerprint).await
         }
+        Command::Pins(PinsCommand::Import { file, client }) => many::import(&client, &file).await,
         Command::Pins(PinsCommand::Remove { agent, fingerprint, client }) => {
             query::remove_pin(&client, &agent, fingerprint).await
         }

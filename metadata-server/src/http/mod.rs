@@ -7,7 +7,8 @@
 //! | `GET /v1/agents`, `GET /v1/agents/{id}` | who is known, connected, and where each stands |
 //! | `GET /v1/results`, `GET /v1/agents/{id}/results` | results in pages, `?after=&limit=` |
 //! | `POST /v1/agents/{id}/enrolment` | a new enrolment token |
-//! | `GET /v1/pins`; `PUT`, `DELETE /v1/agents/{id}/pins/{fingerprint}` | pins |
+//! | `GET`, `POST /v1/pins`; `PUT`, `DELETE /v1/agents/{id}/pins/{fingerprint}` | pins, many at once with `POST` |
+//! | `POST /v1/push` | one document for many agents, in one transaction |
 //! | `GET /v1/watch` | what happens, one JSON object per line, `?agent=` |
 //! | `GET /v1/server` | the server's fingerprint and addresses |
 //! | `GET /v1/version`, `/livez`, `/readyz`, `/metrics` | without the token |
@@ -22,6 +23,7 @@ mod enrol;
 mod error;
 mod health;
 mod pins;
+mod push;
 mod results;
 mod watch;
 
@@ -48,7 +50,8 @@ pub(crate) use self::enrol::{EnrolmentAnswer, EnrolmentRequest};
 pub use self::error::ApiError;
 pub(crate) use self::error::ErrorBody;
 pub(crate) use self::health::{ServerAnswer, VersionAnswer};
-pub(crate) use self::pins::PinList;
+pub(crate) use self::pins::{NewPin, PinImport, PinList, PinsAdded};
+pub(crate) use self::push::PushAnswer;
 pub(crate) use self::results::{ResultList, WaitList, WaitView};
 use crate::config::Config;
 use crate::heat::poll::PollHandle;
@@ -135,7 +138,8 @@ pub fn router(state: State, stopping: signal::Receiver<bool>) -> Router {
         .route("/v1/agents/{id}/wait-signals", get(results::waits))
         .route("/v1/agents/{id}/enrolment", post(enrol::enrol))
         .route("/v1/agents/{id}/pins/{fingerprint}", put(pins::add).delete(pins::remove))
-        .route("/v1/pins", get(pins::list))
+        .route("/v1/pins", get(pins::list).post(pins::import))
+        .route("/v1/push", post(push::push))
         .route("/v1/results", get(results::all))
         .route("/v1/server", get(health::server))
         .route("/v1/watch", get(move |state, query| watch::watch(state, query, stopping)))

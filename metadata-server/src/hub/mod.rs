@@ -125,8 +125,12 @@ impl HubChannels {
                     Write::PutDocument { agent, .. },
                     Outcome::Document { document, is_new: true },
                 ) => Input::DocumentAccepted(agent.clone(), document.clone()),
+                (_, Outcome::Documents(documents)) => Input::DocumentsAccepted(documents.clone()),
                 (Write::AddPin(pin), Outcome::Pin { taken_by: None }) => {
-                    Input::PinAdded(pin.clone())
+                    Input::PinsAdded(vec![pin.clone()])
+                }
+                (Write::AddPins(pins), Outcome::Pins { taken: None, .. }) => {
+                    Input::PinsAdded(pins.clone())
                 }
                 (Write::RemovePin { fingerprint, .. }, Outcome::Unpin { removed: true }) => {
                     Input::PinRemoved(*fingerprint)

@@ -208,6 +208,14 @@ impl Store {
         self.read(ops::pins)
     }
 
+    /// The agents with a pin whose ids begin so, in their order.
+    ///
+    /// # Errors
+    /// Reading failed.
+    pub fn pinned_agents(&self, prefix: &str) -> Result<Vec<AgentId>, StoreError> {
+        self.read(|view| ops::pinned_agents(view, prefix))
+    }
+
     /// The pins of one agent.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! What the bytes in the tables mean. No back end knows, no caller sees keys.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use certs::token::TokenRecord;
@@ -128,6 +128,27 @@ pub(super) fn agents(view: &dyn Snapshot) -> Result<Vec<AgentRecord>, StoreError
 
 pub(super) fn pins(view: &dyn Snapshot) -> Result<Vec<PinRecord>, StoreError> {
     scan_json(view, Table::Pins)
+}
+
+pub(super) fn pinned_agents(view: &dyn Snapshot, prefix: &str) -> Result<Vec<AgentId>, StoreError> {
+    let mut all: Vec<AgentId> = Vec::new();
+    view.scan(Table::PinsOfAgent, prefix.as_bytes(), &mut |entry, _| {
+        if !entry.starts_with(prefix.as_bytes()) {
+            return Ok(false);
+        }
+        let id = entry.split(|byte| *byte == 0).next().unwrap_or_default();
+        let id = String::from_utf8_lossy(id);
+        // An agent with several pins is there as often.
+        if all.last().is_none_or(|last| last.as_str() != id) {
+            all.push(
+                id.parse().map_err(|e| StoreError::Corrupt {
+                    what: format!("key in pins_of_agent: {e}"),
+                })?,
+            );
+        }
+        Ok(true)
+    })?;
+    Ok(all)
 }
 
 pub(super) fn pins_of(
@@ -264,6 +285,17 @@ pub(super) fn apply(tx: &mut dyn Transaction, write: &Write) -> Result<Outcome, 
                     Ok(Outcome::Pin { taken_by: None })
                 }
             }
+        }
+        Write::AddPins(pins) => add_pins(tx, pins),
+        Write::PutDocuments { agents, document, accepted_unix_ms } => {
+            let mut documents = Vec::with_capacity(agents.len());
+            for agent in agents {
+                let (stored, is_new) = put_document(tx, agent, document, *accepted_unix_ms)?;
+                if is_new {
+                    documents.push((agent.clone(), stored));
+                }
+            }
+            Ok(Outcome::Documents(documents))
         }
         Write::RemovePin { agent, fingerprint } => {
             let removed = pin_of(tx, fingerprint)?.is_some_and(|p| p.agent_id == *agent);
@@ -405,6 +437,33 @@ fn pin_down(tx: &mut dyn Transaction, pin: &PinRecord) -> Result<(), StoreError>
     put_json(tx, Table::Pins, pin.fingerprint.as_bytes(), pin)?;
     let of_agent = joined(&prefix(&pin.agent_id), pin.fingerprint.as_bytes());
     tx.put(Table::PinsOfAgent, &of_agent, &[])
+}
+
+fn add_pins(tx: &mut dyn Transaction, pins: &[PinRecord]) -> Result<Outcome, StoreError> {
+    let mut new = Vec::new();
+    for pin in pins {
+        match pin_of(tx, &pin.fingerprint)?.map(|p| p.agent_id) {
+            Some(owner) if owner != pin.agent_id => {
+                let taken = Some((pin.fingerprint, owner));
+                return Ok(Outcome::Pins { added: 0, taken });
+            }
+            Some(_) => {}
+            None => new.push(pin),
+        }
+    }
+    // The list itself may name one fingerprint for two agents.
+    let mut owners = BTreeMap::new();
+    for pin in &new {
+        let owner = *owners.entry(pin.fingerprint).or_insert(&pin.agent_id);
+        if *owner != pin.agent_id {
+            let taken = Some((pin.fingerprint, owner.clone()));
+            return Ok(Outcome::Pins { added: 0, taken });
+        }
+    }
+    for pin in &new {
+        pin_down(tx, pin)?;
+    }
+    Ok(Outcome::Pins { added: owners.len(), taken: None })
 }
 
 fn unpin(

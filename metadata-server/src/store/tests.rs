@@ -257,6 +257,55 @@ fn a_pin_belongs_to_one_agent() {
 }
 
 #[test]
+fn of_many_pins_all_are_added_or_none() {
+    on_every_backend(|store| {
+        fn pin(&(id, seen): &(&str, u8)) -> PinRecord {
+            PinRecord {
+                fingerprint: fingerprint(seen),
+                agent_id: agent(id),
+                origin: PinOrigin::Admin,
+                added_unix_ms: 1,
+            }
+        }
+        let add = |pins: &[(&str, u8)]| store.one(Write::AddPins(pins.iter().map(pin).collect()));
+        let added = |added| Outcome::Pins { added, taken: None };
+        assert_eq!(add(&[("web-1", 1), ("web-1", 2), ("web-2", 3), ("web-2", 3)]), added(3));
+        assert_eq!(add(&[("web-1", 1), ("db-1", 4)]), added(1));
+        let taken =
+            |seen, by| Outcome::Pins { added: 0, taken: Some((fingerprint(seen), agent(by))) };
+        assert_eq!(add(&[("c", 5), ("c", 3)]), taken(3, "web-2"));
+        assert_eq!(add(&[("c", 5), ("d", 5)]), taken(5, "c"), "within the list");
+        assert!(store.pins_of(&agent("c")).unwrap().is_empty());
+        let ids = |prefix| {
+            let agents = store.pinned_agents(prefix).unwrap();
+            agents.iter().map(AgentId::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(ids("web-"), ["web-1", "web-2"], "each once, however many pins it has");
+        assert_eq!(ids(""), ["db-1", "web-1", "web-2"]);
+        assert!(ids("web-3").is_empty());
+    });
+}
+
+#[test]
+fn one_document_for_many_is_new_for_those_alone_who_did_not_have_it() {
+    on_every_backend(|store| {
+        store.one(put("a", "one"));
+        store.one(put("b", "two"));
+        let agents = ["a", "b", "c"].map(agent).to_vec();
+        let document = document("two");
+        let write = Write::PutDocuments { agents, document: document.clone(), accepted_unix_ms: 2 };
+        let Outcome::Documents(new) = store.one(write.clone()) else { panic!() };
+        let versions: Vec<(String, u64)> =
+            new.iter().map(|(agent, new)| (agent.to_string(), new.head.version)).collect();
+        assert_eq!(versions, [("a".into(), 2), ("c".into(), 1)]);
+        for id in ["a", "b", "c"] {
+            assert_eq!(store.document(&agent(id)).unwrap().unwrap().body, document.body());
+        }
+        assert_eq!(store.one(write), Outcome::Documents(vec![]));
+    });
+}
+
+#[test]
 fn results_are_kept_once_per_agent_and_listed_in_pages() {
     on_every_backend(|store| {
         for (id, config_id) in [("a", "x"), ("ab", "x"), ("a", "y"), ("a", "x")] {

@@ -230,6 +230,17 @@ pub enum Write {
         /// Where it is.
         source: Option<HeatSource>,
     },
+    /// Several pins, all of them or none. → [`Outcome::Pins`]
+    AddPins(Vec<PinRecord>),
+    /// One document for several agents. → [`Outcome::Documents`]
+    PutDocuments {
+        /// Whose.
+        agents: Vec<AgentId>,
+        /// The document.
+        document: ValidDocument,
+        /// When it was accepted, in milliseconds since 1970.
+        accepted_unix_ms: u64,
+    },
     /// The key that signs the URLs of queues. → [`Outcome::Done`]
     SaveUrlKey(Zeroizing<Vec<u8>>),
 }
@@ -241,6 +252,10 @@ impl Write {
         RECORD_BYTES
             + match self {
                 Self::PutDocument { document, .. } => document.body().len(),
+                Self::PutDocuments { agents, document, .. } => {
+                    agents.len() * (RECORD_BYTES + document.body().len())
+                }
+                Self::AddPins(pins) => pins.len() * RECORD_BYTES,
                 Self::SaveResult { bytes, .. } => *bytes,
                 Self::Queue(write) => write.bytes(),
                 _ => 0,
@@ -259,6 +274,15 @@ pub enum Outcome {
         document: StoredDocument,
         /// False when it was in force before.
         is_new: bool,
+    },
+    /// The documents in force that were not before, each with its agent.
+    Documents(Vec<(AgentId, StoredDocument)>),
+    /// The pins were added, but for those that were there.
+    Pins {
+        /// How many were not there.
+        added: usize,
+        /// The first fingerprint that another agent had, and that agent; then nothing was changed.
+        taken: Option<(Fingerprint, AgentId)>,
     },
     /// What became of the token.
     Enrolment(Enrolment),

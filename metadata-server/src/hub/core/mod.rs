@@ -246,7 +246,16 @@ impl Core {
             Input::SignalLookedAt(peer, looked) => self.on_signal_looked_at(moment, peer, looked),
             Input::SignalQueued(peer, queued) => self.on_signal_queued(moment, peer, queued),
             Input::DocumentAccepted(agent, document) => self.on_document(moment, agent, document),
-            Input::PinAdded(pin) => self.pins.add(pin.fingerprint, &pin.agent_id),
+            Input::DocumentsAccepted(documents) => {
+                for (agent, document) in documents {
+                    self.on_document(moment, agent, document);
+                }
+            }
+            Input::PinsAdded(pins) => {
+                for pin in pins {
+                    self.pins.add(pin.fingerprint, &pin.agent_id);
+                }
+            }
             Input::PinRemoved(fingerprint) => self.on_pin_removed(moment, fingerprint),
             Input::Drain => {
                 self.draining = true;

@@ -98,8 +98,10 @@ pub enum Input {
     SignalQueued(PeerId, Result<(), NotQueued>),
     /// A new document is durable.
     DocumentAccepted(AgentId, StoredDocument),
-    /// A pin was added.
-    PinAdded(PinRecord),
+    /// One new document is durable for each of these.
+    DocumentsAccepted(Vec<(AgentId, StoredDocument)>),
+    /// Pins were added.
+    PinsAdded(Vec<PinRecord>),
     /// A pin was removed.
     PinRemoved(Fingerprint),
     /// The server stops: say goodbye to everybody, take nobody in.

@@ -44,7 +44,7 @@ fn an_agent_that_was_cut_off_while_it_enrolled_may_come_again_with_the_same_key(
 fn an_agent_pinned_between_its_handshake_and_its_hello_gets_an_agents_limits() {
     let mut bench = Bench::with_pins(&[]);
     assert_eq!(bench.establish(1, 5), [], "a stranger");
-    bench.give(Input::PinAdded(pin(5, "a")));
+    bench.give(Input::PinsAdded(vec![pin(5, "a")]));
     let actions = bench.say(1, &hello("a"), 1);
     assert_eq!(actions[0], Action::Open(PeerId(1)), "{actions:#?}");
 }
@@ -227,7 +227,7 @@ fn an_unpinned_agent_is_closed_and_not_let_in_again() {
     assert_eq!(closed(&bench.give(Input::PinRemoved(key(1)))).0, CloseCode::UnknownAgent);
     bench.establish(2, 1);
     assert_eq!(closed(&bench.say(2, &hello("a"), 1)).0, CloseCode::UnknownAgent);
-    bench.give(Input::PinAdded(pin(1, "a")));
+    bench.give(Input::PinsAdded(vec![pin(1, "a")]));
     bench.connect(3, 1, "a");
 }
 
