@@ -25,6 +25,7 @@ use crate::machine::System;
 use crate::operator;
 use crate::pipeline::unix_ms;
 use crate::status::{self, Status};
+use crate::swarm;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -130,6 +131,13 @@ enum Command {
         #[arg(long)]
         force: bool,
     },
+    /// Be many agents at once, to see what a deployment of that size takes; no hook runs
+    ///
+    /// Example: agent-client swarm --agents 10000 --dir /var/tmp/swarm (makes the keys; then, at the server,
+    /// "metadata-server pins import /var/tmp/swarm/pins.txt"), and the same with --server HOST:PORT --pin
+    /// FINGERPRINT. A document counts as delivered when it is in the log that all agents of the swarm share
+    /// and that log is synced to the disk.
+    Swarm(swarm::cli::SwarmArgs),
     /// Show the version
     Version {
         /// As JSON
@@ -223,6 +231,7 @@ fn execute(cli: Cli) -> Result<Exit, Abort> {
     let Cli { place, command } = cli;
     match command.unwrap_or(Command::Status { wait: None, json: false }) {
         Command::Version { json } => show_version(json),
+        Command::Swarm(args) => swarm::cli::execute(&args),
         Command::Config { command: ConfigCommand::Show { json } } => {
             operator::config_show::show(&settings_and_origins(&place, None)?.1, json)
         }

@@ -38,6 +38,7 @@
 //! | [`history`] | the documents before the newest | – |
 //! | [`status`] | the status file, its rendering and verdict | – |
 //! | [`daemon`] | link and pipeline put together: `run`, `once`, `enroll --now` | – |
+//! | [`swarm`] | many agents in one process, to size a deployment | – |
 //! | [`compat`] | the programs of the old names, such as `os-apply-config` | – |
 //! | [`redact`] | keeps secrets out of logs, status and live output | yes |
 //! | [`collect`] | a pushed document as files for a command, before its deployments | – |
@@ -69,6 +70,7 @@ pub mod run_options;
 pub mod signal_way;
 pub mod status;
 pub mod store;
+pub mod swarm;
 pub mod sweep;
 
 /// Name and version of this program.

@@ -5,41 +5,37 @@
 
 pub mod core;
 pub mod failure;
+pub(crate) mod opening;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use certs::{EnrolmentToken, Fingerprint, Identity, PinSet, proof};
+use certs::{EnrolmentToken, Fingerprint, Identity, PinSet};
 use dtls_channel::{
-    AssociationId, CloseReason, Config, Credentials, CredentialsError, Driver, EndpointConfig,
-    Established, Event, PeerRefused, PeerVerifier, Session as DtlsSession, Timers,
+    AssociationId, CloseReason, Config, CredentialsError, Driver, EndpointConfig, Established,
+    Event, Session as DtlsSession,
 };
 use metadata_delivery::message::{
-    DeploymentResult, Enrol, Hello, Hex32, Holds, METADATA, Message, PROTOCOL, Progress, WELCOME,
-    WaitSignal, Welcome, metadata_name,
+    DeploymentResult, Holds, METADATA, Message, Progress, WELCOME, WaitSignal, Welcome,
+    metadata_name,
 };
 use metadata_delivery::{
-    Base, CloseCode, Document, Event as SessionEvent, KnownPaths, Limits, Name, OfferError,
-    Session, SessionConfig, refusal,
+    Base, CloseCode, Document, Event as SessionEvent, KnownPaths, Name, OfferError, Session,
+    refusal,
 };
 use tokio::task::JoinHandle;
 
 use self::core::{Core, Due, Patience};
 use self::failure::Failure;
+use self::opening::{DATAGRAM_BYTES_MAX, Pinned};
 use crate::document::ConfigId;
 use crate::pipeline::unix_ms;
 use crate::status::{LinkState, LinkStatus};
 
-/// A handshake that takes longer is begun anew, with the next server if there are several. A server
-/// that was restarted in the middle of one knows nothing of it and stays silent, so waiting the
-/// channel's full minute would keep the agent away for that long.
-const HANDSHAKE_MS_MAX: u64 = 15_000;
-/// Largest datagram to try on a path, in bytes: IPv6 over Ethernet.
-const DATAGRAM_BYTES_MAX: usize = 1_452;
 /// Servers' addresses to which the path is remembered.
 const PATHS_REMEMBERED_MAX: usize = 16;
 /// Signals of wait conditions offered at a time.
@@ -164,18 +160,6 @@ struct Channel {
     results_due: bool,
 }
 
-/// Compares what the server shows with what is pinned.
-struct Pinned(PinSet);
-
-impl PeerVerifier for Pinned {
-    fn verify(&self, certificate_der: &[u8]) -> Result<(), PeerRefused> {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        let now_unix = now.map_or(0, |since| since.as_secs());
-        let seen = Fingerprint::of_der(certificate_der);
-        self.0.check(now_unix, seen).map_err(|mismatch| PeerRefused(mismatch.to_string()))
-    }
-}
-
 impl Link {
     /// A link that connects with the first call of [`next`](Self::next). `holds` is what the server need
     /// not send again, `body` the bytes of it.
@@ -187,18 +171,14 @@ impl Link {
         holds: Option<Holds>,
         body: Option<Bytes>,
     ) -> Result<Self, CredentialsError> {
-        let credentials = Credentials::from_der(
+        let config = opening::channel(
             setup.identity.certificate_der().to_vec(),
             setup.identity.pkcs8(),
+            Arc::new(Pinned(setup.pins.clone())),
         )?;
-        let give_up = Duration::from_millis(HANDSHAKE_MS_MAX);
-        let timers = Timers { give_up, ..Timers::default() };
-        let verifier = Arc::new(Pinned(setup.pins.clone()));
         Ok(Self {
             fingerprint: setup.identity.fingerprint(),
-            config: Arc::new(
-                Config::new(credentials, verifier).with_timers(timers).asking_for_tickets(),
-            ),
+            config: Arc::new(config),
             core: Core::new(Instant::now(), setup.servers.len(), setup.patience, setup.seed),
             since_unix_ms: unix_ms(),
             last_failure: None,
@@ -456,20 +436,13 @@ impl Link {
 
     fn established(&mut self, now: Instant, established: &Established) {
         let server = established.peer_fingerprint.map(|f| Fingerprint::from_bytes(f).to_string());
-        let enrol = self.setup.token.as_ref().map(|token| {
-            let mut exported = [0; proof::EXPORTER_BYTES];
-            established.exporter.export(proof::EXPORTER_LABEL, b"", &mut exported);
-            let proof = Hex32(token.prove(&exported, &self.fingerprint));
-            Enrol { token_id: token.token_id.to_string(), proof }
-        });
-        let hello = Hello {
-            protocol: PROTOCOL,
-            agent_id: self.setup.agent_id.clone(),
-            software: crate::SOFTWARE.into(),
-            boot_id: self.setup.boot_id.clone(),
-            enrol,
-            holds: self.holds,
-        };
+        let hello = opening::hello(
+            self.setup.agent_id.clone(),
+            self.setup.boot_id.clone(),
+            self.holds,
+            self.setup.token.as_ref().map(|token| (token, &self.fingerprint)),
+            established,
+        );
         let resumed = established.resumed;
         tracing::debug!(server, remote = %established.remote, resumed, "channel established");
         if let Some(session) = &established.session {
@@ -479,20 +452,11 @@ impl Link {
         self.changed();
         let (keep_alive, peer_timeout) = (self.setup.keep_alive, self.setup.peer_timeout);
         let Some(channel) = &mut self.channel else { return };
-        let default = SessionConfig::default();
-        let mut session = Session::new(
-            now,
-            SessionConfig {
-                payload_max: channel.driver.message_size_max(channel.id),
-                payload_search_max: Some(
-                    channel.driver.message_size_for(channel.id, DATAGRAM_BYTES_MAX),
-                ),
-                keep_alive: Some(keep_alive),
-                peer_timeout,
-                initial_rtt: established.round_trip.unwrap_or(default.initial_rtt),
-                limits: Limits::agent(),
-            },
+        let sizes = (
+            channel.driver.message_size_max(channel.id),
+            channel.driver.message_size_for(channel.id, DATAGRAM_BYTES_MAX),
         );
+        let mut session = opening::session(now, sizes, established, keep_alive, peer_timeout);
         if let Some(base) = &self.base {
             session.hold(metadata_name(), base.clone());
         }

@@ -1,0 +1,381 @@
+//! The loop around the fleet: a socket for each agent, the log, signals, the clock.
+
+use std::io::{self, ErrorKind, Write};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, anyhow, bail};
+use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::event::{EventfdFlags, Timespec, eventfd};
+use serde_json::{Value, json};
+
+use super::fleet::{Action, Census, Fleet, Plan};
+use super::keys::Key;
+use super::log::{Keep, Log};
+use super::report;
+use crate::pipeline::unix_ms;
+
+/// How long to go on saying goodbye.
+const GOODBYE_MS_MAX: u64 = 1_000;
+/// A line of progress for programs, and for people.
+const PROGRESS_MS: u64 = 1_000;
+const PROGRESS_FOR_PEOPLE_MS: u64 = 5_000;
+/// Events taken from the kernel at a time.
+const EVENTS_MAX: usize = 1024;
+/// What a datagram may be long.
+const DATAGRAM_BYTES_MAX: usize = 65_536;
+/// After one of at least this, there is probably another.
+const LARGE_DATAGRAM_BYTES_MIN: usize = 1_000;
+/// Datagrams taken from one socket before the others get their turn.
+const DATAGRAMS_PER_TURN_MAX: usize = 16;
+/// File descriptors beside the agents' sockets.
+const SPARE_FILES: u64 = 64;
+
+/// Who else wakes the loop: numbers that are no agent's.
+const WAKE: u64 = u64::MAX;
+const SIGNAL: u64 = u64::MAX - 1;
+
+/// What the command line says of the shell's part.
+pub(super) struct Run<'a> {
+    /// Where keys and documents are.
+    pub(super) directory: &'a Path,
+    /// Where the server is.
+    pub(super) server: SocketAddr,
+    /// Addresses that agents send from, in turn; any if there is none.
+    pub(super) locals: Vec<IpAddr>,
+    /// Whether a document is on the disk before it is confirmed.
+    pub(super) sync: bool,
+    /// When to end; without it, when told to.
+    pub(super) time: Option<Duration>,
+    /// Progress and summary as JSON.
+    pub(super) json: bool,
+}
+
+/// Runs a swarm until its time is over or a signal comes; returns its summary.
+///
+/// # Errors
+/// The system has too few files or sockets, or the log cannot be written.
+pub(super) fn run(run: &Run<'_>, plan: Plan, keys: Vec<Key>) -> anyhow::Result<Value> {
+    let agents = keys.len();
+    allow_files(agents)?;
+    let epoll = epoll::create(CreateFlags::CLOEXEC).context("epoll")?;
+    // Blocked before there is another thread, so that they come here alone.
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGINT);
+    signals.add(Signal::SIGTERM);
+    signals.thread_block().context("blocking signals")?;
+    let signals = SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
+        .context("signalfd")?;
+    let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).context("eventfd")?;
+    let wake = Arc::new(wake);
+    epoll::add(&epoll, &signals, EventData::new_u64(SIGNAL), EventFlags::IN).context("epoll")?;
+    epoll::add(&epoll, &*wake, EventData::new_u64(WAKE), EventFlags::IN).context("epoll")?;
+    let waker = Arc::clone(&wake);
+    let (log, held) = Log::open(run.directory, run.sync, move || {
+        // Full means that the loop has been told.
+        let _ = rustix::io::write(&*waker, &1u64.to_ne_bytes());
+    })?;
+    let held = held.into_iter().filter(|(n, _)| (*n as usize) < agents).collect();
+    let now = Instant::now();
+    let fleet = Fleet::new(now, plan, keys, held)?;
+    let sockets = Sockets {
+        epoll,
+        sockets: (0..agents).map(|_| None).collect(),
+        server: run.server,
+        locals: run.locals.clone(),
+        refusal: None,
+    };
+    let mut shell = Shell {
+        fleet,
+        sockets,
+        log,
+        began: now,
+        json: run.json,
+        agents,
+        reached: Census::default(),
+    };
+    shell.serve(run.time.map(|time| now + time), &signals, &wake)?;
+    Ok(shell.summary())
+}
+
+struct Shell {
+    fleet: Fleet,
+    sockets: Sockets,
+    log: Log,
+    began: Instant,
+    json: bool,
+    agents: usize,
+    /// Where everybody was before the goodbyes.
+    reached: Census,
+}
+
+/// The agents' sockets.
+struct Sockets {
+    epoll: OwnedFd,
+    sockets: Vec<Option<UdpSocket>>,
+    server: SocketAddr,
+    locals: Vec<IpAddr>,
+    /// Why a socket could not be had.
+    refusal: Option<io::Error>,
+}
+
+impl Shell {
+    fn serve(
+        &mut self,
+        end: Option<Instant>,
+        signals: &SignalFd,
+        wake: &OwnedFd,
+    ) -> anyhow::Result<()> {
+        let mut events: Vec<epoll::Event> = Vec::with_capacity(EVENTS_MAX);
+        let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
+        let mut end = end;
+        let mut stopping = false;
+        let interval = if self.json { PROGRESS_MS } else { PROGRESS_FOR_PEOPLE_MS };
+        let interval = Duration::from_millis(interval);
+        let mut progress_at = self.began + interval;
+        loop {
+            let now = Instant::now();
+            if end.is_some_and(|at| at <= now) {
+                if stopping {
+                    self.fleet.end();
+                    self.flush();
+                    return Ok(());
+                }
+                self.reached = self.fleet.census();
+                self.progress();
+                stopping = true;
+                end = Some(now + Duration::from_millis(GOODBYE_MS_MAX));
+                self.fleet.stop(now);
+                self.attend();
+            }
+            if stopping && self.fleet.is_gone() {
+                self.flush();
+                return Ok(());
+            }
+            if progress_at <= now && !stopping {
+                progress_at = now + interval;
+                self.progress();
+            }
+            let until =
+                [self.fleet.next_timeout(), end, Some(progress_at)].into_iter().flatten().min();
+            let wait = until.map_or(Duration::ZERO, |at| at.saturating_duration_since(now));
+            let timeout = Timespec {
+                tv_sec: i64::try_from(wait.as_secs()).unwrap_or(i64::MAX),
+                tv_nsec: wait.subsec_nanos().into(),
+            };
+            events.clear();
+            match epoll::wait(
+                &self.sockets.epoll,
+                rustix::buffer::spare_capacity(&mut events),
+                Some(&timeout),
+            ) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(anyhow!(error).context("waiting for datagrams")),
+            }
+            for event in &events {
+                match event.data.u64() {
+                    SIGNAL => {
+                        if signals.read_signal().context("reading a signal")?.is_some() {
+                            end = Some(Instant::now());
+                        }
+                    }
+                    WAKE => {
+                        let _ = rustix::io::read(wake, &mut [0; 8]);
+                        self.take_kept()?;
+                    }
+                    number => self.receive(number as u32, &mut buffer),
+                }
+                self.attend();
+            }
+            let now = Instant::now();
+            if self.fleet.next_timeout().is_some_and(|at| at <= now) {
+                self.fleet.handle_timeout(now);
+                self.attend();
+            }
+            self.sockets.check()?;
+        }
+    }
+
+    fn take_kept(&mut self) -> anyhow::Result<()> {
+        while let Some(kept) = self.log.kept() {
+            let (now, unix_ms) = (Instant::now(), unix_ms());
+            for (agent, holds) in kept.context("writing the documents' log")? {
+                self.fleet.kept(now, unix_ms, agent, holds);
+                self.flush();
+            }
+        }
+        Ok(())
+    }
+
+    fn receive(&mut self, number: u32, buffer: &mut [u8]) {
+        for _ in 0..DATAGRAMS_PER_TURN_MAX {
+            let Some(Some(socket)) = self.sockets.sockets.get(number as usize) else { return };
+            // An error is one about what was sent, such as that nobody listens; the next call
+            // tells more.
+            let Ok(length) = socket.recv(buffer) else { return };
+            let Some(datagram) = buffer.get_mut(..length) else { return };
+            self.fleet.handle_datagram(Instant::now(), number, datagram);
+            self.flush();
+            if length < LARGE_DATAGRAM_BYTES_MIN {
+                return;
+            }
+        }
+    }
+
+    /// Sends what there is, then does what is to be done.
+    fn attend(&mut self) {
+        self.flush();
+        while let Some(action) = self.fleet.poll_action() {
+            match action {
+                Action::Keep { agent, holds, body } => self.log.keep(Keep { agent, holds, body }),
+                Action::HangUp(agent) => self.sockets.close(agent),
+            }
+        }
+    }
+
+    fn flush(&mut self) {
+        while let Some((agent, bytes, size)) = self.fleet.transmit() {
+            for datagram in bytes.chunks(size) {
+                self.sockets.send(agent, datagram);
+            }
+            self.fleet.sent();
+        }
+    }
+
+    fn progress(&self) {
+        let seconds = self.began.elapsed().as_secs();
+        let Census { connected, in_sync, connecting, results_owed } = self.fleet.census();
+        let agents = self.agents;
+        // Nothing is left to do if nobody listens any more.
+        if self.json {
+            let line = json!({
+                "event": "progress", "seconds": seconds, "agents": agents, "connected": connected,
+                "in_sync": in_sync, "connecting": connecting, "results_owed": results_owed,
+                "newest": self.fleet.tally.newest(),
+            });
+            let _ = writeln!(io::stdout(), "{line}");
+        } else {
+            let _ = writeln!(
+                io::stderr(),
+                "{seconds:>5} s: {connected} of {agents} connected, {in_sync} in sync, {connecting} connecting"
+            );
+        }
+    }
+
+    fn summary(&self) -> Value {
+        self.fleet.tally.json(Instant::now(), unix_ms(), self.agents, self.reached)
+    }
+}
+
+impl Sockets {
+    /// Sends a datagram of an agent, by a new socket if it has none.
+    fn send(&mut self, agent: u32, datagram: &[u8]) {
+        let Some(slot) = self.sockets.get_mut(agent as usize) else { return };
+        let socket = match slot {
+            Some(socket) => socket,
+            None => match open(&self.epoll, self.server, &self.locals, agent) {
+                Ok(socket) => slot.insert(socket),
+                Err(error) => {
+                    self.refusal = Some(error);
+                    return;
+                }
+            },
+        };
+        // The first error may be one about what was sent before. What is not sent is lost, as on any
+        // link.
+        if socket.send(datagram).is_err_and(|e| e.kind() == ErrorKind::ConnectionRefused) {
+            let _ = socket.send(datagram);
+        }
+    }
+
+    fn close(&mut self, agent: u32) {
+        if let Some(slot) = self.sockets.get_mut(agent as usize) {
+            *slot = None;
+        }
+    }
+
+    /// # Errors
+    /// A socket could not be had: what follows would be no measurement.
+    fn check(&mut self) -> anyhow::Result<()> {
+        let Some(error) = self.refusal.take() else { return Ok(()) };
+        let hint = match error.kind() {
+            ErrorKind::AddrInUse | ErrorKind::AddrNotAvailable => {
+                "; an address has some 28,000 ports: give several, such as --local 127.0.0.1-127.0.0.8"
+            }
+            _ => "",
+        };
+        Err(anyhow!(error).context(format!("opening a socket for an agent failed{hint}")))
+    }
+}
+
+fn open(
+    epoll: &OwnedFd,
+    server: SocketAddr,
+    locals: &[IpAddr],
+    agent: u32,
+) -> io::Result<UdpSocket> {
+    let any: IpAddr = match server {
+        SocketAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let local = locals.get(agent as usize % locals.len().max(1)).copied().unwrap_or(any);
+    let socket = UdpSocket::bind((local, 0))?;
+    socket.connect(server)?;
+    socket.set_nonblocking(true)?;
+    epoll::add(epoll, socket.as_fd(), EventData::new_u64(agent.into()), EventFlags::IN)?;
+    Ok(socket)
+}
+
+/// Lets this process open a socket for each agent.
+fn allow_files(agents: usize) -> anyhow::Result<()> {
+    let wanted = agents as u64 + SPARE_FILES;
+    let (soft, hard) =
+        getrlimit(Resource::RLIMIT_NOFILE).context("asking for the limit of files")?;
+    if soft >= wanted {
+        return Ok(());
+    }
+    if hard >= wanted {
+        return setrlimit(Resource::RLIMIT_NOFILE, wanted, hard)
+            .context("raising the limit of files");
+    }
+    // Whoever may, may raise the hard limit as well.
+    if setrlimit(Resource::RLIMIT_NOFILE, wanted, wanted).is_err() {
+        bail!(
+            "{agents} agents need {wanted} open files, and this process may have {hard}; raise it with \
+             \"ulimit -n {wanted}\" as root, or take fewer agents"
+        );
+    }
+    Ok(())
+}
+
+/// The processor's time that this process has taken, in seconds: as user, and in the system.
+pub(super) fn cpu() -> Value {
+    let seconds =
+        |time: nix::sys::time::TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
+    match getrusage(UsageWho::RUSAGE_SELF) {
+        Ok(usage) => json!({
+            "user_s": seconds(usage.user_time()),
+            "system_s": seconds(usage.system_time()),
+        }),
+        Err(_) => Value::Null,
+    }
+}
+
+/// Writes the summary.
+///
+/// # Errors
+/// Standard output is gone.
+pub(super) fn tell(summary: &Value, json: bool) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    if json {
+        writeln!(stdout, "{summary}")
+    } else {
+        stdout.write_all(report::text(summary).as_bytes())
+    }
+}
