@@ -55,6 +55,17 @@ impl Outbox {
         self.transmits.front().map(|t| (t, &self.bytes[self.start..self.start + t.length]))
     }
 
+    /// All of them with their bytes, the next one first.
+    #[cfg(feature = "net")]
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&Transmit, &[u8])> {
+        let mut start = self.start;
+        self.transmits.iter().map(move |transmit| {
+            let bytes = &self.bytes[start..start + transmit.length];
+            start += transmit.length;
+            (transmit, bytes)
+        })
+    }
+
     /// True if [`OUTBOX_BYTES_MAX`] bytes or more wait.
     #[must_use]
     pub fn is_full(&self) -> bool {

@@ -7,6 +7,7 @@ use quinn_udp::{RecvMeta, UdpSockRef, UdpSocketState};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::Interest;
 
+use super::many;
 use crate::config::Config;
 use crate::endpoint::{Endpoint, EndpointConfig};
 use crate::error::{ConnectError, SendError};
@@ -220,10 +221,19 @@ impl Driver {
     /// Sends what waits, as far as the kernel takes it at once; the rest leaves in
     /// [`wait`](Self::wait).
     pub fn flush(&mut self) {
-        while let Some((transmit, bytes)) = self.endpoint.outbox().front() {
+        let segments_max = self.state.max_gso_segments().max(1);
+        loop {
+            // To several at once; whatever is the matter with one, sending it alone tells.
+            let outbox = &*self.endpoint.outbox();
+            let (socket, send) = (&self.socket, || many::send(&self.socket, outbox, segments_max));
+            if let Ok(sent @ 1..) = socket.try_io(Interest::WRITABLE, send) {
+                (0..sent).for_each(|_| self.endpoint.outbox().pop());
+                continue;
+            }
+            let Some((transmit, bytes)) = self.endpoint.outbox().front() else { return };
             let segment = transmit.segment_size.unwrap_or(bytes.len());
             let (destination, src_ip) = (transmit.destination, transmit.source);
-            let run = segment * self.state.max_gso_segments().max(1);
+            let run = segment * segments_max;
             let (socket, state) = (&self.socket, &self.state);
             let contents = &bytes[..run.min(bytes.len())];
             let length = contents.len();
