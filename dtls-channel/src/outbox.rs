@@ -3,6 +3,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use bytes::{Bytes, BytesMut};
 
+use crate::crypto::HotKey;
 use crate::event::{AssociationId, Event, Path};
 use crate::stats::Stats;
 
@@ -151,6 +152,8 @@ pub struct Sink {
     pub stats: Stats,
     events: VecDeque<(AssociationId, Event)>,
     arena: BytesMut,
+    sealing: HotKey,
+    pub(crate) opening: HotKey,
 }
 
 impl Sink {
@@ -169,6 +172,12 @@ impl Sink {
         self.events.push_back((id, event));
     }
 
+    /// Forgets the keys that were used last.
+    pub(crate) fn forget_keys(&mut self) {
+        self.sealing.forget();
+        self.opening.forget();
+    }
+
     pub(crate) fn message(&mut self, id: AssociationId, sequence: u64, content: &[u8]) {
         let data = self.keep(content);
         self.event(id, Event::Message { sequence, data });
@@ -185,8 +194,17 @@ impl Sink {
     }
 
     pub(crate) fn datagram<T>(&mut self, path: Path, write: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+        self.sealed_datagram(path, |_, out| write(out))
+    }
+
+    /// [`datagram`](Self::datagram) for one that is sealed, perhaps under the same key as the last.
+    pub(crate) fn sealed_datagram<T>(
+        &mut self,
+        path: Path,
+        write: impl FnOnce(&mut HotKey, &mut Vec<u8>) -> T,
+    ) -> T {
         let before = self.outbox.bytes.len();
-        let result = self.outbox.datagram(path, write);
+        let result = self.outbox.datagram(path, |out| write(&mut self.sealing, out));
         let length = (self.outbox.bytes.len() - before) as u64;
         self.stats.datagrams_out += u64::from(length > 0);
         self.stats.bytes_out += length;

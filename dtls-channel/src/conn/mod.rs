@@ -403,6 +403,7 @@ impl Connection {
             sink.stats.handshakes_failed += 1;
         }
         self.state = State::Closed;
+        sink.forget_keys();
         sink.event(self.id, Event::Closed(reason));
     }
 

@@ -134,7 +134,7 @@ impl Open {
             return Err(SendError::KeysExhausted);
         }
         let kind = ContentType::APPLICATION_DATA;
-        sink.datagram(path, |out| self.write.seal(kind, message, out))
+        sink.sealed_datagram(path, |hot, out| self.write.seal_hot(hot, kind, message, out))
             .ok_or(SendError::KeysExhausted)
     }
 
@@ -160,7 +160,7 @@ impl Open {
             return Err(DropCause::Unprotected);
         }
         let bytes = record.len();
-        let opened = self.read.open(record)?;
+        let opened = self.read.open_hot(&mut sink.opening, record)?;
         // What a message of the check at the old address means, only its content tells.
         let is_answer = opened.content_type == ContentType::RETURN_ROUTABILITY_CHECK
             && from.has_same_remote(path);

@@ -3,6 +3,7 @@
 mod credentials;
 mod exporter;
 mod group;
+mod hot;
 mod prf;
 mod signature;
 mod suite;
@@ -13,6 +14,7 @@ pub use credentials::{CERTIFICATE_BYTES_MAX, Credentials, CredentialsError};
 pub use exporter::Exporter;
 pub use group::Group;
 pub(crate) use group::{KeyShare, PremasterSecret};
+pub(crate) use hot::HotKey;
 pub(crate) use prf::{MasterSecret, Randoms, VERIFY_DATA_LEN, same};
 pub(crate) use signature::{PEER_SCHEMES, VerifyError, verify};
 pub use suite::CipherSuite;

@@ -2,7 +2,7 @@ use super::Record;
 use super::connection_id::ConnectionId;
 use super::header::{AdditionalDataWithId, HEADER_LEN, additional_data, number, write_header};
 use super::replay::ReplayWindow;
-use crate::crypto::TrafficKey;
+use crate::crypto::{HotKey, TrafficKey};
 use crate::stats::DropCause;
 use crate::wire::ContentType;
 use crate::wire::ids::VERSION_1_2;
@@ -79,6 +79,17 @@ impl WriteKeys {
         content: &[u8],
         out: &mut Vec<u8>,
     ) -> Option<u64> {
+        self.seal_hot(&mut HotKey::default(), content_type, content, out)
+    }
+
+    /// [`seal`](Self::seal) with the key that was used last.
+    pub(crate) fn seal_hot(
+        &mut self,
+        hot: &mut HotKey,
+        content_type: ContentType,
+        content: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Option<u64> {
         if self.remaining() == 0 || content.len() > self.content_max() {
             return None;
         }
@@ -91,11 +102,11 @@ impl WriteKeys {
         if id.is_empty() {
             write_header(out, content_type, VERSION_1_2, number, id, sealed_len);
             let aad = additional_data(number, content_type, inner_len as u16);
-            self.key.seal(number, aad, content, &[], out);
+            self.key.seal_hot(hot, number, aad, content, &[], out);
         } else {
             write_header(out, ContentType::TLS12_CID, VERSION_1_2, number, id, sealed_len);
             let aad = AdditionalDataWithId::new(number, id, inner_len as u16);
-            self.key.seal(number, aad, content, &[content_type.0], out);
+            self.key.seal_hot(hot, number, aad, content, &[content_type.0], out);
         }
         Some(sequence)
     }
@@ -148,6 +159,15 @@ impl ReadKeys {
 
     /// Opens a record in place; one that is refused leaves nothing behind but a cause.
     pub(crate) fn open<'a>(&mut self, record: Record<'a>) -> Result<Opened<'a>, DropCause> {
+        self.open_hot(&mut HotKey::default(), record)
+    }
+
+    /// [`open`](Self::open) with the key that was used last.
+    pub(crate) fn open_hot<'a>(
+        &mut self,
+        hot: &mut HotKey,
+        record: Record<'a>,
+    ) -> Result<Opened<'a>, DropCause> {
         if record.epoch != PROTECTED_EPOCH {
             return Err(DropCause::WrongEpoch);
         }
@@ -163,9 +183,10 @@ impl ReadKeys {
         let has_id = kind == ContentType::TLS12_CID;
         let content = if has_id {
             let aad = |length| AdditionalDataWithId::new(number, id, length);
-            self.key.open(number, aad, record.body)
+            self.key.open_hot(hot, number, aad, record.body)
         } else {
-            self.key.open(number, |length| additional_data(number, kind, length), record.body)
+            let aad = |length| additional_data(number, kind, length);
+            self.key.open_hot(hot, number, aad, record.body)
         };
         let content = content.ok_or(DropCause::BadTag)?;
         let is_newest = self.window.mark(sequence);
