@@ -14,13 +14,12 @@ impl Endpoint {
         assert!(self.half_open.len() <= self.config.half_open_max);
         self.half_open.check();
         let (mut half_open, mut deadlines, mut by_id_only) = (0, 0, 0);
-        for (index, slot) in &self.slots {
-            let index = index as u32;
-            let peers = self.by_address.get(&canonical(slot.path.remote));
+        for (index, slot) in self.slots.iter() {
+            let peers = self.by_address.get(&canonical(slot.remote));
             let peers = peers.copied().unwrap_or_default();
             let phase = match &slot.state {
                 SlotState::Association(conn) => {
-                    assert_eq!(conn.path(), slot.path);
+                    assert_eq!(canonical(conn.path().remote), canonical(slot.remote));
                     assert_eq!(conn.next_timeout().map(|(at, _)| at), slot.deadline);
                     let [incoming, early] = conn.held_bytes();
                     assert!(incoming <= ASSOCIATION_REASSEMBLY_BYTES_MAX);
@@ -28,7 +27,7 @@ impl Endpoint {
                     conn.phase()
                 }
                 SlotState::Gathering(gathering) => {
-                    assert!(slot.half_open.is_some() && slot.deadline.is_some());
+                    assert!(slot.half_open().is_some() && slot.deadline.is_some());
                     gathering.phase()
                 }
             };
@@ -36,14 +35,14 @@ impl Endpoint {
             // connection id does, as its peer has moved or its address has passed to another.
             match phase {
                 Phase::Handshaking => assert_eq!(peers.pending, Some(index)),
-                Phase::Open if peers.open == Some(index) => assert!(slot.half_open.is_none()),
+                Phase::Open if peers.open == Some(index) => assert!(slot.half_open().is_none()),
                 Phase::Open => {
-                    assert!(self.has_id(index) && slot.half_open.is_none());
+                    assert!(self.has_id(index) && slot.half_open().is_none());
                     by_id_only += 1;
                 }
                 Phase::Closed => panic!("an association that has ended is still there"),
             }
-            if let Some(place) = &slot.half_open {
+            if let Some(place) = slot.half_open() {
                 half_open += 1;
                 let id = AssociationId { index, generation: slot.generation };
                 assert!(self.half_open.holds(place, id));
@@ -65,6 +64,6 @@ impl Endpoint {
     /// True if anything is remembered of an address.
     pub(crate) fn remembers(&self, address: std::net::SocketAddr) -> bool {
         self.by_address.contains_key(&canonical(address))
-            || self.slots.iter().any(|(_, slot)| canonical(slot.path.remote) == canonical(address))
+            || self.slots.iter().any(|(_, slot)| canonical(slot.remote) == canonical(address))
     }
 }

@@ -1,7 +1,7 @@
 use std::time::Instant;
 
 use super::hello::HelloPeek;
-use crate::event::Phase;
+use crate::event::{Path, Phase};
 use crate::handshake::{Message, Reassembler, Taken, fragments};
 use crate::outbox::Sink;
 use crate::record::Records;
@@ -11,6 +11,7 @@ use crate::wire::{ContentType, HandshakeType};
 /// A ClientHello in pieces, from an address that a cookie has verified.
 #[derive(Debug)]
 pub(super) struct Gathering {
+    path: Path,
     incoming: Reassembler,
     message_seq: u16,
     length: usize,
@@ -20,8 +21,9 @@ pub(super) struct Gathering {
 }
 
 impl Gathering {
-    pub(super) fn new(first: &HelloPeek, deadline: Instant) -> Self {
+    pub(super) fn new(first: &HelloPeek, path: Path, deadline: Instant) -> Self {
         Self {
+            path,
             incoming: Reassembler::starting_at(first.message_seq),
             message_seq: first.message_seq,
             length: first.length,
@@ -34,6 +36,11 @@ impl Gathering {
     /// True if `hello` is a piece of the same message.
     pub(super) fn continues(&self, hello: &HelloPeek) -> bool {
         hello.message_seq == self.message_seq && hello.length == self.length
+    }
+
+    /// Where the first piece came from.
+    pub(super) fn path(&self) -> Path {
+        self.path
     }
 
     pub(super) fn deadline(&self) -> Instant {

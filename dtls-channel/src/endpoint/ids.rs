@@ -7,6 +7,7 @@ use super::{Endpoint, Slot, SlotState};
 use crate::config::Config;
 use crate::conn::{MADE_ID_BYTES, own_id};
 use crate::crypto::random;
+use crate::event::canonical;
 use crate::record::{ConnectionId, HEADER_LEN, ID_AT};
 use crate::wire::ContentType;
 
@@ -63,7 +64,7 @@ impl Endpoint {
     /// The association whose connection id is in a datagram.
     pub(super) fn find_by_id(&self, datagram: &[u8]) -> Option<u32> {
         let bytes = find(datagram)?;
-        let has_id = |index: u32, id: &[u8]| match self.slots.get(index as usize) {
+        let has_id = |index: u32, id: &[u8]| match self.slots.get(index) {
             Some(Slot { state: SlotState::Association(conn), .. }) => {
                 conn.own_connection_id().as_bytes() == id
             }
@@ -80,8 +81,7 @@ impl Endpoint {
 
     /// Remembers an id that was not made here, which takes a table to find.
     pub(super) fn register_given_id(&mut self, index: u32) {
-        let Some(Slot { state: SlotState::Association(conn), .. }) = self.slots.get(index as usize)
-        else {
+        let Some(Slot { state: SlotState::Association(conn), .. }) = self.slots.get(index) else {
             return;
         };
         let id = conn.own_connection_id();
@@ -92,7 +92,7 @@ impl Endpoint {
     }
 
     pub(super) fn has_id(&self, index: u32) -> bool {
-        match self.slots.get(index as usize) {
+        match self.slots.get(index) {
             Some(Slot { state: SlotState::Association(conn), .. }) => {
                 !conn.own_connection_id().is_empty()
             }
@@ -103,10 +103,11 @@ impl Endpoint {
     /// An association whose peer has moved is found by its connection id, which is how we know that
     /// the peer has moved. The address it had is free for others.
     pub(super) fn follow(&mut self, index: u32) {
-        let Some(slot) = self.slots.get_mut(index as usize) else { return };
+        let Some(slot) = self.slots.get_mut(index) else { return };
         let SlotState::Association(conn) = &slot.state else { return };
-        if !conn.path().has_same_remote(&slot.path) {
-            let old = std::mem::replace(&mut slot.path, conn.path());
+        let remote = conn.path().remote;
+        if canonical(remote) != canonical(slot.remote) {
+            let old = std::mem::replace(&mut slot.remote, remote);
             self.forget_address(old, index);
         }
     }

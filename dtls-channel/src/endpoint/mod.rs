@@ -13,19 +13,19 @@ mod gather;
 mod half_open;
 mod hello;
 mod ids;
+mod slots;
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use slab::Slab;
-
 use self::cookie::CookieJar;
 use self::gather::Gathering;
 use self::half_open::{HalfOpen, Place};
 pub use self::hello::CLIENT_HELLO_BYTES_MAX;
 use self::hello::{FirstRecord, HelloPeek};
+use self::slots::Slots;
 use crate::config::Config;
 use crate::conn::{Connection, own_id};
 use crate::crypto::NoRandom;
@@ -75,7 +75,7 @@ impl Default for EndpointConfig {
 #[derive(Debug)]
 pub struct Endpoint {
     config: EndpointConfig,
-    slots: Slab<Slot>,
+    slots: Slots<Slot>,
     by_address: HashMap<SocketAddr, Peers>,
     /// By connection ids that were not made here, newest last; those made here need no table.
     by_given_id: Vec<(ConnectionId, u32)>,
@@ -90,15 +90,28 @@ pub struct Endpoint {
 #[derive(Debug)]
 struct Slot {
     generation: u32,
-    path: Path,
+    remote: SocketAddr,
     deadline: Option<Instant>,
-    /// Present while incoming and in the handshake.
-    half_open: Option<Box<Place>>,
-    /// When the handshake began.
+    /// Present while in the handshake.
+    pending: Option<Box<Pending>>,
+    state: SlotState,
+}
+
+/// What is known of a handshake under way.
+#[derive(Debug)]
+struct Pending {
+    /// Present if it is incoming.
+    place: Option<Place>,
     begun_at: Instant,
     /// Whether it took the place of another handshake.
     superseded: bool,
-    state: SlotState,
+}
+
+impl Slot {
+    /// The place of one that is incoming and in its handshake.
+    fn half_open(&self) -> Option<&Place> {
+        self.pending.as_ref()?.place.as_ref()
+    }
 }
 
 #[expect(clippy::large_enum_variant, reason = "almost all of them are associations")]
@@ -125,7 +138,7 @@ impl Endpoint {
     pub fn new(now: Instant, config: EndpointConfig) -> Result<Self, NoRandom> {
         Ok(Self {
             config,
-            slots: Slab::new(),
+            slots: Slots::default(),
             by_address: HashMap::new(),
             by_given_id: Vec::new(),
             half_open: HalfOpen::default(),
@@ -341,9 +354,9 @@ impl Endpoint {
 
     /// Ends every association.
     pub fn close_all(&mut self) {
-        let all: Vec<u32> = self.slots.iter().map(|(index, _)| index as u32).collect();
+        let all: Vec<u32> = self.slots.iter().map(|(index, _)| index).collect();
         for index in all {
-            if let Some(slot) = self.slots.get_mut(index as usize) {
+            if let Some(slot) = self.slots.get_mut(index) {
                 match &mut slot.state {
                     SlotState::Association(conn) => conn.close(CloseReason::Local, &mut self.sink),
                     SlotState::Gathering(gathering) => gathering.abandon(),
@@ -391,7 +404,7 @@ impl Endpoint {
             if at > now {
                 return;
             }
-            let Some(slot) = self.slots.get_mut(index as usize) else {
+            let Some(slot) = self.slots.get_mut(index) else {
                 self.deadlines.pop_first();
                 continue;
             };
@@ -417,15 +430,14 @@ impl Endpoint {
     ) {
         // A late copy of the hello that began what is open by now.
         if let (Some(open), Some(prefix)) = (peers.open, &hello.prefix)
-            && let Some(Slot { state: SlotState::Association(conn), .. }) =
-                self.slots.get(open as usize)
+            && let Some(Slot { state: SlotState::Association(conn), .. }) = self.slots.get(open)
             && conn.began_with(&prefix.random, hello.message_seq)
         {
             return self.drop_one(DropCause::StaleMessage);
         }
         // More of a hello that is being put together, or a repetition of one that was answered.
         if let Some(index) = peers.pending
-            && let Some(slot) = self.slots.get_mut(index as usize)
+            && let Some(slot) = self.slots.get_mut(index)
         {
             match &mut slot.state {
                 SlotState::Gathering(gathering) if gathering.continues(hello) => {
@@ -478,17 +490,17 @@ impl Endpoint {
             }
         } else {
             let deadline = now + config.timers.give_up;
-            let gathering = Gathering::new(hello, deadline);
+            let gathering = Gathering::new(hello, path, deadline);
             self.insert_pending(now, path, id, SlotState::Gathering(Box::new(gathering)), true);
             self.gather(now, id.index, datagram);
         }
     }
 
     fn gather(&mut self, now: Instant, index: u32, datagram: &mut [u8]) {
-        let Some(slot) = self.slots.get_mut(index as usize) else { return };
+        let Some(slot) = self.slots.get_mut(index) else { return };
         let SlotState::Gathering(gathering) = &mut slot.state else { return };
         let message = gathering.take(datagram, &mut self.sink);
-        let (path, sequence) = (slot.path, gathering.record_sequence());
+        let (path, sequence) = (gathering.path(), gathering.record_sequence());
         let Some(message) = message else { return self.settle(index) };
         let Some(config) = self.config.server.clone() else { return };
         // The whole is there now, so the part of the cookie that covers the offer can be checked.
@@ -532,22 +544,23 @@ impl Endpoint {
         pending: Option<u32>,
         client_random: &[u8; 32],
     ) -> Option<DropCause> {
-        let slot = self.slots.get(pending? as usize)?;
-        if slot.half_open.is_some() {
-            let soon = slot.superseded && now < slot.begun_at + SUPERSEDE_INTERVAL;
+        let slot = self.slots.get(pending?)?;
+        let pending = slot.pending.as_ref()?;
+        if pending.place.is_some() {
+            let soon = pending.superseded && now < pending.begun_at + SUPERSEDE_INTERVAL;
             return soon.then_some(DropCause::TooSoon);
         }
         // Both sides connect at once. They have the same two hellos to compare, so one goes on as
         // client and the other gives way; but not for long to a peer that does not answer.
         let SlotState::Association(conn) = &slot.state else { return None };
         let ours_goes_first =
-            conn.goes_before(client_random) && now < slot.begun_at + GIVE_WAY_AFTER;
+            conn.goes_before(client_random) && now < pending.begun_at + GIVE_WAY_AFTER;
         ours_goes_first.then_some(DropCause::Crossed)
     }
 
     fn is_half_open(&self, index: Option<u32>) -> bool {
-        let slot = index.and_then(|index| self.slots.get(index as usize));
-        slot.is_some_and(|slot| slot.half_open.is_some())
+        let slot = index.and_then(|index| self.slots.get(index));
+        slot.is_some_and(|slot| slot.half_open().is_some())
     }
 
     /// Makes room for an incoming association, by evicting a half-open one where the cap asks for
@@ -556,7 +569,7 @@ impl Endpoint {
         if !self.is_half_open(peers.pending) {
             while self.half_open.len() >= self.config.half_open_max {
                 let Some(victim) = self.half_open.victim(path.remote) else { return false };
-                let Some(slot) = self.slots.get_mut(victim.index()) else { return false };
+                let Some(slot) = self.slots.get_mut(victim.index) else { return false };
                 self.sink.stats.half_open_evicted += 1;
                 match &mut slot.state {
                     SlotState::Association(conn) => {
@@ -573,7 +586,7 @@ impl Endpoint {
 
     /// Gives a datagram to an association; true if it used any record of it.
     fn deliver(&mut self, now: Instant, index: u32, from: Path, datagram: &mut [u8]) -> bool {
-        let Some(slot) = self.slots.get_mut(index as usize) else { return false };
+        let Some(slot) = self.slots.get_mut(index) else { return false };
         let SlotState::Association(conn) = &mut slot.state else {
             self.sink.stats.drops.count(DropCause::Unknown);
             return false;
@@ -586,7 +599,7 @@ impl Endpoint {
     /// The id that [`insert_pending`](Self::insert_pending) will use.
     fn next_id(&mut self) -> AssociationId {
         self.generation = self.generation.wrapping_add(1);
-        AssociationId { index: self.slots.vacant_key() as u32, generation: self.generation }
+        AssociationId { index: self.slots.next_index(), generation: self.generation }
     }
 
     fn insert_pending(
@@ -597,14 +610,15 @@ impl Endpoint {
         state: SlotState,
         incoming: bool,
     ) {
-        let half_open = incoming.then(|| Box::new(self.half_open.enter(path.remote, id)));
+        let place = incoming.then(|| self.half_open.enter(path.remote, id));
         let generation = id.generation;
         let peers = self.by_address.entry(canonical(path.remote)).or_default();
         let before = peers.pending.replace(id.index);
         let superseded = before.is_some();
-        let deadline = None;
-        let slot = Slot { generation, path, deadline, half_open, begun_at, superseded, state };
-        let index = self.slots.insert(slot) as u32;
+        let pending = Some(Box::new(Pending { place, begun_at, superseded }));
+        let remote = path.remote;
+        let slot = Slot { generation, remote, deadline: None, pending, state };
+        let index = self.slots.insert(slot);
         debug_assert_eq!(index, id.index);
         self.register_given_id(index);
         if let Some(before) = before {
@@ -613,7 +627,7 @@ impl Endpoint {
     }
 
     fn discard(&mut self, index: u32, reason: CloseReason) {
-        if let Some(slot) = self.slots.get_mut(index as usize) {
+        if let Some(slot) = self.slots.get_mut(index) {
             if let SlotState::Association(conn) = &mut slot.state {
                 conn.abandon(reason, &mut self.sink);
             }
@@ -623,7 +637,7 @@ impl Endpoint {
 
     /// Brings the tables in line with what became of a slot.
     fn settle(&mut self, index: u32) {
-        let Some(slot) = self.slots.get_mut(index as usize) else { return };
+        let Some(slot) = self.slots.get_mut(index) else { return };
         let (phase, next) = match &slot.state {
             SlotState::Association(conn) => (conn.phase(), conn.next_timeout().map(|(at, _)| at)),
             SlotState::Gathering(gathering) => (gathering.phase(), Some(gathering.deadline())),
@@ -644,8 +658,8 @@ impl Endpoint {
         }
     }
 
-    fn forget_address(&mut self, path: Path, index: u32) {
-        let address = canonical(path.remote);
+    fn forget_address(&mut self, remote: SocketAddr, index: u32) {
+        let address = canonical(remote);
         if let Some(peers) = self.by_address.get_mut(&address) {
             peers.open.take_if(|i| *i == index);
             peers.pending.take_if(|i| *i == index);
@@ -657,11 +671,12 @@ impl Endpoint {
 
     /// A pending association has opened: it takes the place of the one before it.
     fn promote(&mut self, index: u32) {
-        let Some(slot) = self.slots.get_mut(index as usize) else { return };
-        if let Some(place) = slot.half_open.take() {
-            self.half_open.leave(&place);
+        let Some(slot) = self.slots.get_mut(index) else { return };
+        let Some(pending) = slot.pending.take() else { return };
+        if let Some(place) = &pending.place {
+            self.half_open.leave(place);
         }
-        let address = canonical(slot.path.remote);
+        let address = canonical(slot.remote);
         let Some(peers) = self.by_address.get_mut(&address) else { return };
         if peers.pending == Some(index) {
             peers.pending = None;
@@ -676,19 +691,19 @@ impl Endpoint {
     }
 
     fn remove(&mut self, index: u32) {
-        let Some(slot) = self.slots.try_remove(index as usize) else { return };
+        let Some(slot) = self.slots.remove(index) else { return };
         if let Some(at) = slot.deadline {
             self.deadlines.remove(&(at, index));
         }
-        if let Some(place) = slot.half_open {
-            self.half_open.leave(&place);
+        if let Some(place) = slot.half_open() {
+            self.half_open.leave(place);
         }
-        self.forget_address(slot.path, index);
+        self.forget_address(slot.remote, index);
         self.by_given_id.retain(|(_, given)| *given != index);
     }
 
     fn connection(&self, id: AssociationId) -> Option<&Connection> {
-        let slot = self.slots.get(id.index()).filter(|s| s.generation == id.generation)?;
+        let slot = self.slots.get(id.index).filter(|s| s.generation == id.generation)?;
         match &slot.state {
             SlotState::Association(conn) => Some(conn),
             SlotState::Gathering(_) => None,
@@ -696,7 +711,7 @@ impl Endpoint {
     }
 
     fn lookup(&mut self, id: AssociationId) -> Option<(&mut Connection, &mut Sink)> {
-        let slot = self.slots.get_mut(id.index()).filter(|s| s.generation == id.generation)?;
+        let slot = self.slots.get_mut(id.index).filter(|s| s.generation == id.generation)?;
         match &mut slot.state {
             SlotState::Association(conn) => Some((conn, &mut self.sink)),
             SlotState::Gathering(_) => None,
