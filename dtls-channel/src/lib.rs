@@ -42,6 +42,7 @@
 //! # }
 //! ```
 
+mod arena;
 mod config;
 mod conn;
 mod crypto;

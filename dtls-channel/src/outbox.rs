@@ -1,8 +1,7 @@
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 
-use bytes::{Bytes, BytesMut};
-
+use crate::arena::Arena;
 use crate::crypto::HotKey;
 use crate::event::{AssociationId, Event, Path};
 use crate::stats::Stats;
@@ -16,8 +15,6 @@ const RUN_BYTES_MAX: usize = 65_000;
 pub const OUTBOX_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// The part of the buffer that was sent is given back when it is larger than this and than the rest.
 const COMPACT_BYTES_MIN: usize = 64 * 1024;
-/// Room for incoming messages is taken in pieces of this size.
-const ARENA_BYTES: usize = 64 * 1024;
 
 /// One or more datagrams of equal size (the last may be shorter) for one destination.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -151,7 +148,7 @@ pub struct Sink {
     /// What has happened so far.
     pub stats: Stats,
     events: VecDeque<(AssociationId, Event)>,
-    arena: BytesMut,
+    arena: Arena,
     sealing: HotKey,
     pub(crate) opening: HotKey,
 }
@@ -179,18 +176,8 @@ impl Sink {
     }
 
     pub(crate) fn message(&mut self, id: AssociationId, sequence: u64, content: &[u8]) {
-        let data = self.keep(content);
+        let data = self.arena.keep(content);
         self.event(id, Event::Message { sequence, data });
-    }
-
-    /// Copies bytes into shared storage: one allocation for many messages, reused when the
-    /// application has let go of them.
-    pub(crate) fn keep(&mut self, content: &[u8]) -> Bytes {
-        if self.arena.capacity() < content.len() {
-            self.arena.reserve(ARENA_BYTES.max(content.len()));
-        }
-        self.arena.extend_from_slice(content);
-        self.arena.split().freeze()
     }
 
     pub(crate) fn datagram<T>(&mut self, path: Path, write: impl FnOnce(&mut Vec<u8>) -> T) -> T {
