@@ -10,6 +10,7 @@
 //! | [`ours`] | two [`Endpoint`](dtls_channel::Endpoint)s that pass datagrams to each other |
 //! | [`webrtc`] | two `DTLSConn`s on a pipe |
 //! | [`floor`] | the asymmetric cryptography of a handshake, on ring, with nothing around it |
+//! | [`peer`] | programs that measure other engines, see `benches/peers` |
 //! | [`cpu`] | CPU time of this process, and medians |
 
 #![expect(clippy::expect_used, reason = "a measurement that cannot be made has failed")]
@@ -17,6 +18,7 @@
 pub mod cpu;
 pub mod floor;
 pub mod ours;
+pub mod peer;
 pub mod webrtc;
 
 use certs::Identity;

@@ -1,0 +1,51 @@
+/* How wolfSSL is built to be measured: DTLS 1.2 with our profile, all of its assembly for x86-64. */
+#ifndef USER_SETTINGS_H
+#define USER_SETTINGS_H
+
+#define WOLFSSL_DTLS
+#define WOLFSSL_DTLS_MTU
+#define HAVE_TLS_EXTENSIONS
+#define HAVE_SUPPORTED_CURVES
+#define HAVE_EXTENDED_MASTER
+#define HAVE_SERVER_RENEGOTIATION_INFO
+#define HAVE_SESSION_TICKET
+#define HAVE_ENCRYPT_THEN_MAC
+#define OPENSSL_EXTRA
+#define WOLFSSL_ALWAYS_VERIFY_CB
+#define WOLFSSL_VERIFY_CB_ALL_CERTS
+#define KEEP_PEER_CERT
+#define SINGLE_THREADED
+
+#define HAVE_ECC
+#define ECC_TIMING_RESISTANT
+#define HAVE_AESGCM
+#define GCM_TABLE_4BIT
+#define HAVE_HKDF
+#define HAVE_HASHDRBG
+#define HAVE_CHACHA
+#define HAVE_POLY1305
+#define WOLFSSL_SHA384
+#define WOLFSSL_SHA512
+#define WOLFSSL_SP_MATH_ALL
+#define SP_INT_BITS 1024
+#define WOLFSSL_HAVE_SP_ECC
+#define WOLFSSL_SP_NO_MALLOC
+#define WOLFSSL_X86_64_BUILD
+#define USE_INTEL_SPEEDUP
+#define WOLFSSL_AESNI
+#define WOLFSSL_SP_ASM
+#define WOLFSSL_SP_X86_64
+#define WOLFSSL_SP_X86_64_ASM
+#define NO_RSA
+#define NO_DH
+#define NO_DSA
+#define NO_DES3
+#define NO_RC4
+#define NO_MD4
+#define NO_PSK
+#define NO_PWDBASED
+#define WOLFSSL_NO_SHAKE128
+#define WOLFSSL_NO_SHAKE256
+#define NO_WOLFSSL_DIR
+
+#endif
