@@ -137,6 +137,25 @@ impl Redactor {
         self.replace(text, found)
     }
 
+    /// How many bytes of a text can be shown, as [`redact`](Self::redact) does it, whatever follows: up to what may be the
+    /// beginning of a secret.
+    pub fn closed(&self, text: &str) -> usize {
+        let bytes = text.as_bytes();
+        let begun = self.forms.iter().filter_map(|form| {
+            let longest = form.len().saturating_sub(1).min(bytes.len());
+            (1..=longest).rev().find(|&n| bytes.ends_with(&form.as_bytes()[..n]))
+        });
+        let mut end = bytes.len() - begun.max().unwrap_or(0);
+        if end < bytes.len() {
+            // What is shown must not end within a secret either.
+            let found = self.found_in(text);
+            while let Some((start, _)) = found.iter().find(|(from, to)| *from < end && end < *to) {
+                end = *start;
+            }
+        }
+        end
+    }
+
     /// Where secrets are, in any order, maybe overlapping.
     fn found_in(&self, text: &str) -> Vec<(usize, usize)> {
         let mut found = Vec::new();
@@ -401,6 +420,25 @@ mod tests {
     }
 
     #[test]
+    fn what_may_be_the_beginning_of_a_secret_is_not_closed() {
+        let password = redactor("password", &json!("correct-horse"));
+        for (text, closed) in [
+            ("done", "done"),
+            ("it is corr", "it is "),
+            ("it is correct-hors", "it is "),
+            ("it is correct-horse", "it is correct-horse"),
+            ("c", ""),
+            ("correct-horsec", "correct-horse"),
+        ] {
+            assert_eq!(&text[..password.closed(text)], closed);
+        }
+        // The longer one may go on, and the shorter one must not be cut for that.
+        let both = redactor("secrets", &json!(["abcdefgh", "ghost-of-a-chance"]));
+        assert_eq!(both.closed("is abcdefgh"), "is ".len());
+        assert_eq!(Redactor::default().closed("anything"), "anything".len());
+    }
+
+    #[test]
     fn more_secrets_than_can_be_looked_for_hide_the_whole_text() {
         let many: Vec<String> = (0..FORMS_MAX).map(|n| format!("secret-{n:05}")).collect();
         let redactor = redactor("tokens", &json!(many));
@@ -427,6 +465,24 @@ mod tests {
             // Only the marker itself, with what stands beside it, could spell it anew.
             prop_assert!(!shown.replace(HIDDEN, "\u{0}").contains(secret), "{}", shown);
             redactor.redact_part(&shown);
+        }
+
+        #[test]
+        fn shown_piece_by_piece_no_secret_survives(
+            secrets in prop::collection::vec("[a-c]{8,12}", 1..4),
+            text in "[a-cä ]{0,120}", pieces in prop::collection::vec(1usize..9, 1..40),
+        ) {
+            let redactor = redactor("secrets", &json!(secrets));
+            let (mut shown, mut from, mut to) = (String::new(), 0, 0);
+            for piece in pieces {
+                to = (to + piece..text.len()).find(|&at| text.is_char_boundary(at)).unwrap_or(text.len());
+                let closed = redactor.closed(&text[from..to]);
+                shown.push_str(&redactor.redact(&text[from..from + closed]));
+                from += closed;
+            }
+            for secret in &secrets {
+                prop_assert!(!shown.contains(secret), "{} of {}", shown, text);
+            }
         }
 
         #[test]

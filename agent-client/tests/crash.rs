@@ -90,7 +90,10 @@ impl Machine {
                 let (mut confirmed, mut settled) = (false, false);
                 while !(confirmed && settled) {
                     match reports.recv().await.unwrap() {
-                        Report::Held { .. } | Report::Signal(_) | Report::ResultOver { .. } => {}
+                        Report::Held { .. }
+                        | Report::Signal(_)
+                        | Report::Log(_)
+                        | Report::ResultOver { .. } => {}
                         Report::DocumentStored(holds) => confirmed |= holds.version == *version,
                         Report::Settled { version: v, .. } => settled |= v == *version,
                         Report::DocumentRefused { reason, .. } => panic!("refused: {reason}"),

@@ -250,6 +250,9 @@ impl<'a> Conductor<'a> {
             Happened::SignalRefused { id, reason } => {
                 self.tell(Command::SignalRefused { id, reason });
             }
+            Happened::LogRequested(request) => self.tell(Command::LogRequest(request)),
+            Happened::LogTaken { request } => self.tell(Command::LogTaken { request }),
+            Happened::LogCutOff => self.tell(Command::LogCutOff),
             Happened::Failed(failure) => {
                 self.failure = Some(failure);
                 if self.is_refused() {
@@ -309,6 +312,7 @@ impl<'a> Conductor<'a> {
                     self.tell(Command::SignalRefused { id: signal.id, reason });
                 }
             },
+            Report::Log(log) => link.into_iter().for_each(|link| link.send_log(&log)),
             Report::Settled { version, failed } => {
                 self.settled = Some((version, failed));
                 self.parts.on_push.iter().for_each(OnPush::applied);

@@ -9,8 +9,10 @@ pub const TAIL_BYTES_MAX: usize = 128 << 10;
 /// Bytes kept from the beginning of a hook's response, which is JSON: it has the hook's output in it, and
 /// may be several times as long as what Heat takes in the end.
 pub const RESPONSE_BYTES_MAX: usize = 4 << 20;
-/// Bytes of the live view.
+/// Bytes of the live view that goes with each snapshot of progress.
 pub const LIVE_BYTES_MAX: usize = 2 << 10;
+/// Bytes kept for whoever begins to watch a run, or watches by a slow path.
+pub const WATCHED_BYTES_MAX: usize = 32 << 10;
 
 /// The beginning and the end of a stream of any length.
 #[derive(Debug)]
@@ -89,13 +91,28 @@ impl Tail {
         self.0.into()
     }
 
-    /// What was kept, as valid UTF-8 of at most the bytes kept.
-    pub fn text(&self) -> String {
-        let bytes: Vec<u8> = self.0.iter().copied().collect();
+    /// How many bytes were kept.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether nothing was kept.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The last `count` of the bytes kept.
+    pub fn last(&self, count: usize) -> Vec<u8> {
+        self.0.range(self.0.len().saturating_sub(count)..).copied().collect()
+    }
+
+    /// The end of what was kept, as valid UTF-8 of at most so many bytes.
+    pub fn text(&self, bytes_max: usize) -> String {
+        let bytes = self.last(bytes_max);
         let mut text = into_text(trim_start(&bytes).to_vec());
         // Replacement characters are longer than what they stand for.
-        while text.len() > self.1 {
-            let surplus = text.len() - self.1;
+        while text.len() > bytes_max {
+            let surplus = text.len() - bytes_max;
             let cut = (surplus..text.len()).find(|&i| text.is_char_boundary(i));
             text.drain(..cut.unwrap_or(text.len()));
         }
@@ -201,7 +218,7 @@ mod tests {
                 tail.push(piece);
                 prop_assert!(capture.head.len() <= max && capture.tail.0.len() <= max);
             }
-            prop_assert!(tail.text().len() <= max);
+            prop_assert!(tail.text(max).len() <= max && tail.text(3).len() <= 3);
             let whole = pieces.concat();
             let text = capture.into_text();
             if whole.len() <= 2 * max {

@@ -368,6 +368,11 @@ impl Run {
         self.process.live()
     }
 
+    /// What it has printed from a position on, and where that begins; see [`Process::printed_since`].
+    pub fn printed_since(&self, position: u64) -> (u64, Vec<u8>) {
+        self.process.printed_since(position)
+    }
+
     /// Waits for the next thing to happen. May be dropped while waiting without losing anything.
     pub async fn next(&mut self) -> Activity {
         self.process.next().await

@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::capture::{
     Capture, HEAD_BYTES_MAX, LIVE_BYTES_MAX, RESPONSE_BYTES_MAX, TAIL_BYTES_MAX, Tail,
+    WATCHED_BYTES_MAX,
 };
 use super::kept::Kept;
 use super::proc::start_ticks;
@@ -76,6 +77,8 @@ struct Printed {
     stdout: Capture,
     stderr: Capture,
     live: Tail,
+    /// Bytes that went through `live`.
+    shown: u64,
     printing: Printing,
     /// Files of both streams.
     kept: Option<(Kept, Kept)>,
@@ -105,6 +108,7 @@ impl Printed {
 
     fn show(&mut self, bytes: &[u8]) {
         self.live.push(bytes);
+        self.shown += bytes.len() as u64;
         if self.printing == Printing::Copied {
             // Nobody reading is no reason to end the tool.
             let _ = io::stderr().write_all(bytes);
@@ -170,7 +174,8 @@ impl Process {
                     _ => Capture::new(HEAD_BYTES_MAX, TAIL_BYTES_MAX),
                 },
                 stderr: Capture::new(HEAD_BYTES_MAX, TAIL_BYTES_MAX),
-                live: Tail::new(LIVE_BYTES_MAX),
+                live: Tail::new(WATCHED_BYTES_MAX),
+                shown: 0,
                 printing: launch.printing,
                 kept: None,
             },
@@ -191,7 +196,16 @@ impl Process {
 
     /// The end of what it has printed so far.
     pub fn live(&self) -> String {
-        self.printed.live.text()
+        self.printed.live.text(LIVE_BYTES_MAX)
+    }
+
+    /// What it has printed from this position on, and where that begins: later, if so much is not kept. A
+    /// position that was not reached yet is one of another process: all that is kept.
+    pub fn printed_since(&self, position: u64) -> (u64, Vec<u8>) {
+        let Printed { live, shown, .. } = &self.printed;
+        let missing = shown.checked_sub(position).unwrap_or(u64::MAX);
+        let bytes = live.last(usize::try_from(missing).unwrap_or(usize::MAX));
+        (shown - bytes.len() as u64, bytes)
     }
 
     /// Signals the whole process group. One that is gone already is fine.
@@ -454,6 +468,33 @@ mod tests {
         assert!(live.contains("one\n") && live.contains("two\n"), "{live:?}");
         process.signal(Signal::KILL);
         while !matches!(process.next().await, Activity::Exited(Exit { code: -9, .. })) {}
+    }
+
+    #[tokio::test]
+    async fn what_was_printed_is_there_from_a_position_on_as_far_as_it_is_kept() {
+        let place = tempfile::tempdir().unwrap();
+        let go = place.path().join("go");
+        let script = format!(
+            "printf 0123456789; until [ -e {} ]; do sleep 0.01; done; head -c 40000 /dev/zero; printf end; sleep 60",
+            go.display()
+        );
+        let mut process = Process::spawn(shell(&script)).await.unwrap();
+        while process.printed.shown < 10 {
+            process.next().await;
+        }
+        assert_eq!(process.printed_since(0), (0, b"0123456789".to_vec()));
+        assert_eq!(process.printed_since(7), (7, b"789".to_vec()));
+        assert_eq!(process.printed_since(10), (10, vec![]));
+        assert_eq!(process.printed_since(11), (0, b"0123456789".to_vec()), "of another process");
+        std::fs::write(go, "").unwrap();
+        while process.printed.shown < 40_013 {
+            process.next().await;
+        }
+        let (from, bytes) = process.printed_since(10);
+        assert_eq!((from, bytes.len()), (40_013 - WATCHED_BYTES_MAX as u64, WATCHED_BYTES_MAX));
+        assert!(bytes.ends_with(b"\0end"));
+        process.signal(Signal::KILL);
+        while !matches!(process.next().await, Activity::Exited(_)) {}
     }
 
     #[tokio::test]

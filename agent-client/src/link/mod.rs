@@ -5,6 +5,7 @@
 
 pub mod core;
 pub mod failure;
+mod log;
 pub(crate) mod opening;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -20,8 +21,8 @@ use dtls_channel::{
     Event, Session as DtlsSession,
 };
 use metadata_delivery::message::{
-    DeploymentResult, Holds, METADATA, Message, Progress, WELCOME, WaitSignal, Welcome,
-    metadata_name,
+    DeploymentResult, Holds, LOG, LOG_REQUEST, LogRequest, METADATA, Message, Progress, WELCOME,
+    WaitSignal, Welcome, metadata_name,
 };
 use metadata_delivery::{
     Base, CloseCode, Document, Event as SessionEvent, KnownPaths, Name, OfferError, Session,
@@ -115,6 +116,15 @@ pub enum Happened {
         /// The server's words.
         reason: String,
     },
+    /// The server says whether somebody watches what hooks print.
+    LogRequested(LogRequest),
+    /// The server has the newest log.
+    LogTaken {
+        /// The request that it answers.
+        request: u64,
+    },
+    /// The server will get no further log: the connection has ended, or it refuses them.
+    LogCutOff,
     /// An attempt failed or a connection ended; the next attempt is planned.
     Failed(Failure),
 }
@@ -158,6 +168,7 @@ struct Channel {
     progress_version: u64,
     progress_due: bool,
     results_due: bool,
+    log: log::Asked,
 }
 
 impl Link {
@@ -426,6 +437,7 @@ impl Link {
                 progress_version: 0,
                 progress_due: true,
                 results_due: true,
+                log: log::Asked::default(),
             })
         });
         match opened {
@@ -491,9 +503,13 @@ impl Link {
                     self.came = Some((version, body.clone()));
                     self.happened.push_back(Happened::Document { version, body });
                 }
+                LOG_REQUEST => self.log_requested(now, &document),
                 // The limits of an agent's session admit no other name.
                 _ => {}
             },
+            SessionEvent::Stored { name, version } if name.as_str() == LOG => {
+                self.log_stored(version);
+            }
             SessionEvent::Stored { name, .. } if self.signals.contains_key(&name) => {
                 if let Some((id, _)) = self.signals.remove(&name) {
                     self.happened.push_back(Happened::SignalStored { id });
@@ -520,6 +536,10 @@ impl Link {
     }
 
     fn refused(&mut self, name: &Name, version: u64, code: u16, reason: String) {
+        if name.as_str() == LOG {
+            tracing::warn!(code, reason, "the server does not take the log that it asked for");
+            return self.cut_log_off();
+        }
         if let Some((id, _)) = self.signals.get(name) {
             let (id, for_good) = (id.clone(), failure::is_for_good(code));
             tracing::warn!(id, code, reason, for_good, "the server does not take a signal");
@@ -623,6 +643,7 @@ impl Link {
     }
 
     fn hang_up(&mut self) {
+        self.cut_log_off();
         if let Some(mut channel) = self.channel.take() {
             let known = channel.session.as_ref().and_then(|s| s.known_path(Instant::now()));
             if let Some(known) = known {

@@ -22,8 +22,10 @@
 mod asked;
 mod disk;
 mod earlier;
+mod follow;
 mod hold;
 mod lanes;
+mod log;
 mod operator;
 mod outbox;
 mod owed;
@@ -77,6 +79,8 @@ pub struct Pipeline {
     /// Whose turn it is to be listened to first.
     turn: usize,
     settled: Option<u64>,
+    /// What running hooks print, for somebody who watches at the server.
+    follow: follow::Follow,
     /// Set while the entries of the document in force wait for its data to be effective.
     hold: Option<hold::Hold>,
     /// How many there were.
@@ -149,6 +153,7 @@ impl Pipeline {
             running: Vec::new(),
             turn: 0,
             settled: None,
+            follow: follow::Follow::new(),
             hold: None,
             holds: 0,
             polled: None,
@@ -189,6 +194,7 @@ impl Pipeline {
         loop {
             self.advance().await?;
             self.publish();
+            self.send_log();
             if self.stop_at.is_some() && self.running.is_empty() {
                 break;
             }
@@ -199,6 +205,7 @@ impl Pipeline {
                 self.sweep_timer(),
                 self.look_again_at,
                 self.signal_timer(),
+                self.follow.next_at(Instant::now()),
             ];
             let timer = timer.into_iter().flatten().min();
             tokio::select! {
@@ -223,7 +230,11 @@ impl Pipeline {
     }
 
     fn command(&mut self, command: Command) -> Result<(), PipelineError> {
-        self.snapshot_due = true;
+        let changes_what_is_shown = !matches!(
+            command,
+            Command::LogRequest(_) | Command::LogTaken { .. } | Command::LogCutOff
+        );
+        self.snapshot_due |= changes_what_is_shown;
         match command {
             Command::Document { version, body } => self.document(version, body)?,
             Command::ResultStored { id, run } => self.server_said(&id, run, None)?,
@@ -234,6 +245,9 @@ impl Pipeline {
             Command::Ask(ask) => self.ask(ask)?,
             Command::SignalStored { id } => self.signal_stored(&id),
             Command::SignalRefused { id, reason } => self.signal_refused(&id, &reason),
+            Command::LogRequest(request) => self.follow.asked(&request),
+            Command::LogTaken { request } => self.follow.taken(request),
+            Command::LogCutOff => self.follow.cut_off(),
             Command::Release { hold } => self.release(hold),
             Command::Polled { body } => self.polled(body)?,
             Command::StoredIsNewest => self.stored_is_newest()?,

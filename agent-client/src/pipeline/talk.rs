@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
-use metadata_delivery::message::{DeploymentResult, Holds, WaitSignal};
+use metadata_delivery::message::{DeploymentResult, Holds, Log, LogRequest, WaitSignal};
 
 use crate::control::Ask;
 use crate::document::ConfigId;
@@ -114,6 +114,15 @@ pub enum Command {
         /// The server's words.
         reason: String,
     },
+    /// The server says whether somebody watches what hooks print.
+    LogRequest(LogRequest),
+    /// The server has the log that was sent last.
+    LogTaken {
+        /// The request that it answers.
+        request: u64,
+    },
+    /// Nobody watches any more: the connection has ended, or the server takes no log.
+    LogCutOff,
     /// The data of this document are effective: its entries may run.
     Release {
         /// From [`Report::Held`].
@@ -169,6 +178,8 @@ pub enum Report {
     },
     /// A wait condition's signal is durable: send it until it is stored.
     Signal(WaitSignal),
+    /// What hooks have printed, for somebody who watches: send it once, after everything else.
+    Log(Log),
     /// The newest document is on disk and all deployments of the one in force have ended; they are the
     /// same, unless an operator has put an earlier one in force.
     Settled {

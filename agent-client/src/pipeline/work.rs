@@ -171,6 +171,7 @@ impl Pipeline {
                     asked: None,
                     document,
                 });
+                self.follow.news();
             }
             Err(not_run) => {
                 let times = Times { started_unix_ms, finished_unix_ms: unix_ms() };
@@ -199,7 +200,10 @@ impl Pipeline {
         self.snapshot_due = true;
         self.turn = which + 1;
         match activity {
-            Activity::Printed => Ok(()),
+            Activity::Printed => {
+                self.follow.news();
+                Ok(())
+            }
             Activity::Exited(exit) => {
                 let running = self.running.remove(which);
                 self.exited(running, exit)
@@ -210,6 +214,7 @@ impl Pipeline {
     fn exited(&mut self, mut running: Running, exit: Exit) -> Result<(), PipelineError> {
         running.kill_rest("killing what a hook has left that was asked to end");
         self.setup.hooks.tidy();
+        self.end_log(&running);
         let entry = running.entry();
         let Work::Run(config) = &entry.work else { return Ok(()) };
         let mut response = self.setup.hooks.respond(running.run.hook(), &entry.id, config, exit);
