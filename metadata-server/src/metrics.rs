@@ -249,6 +249,9 @@ fn render_hub(page: &mut Page, hub: &HubStats) {
     let (name, help) =
         ("mds_paths_remembered", "Paths to agents that have gone, for their return.");
     page.single(name, "gauge", help, hub.paths as u64);
+    let (name, help) =
+        ("mds_logs_followed", "Agents of which somebody watches what their hooks print.");
+    page.single(name, "gauge", help, hub.logs_followed as u64);
     page.family("mds_handshakes_total", "counter", "DTLS handshakes, by how they ended.");
     for (result, count) in
         [("completed", hub.dtls.handshakes_completed), ("failed", hub.dtls.handshakes_failed)]

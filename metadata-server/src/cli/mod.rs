@@ -6,6 +6,7 @@
 mod check;
 mod dev;
 mod enroll;
+mod logs;
 mod many;
 mod output;
 mod query;
@@ -151,6 +152,25 @@ enum Command {
         /// Show what the hooks printed
         #[arg(long, conflicts_with = "json")]
         output: bool,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+    /// Show what an agent's hooks print while they run
+    ///
+    /// Of each running deployment the end of what it has printed so far, standard output and standard error
+    /// together, secrets hidden. Nothing of it is stored: once a run has ended, its result counts ("results").
+    ///
+    /// Example: metadata-server logs 5f0c… --follow
+    Logs {
+        /// Whose hooks
+        #[arg(value_name = "AGENT_ID")]
+        agent: AgentId,
+        /// Only of this deployment
+        #[arg(long, value_name = "NAME|ID")]
+        deployment: Option<String>,
+        /// Go on until interrupted, or with --deployment until its result is there
+        #[arg(long, short)]
+        follow: bool,
         #[command(flatten)]
         client: ClientArgs,
     },
@@ -359,6 +379,9 @@ async fn call(command: Command) -> Result<(), Failure> {
         Command::Agents { agent, client } => query::agents(&client, agent.as_ref()).await,
         Command::Results { agent, after, output, client } => {
             query::results(&client, agent.as_ref(), after, output).await
+        }
+        Command::Logs { agent, deployment, follow, client } => {
+            logs::logs(&client, &agent, deployment.as_deref(), follow).await
         }
         Command::Watch { agent, until, client } => {
             watch::watch(&client, agent.as_ref(), until.as_deref()).await

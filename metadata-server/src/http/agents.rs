@@ -76,7 +76,7 @@ impl AgentState {
 
 /// What the store knows of an agent.
 #[derive(Default)]
-struct Known {
+pub(super) struct Known {
     fingerprints: Vec<Fingerprint>,
     document: Option<DocumentHead>,
     record: Option<AgentRecord>,
@@ -149,6 +149,13 @@ pub(super) async fn show(
     State(state): State<super::State>,
     Agent(agent): Agent,
 ) -> Result<Json<AgentView>, ApiError> {
+    let known = known(&state, &agent).await?;
+    let live = state.inner.hub.live_agent(&agent).await;
+    Ok(Json(view(agent, known, live)))
+}
+
+/// What is known of an agent.
+pub(super) async fn known(state: &super::State, agent: &AgentId) -> Result<Known, ApiError> {
     let id = agent.clone();
     let known = state
         .read(move |store| {
@@ -163,6 +170,5 @@ pub(super) async fn show(
         return Err(ApiError::not_found("no_agent", format!("agent {agent} is not known"))
             .with_hint(format!("enrol it with: metadata-server enroll {agent}")));
     }
-    let live = state.inner.hub.live_agent(&agent).await;
-    Ok(Json(view(agent, known, live)))
+    Ok(known)
 }

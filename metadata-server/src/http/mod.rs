@@ -9,6 +9,7 @@
 //! | `POST /v1/agents/{id}/enrolment` | a new enrolment token |
 //! | `GET`, `POST /v1/pins`; `PUT`, `DELETE /v1/agents/{id}/pins/{fingerprint}` | pins, many at once with `POST` |
 //! | `POST /v1/push` | one document for many agents, in one transaction |
+//! | `GET /v1/agents/{id}/logs` | what its hooks print while they run, one JSON object per line, `?deployment=&follow=` |
 //! | `GET /v1/watch` | what happens, one JSON object per line, `?agent=` |
 //! | `GET /v1/server` | the server's fingerprint and addresses |
 //! | `GET /v1/version`, `/livez`, `/readyz`, `/metrics` | without the token |
@@ -22,6 +23,8 @@ mod documents;
 mod enrol;
 mod error;
 mod health;
+mod lines;
+mod logs;
 mod pins;
 mod push;
 mod results;
@@ -136,6 +139,13 @@ pub fn router(state: State, stopping: signal::Receiver<bool>) -> Router {
         .route("/v1/agents/{id}/metadata", put(documents::put).get(documents::get))
         .route("/v1/agents/{id}/results", get(results::of_agent))
         .route("/v1/agents/{id}/wait-signals", get(results::waits))
+        .route(
+            "/v1/agents/{id}/logs",
+            get({
+                let stopping = stopping.clone();
+                move |state, agent, query| logs::logs(state, agent, query, stopping)
+            }),
+        )
         .route("/v1/agents/{id}/enrolment", post(enrol::enrol))
         .route("/v1/agents/{id}/pins/{fingerprint}", put(pins::add).delete(pins::remove))
         .route("/v1/pins", get(pins::list).post(pins::import))

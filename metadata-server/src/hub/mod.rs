@@ -4,7 +4,9 @@
 //! a virtual clock. `shell` owns the DTLS driver, one delivery session per association and their
 //! timers, in one task, and does what the core says.
 
+pub mod agent_log;
 pub mod core;
+mod follow;
 mod pins;
 mod pushes;
 mod shell;
@@ -23,7 +25,8 @@ use dtls_channel::{
 use metadata_delivery::Limits;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
-use self::core::{Census, Core, Input, LiveAgent, PeerId, Settings};
+use self::core::{Census, Core, Input, LiveAgent, NotFollowed, PeerId, Settings};
+pub use self::follow::Follower;
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::notice::Stamped;
@@ -47,6 +50,8 @@ pub(crate) enum Command {
     Live(oneshot::Sender<Vec<LiveAgent>>),
     /// Is this one connected?
     LiveAgent(AgentId, oneshot::Sender<Option<LiveAgent>>),
+    /// Let somebody watch this one's log.
+    Follow(AgentId, oneshot::Sender<Result<Follower, NotFollowed>>),
     /// Numbers for the metrics.
     Stats(oneshot::Sender<HubStats>),
     /// Stop, waiting so long for agents to leave.
@@ -64,6 +69,8 @@ pub struct HubStats {
     pub half_open: usize,
     /// Paths remembered of agents that have gone.
     pub paths: usize,
+    /// Agents whose logs are watched.
+    pub logs_followed: usize,
     /// Datagrams that the system refused to send.
     pub send_errors: u64,
 }
@@ -223,6 +230,11 @@ impl HubHandle {
     /// One agent, if it is connected.
     pub async fn live_agent(&self, agent: &AgentId) -> Option<LiveAgent> {
         self.ask(|answer| Command::LiveAgent(agent.clone(), answer)).await.flatten()
+    }
+
+    /// Watches what an agent's hooks print, connected or not; `None` once the hub has stopped.
+    pub async fn follow(&self, agent: &AgentId) -> Option<Result<Follower, NotFollowed>> {
+        self.ask(|answer| Command::Follow(agent.clone(), answer)).await
     }
 
     /// Numbers for the metrics; `None` once the hub has stopped.

@@ -23,6 +23,7 @@ use openstack_client::http::UrlPrefix;
 use tokio::sync::{broadcast, mpsc};
 
 use super::core::{Action, Core, Input, Loaded, LoadedDocument, Moment, NotQueued, PeerId};
+use super::follow::Followers;
 use super::pushes::{
     Job, Key, LOOK_INTERVAL, Order, PROGRESS_PARTS, Push, Pushes, STALLED_TIME_MAX,
 };
@@ -102,6 +103,7 @@ struct Shell {
     peers: HashMap<AssociationId, PeerId>,
     timers: BTreeSet<(Instant, PeerId)>,
     pushes: Pushes,
+    followers: Followers,
     /// When it is looked how far documents are.
     look_at: Instant,
     /// By certificate and address, for when an agent is back.
@@ -136,6 +138,7 @@ pub(super) async fn run(parts: Parts) -> io::Result<()> {
         peers: HashMap::new(),
         timers: BTreeSet::new(),
         pushes: Pushes::default(),
+        followers: Followers::default(),
         look_at: clock::now(),
         paths: KnownPaths::new(PATHS_REMEMBERED_MAX),
         made,
@@ -206,11 +209,20 @@ impl Shell {
             Command::Input(input) => self.tell_core(*input),
             Command::Live(answer) => drop(answer.send(self.core.live())),
             Command::LiveAgent(agent, answer) => drop(answer.send(self.core.live_agent(&agent))),
+            Command::Follow(agent, answer) => {
+                let followed = self.core.may_follow(&agent).map(|()| {
+                    let follower = self.followers.add(agent.clone(), self.answers.clone());
+                    self.tell_core(Input::Followed(agent));
+                    follower
+                });
+                drop(answer.send(followed));
+            }
             Command::Stats(answer) => drop(answer.send(HubStats {
                 census: self.core.census(),
                 dtls: *self.driver.stats(),
                 half_open: self.driver.endpoint().half_open(),
                 paths: self.paths.len(),
+                logs_followed: self.core.followed(),
                 send_errors: self.driver.send_errors(),
             })),
             Command::Drain(timeout) => {
@@ -447,6 +459,8 @@ impl Shell {
                     Input::SignalQueued(peer, queued)
                 });
             }
+            Action::ShowLog(agent, log) => self.followers.show(&agent, log),
+            Action::HideLog(agent) => self.followers.hide(&agent),
             // Nobody waits for it: the next one says it all again.
             Action::SaveAgent(record) => self.writer.submit(Write::SaveAgent(record), drop),
             Action::Tell(notice) => self.tell(notice),

@@ -14,6 +14,7 @@
 //! and from then on only what belongs to the one agent that the fingerprint is pinned for.
 
 mod entry;
+mod follow;
 mod signals;
 mod traffic;
 mod types;
@@ -27,6 +28,8 @@ use certs::{AgentId, Fingerprint};
 use metadata_delivery::message::{DeploymentResult, Hello, Holds, MessageError, Progress};
 use metadata_delivery::{CloseCode, Document, refusal};
 
+use self::follow::Follows;
+pub use self::follow::{FOLLOWED_AGENTS_MAX, FOLLOWERS_PER_AGENT_MAX, NotFollowed};
 pub use self::signals::LOOKS_MAX;
 use self::signals::{Looks, Signals};
 pub use self::types::{
@@ -73,6 +76,7 @@ pub struct Core {
     timers: BTreeSet<(Instant, PeerId)>,
     proofs: ProofRate,
     looks: Looks,
+    follows: Follows,
     draining: bool,
     actions: VecDeque<Action>,
 }
@@ -138,6 +142,7 @@ impl Core {
             timers: BTreeSet::new(),
             proofs: ProofRate::default(),
             looks: Looks::default(),
+            follows: Follows::default(),
             draining: false,
             actions: VecDeque::new(),
         };
@@ -256,6 +261,8 @@ impl Core {
                     self.pins.add(pin.fingerprint, &pin.agent_id);
                 }
             }
+            Input::Followed(agent) => self.on_followed(agent),
+            Input::Unfollowed(agent) => self.on_unfollowed(&agent),
             Input::PinRemoved(fingerprint) => self.on_pin_removed(moment, fingerprint),
             Input::Drain => {
                 self.draining = true;
@@ -334,6 +341,7 @@ impl Core {
             }));
             if self.connected.get(&record.agent_id) == Some(&id) {
                 self.connected.remove(&record.agent_id);
+                self.log_cut_off(&record.agent_id);
             }
             self.actions.push_back(Action::SaveAgent(record));
         }

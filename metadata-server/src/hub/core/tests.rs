@@ -13,6 +13,7 @@ use super::*;
 use crate::store::{DocumentHead, Dropped, Enrolment, Kept, PinOrigin, StoreError, StoredDocument};
 
 mod entry;
+mod follow;
 mod signals;
 mod traffic;
 
@@ -300,6 +301,7 @@ fn the_transitions_between_phases_are_these() {
                     Action::SaveResult { .. } => "save result",
                     Action::LookAtSignal { .. } => "look at signal",
                     Action::QueueSignal { .. } => "queue signal",
+                    Action::ShowLog(..) | Action::HideLog(_) => "log",
                     Action::SaveAgent(_) => "save agent",
                     Action::Tell(_) => "tell",
                 })

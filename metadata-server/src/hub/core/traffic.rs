@@ -2,9 +2,11 @@
 
 use metadata_delivery::Name;
 use metadata_delivery::message::{
-    DeploymentState, METADATA, Message, PROGRESS, PROTOCOL, RESULT_PREFIX, SIGNAL_PREFIX, Welcome,
+    DeploymentState, LOG, METADATA, Message, PROGRESS, PROTOCOL, RESULT_PREFIX, SIGNAL_PREFIX,
+    Welcome,
 };
 
+use super::follow::is_log_request;
 use super::*;
 use crate::store::{Dropped, Kept, StoreError, StoredDocument};
 
@@ -15,6 +17,7 @@ impl Core {
         }
         match document.name.as_str() {
             PROGRESS => self.on_progress(moment, id, &document),
+            LOG => self.on_log(id, &document),
             name if name.starts_with(RESULT_PREFIX) => self.on_result(id, document),
             name if name.starts_with(SIGNAL_PREFIX) => self.on_signal(id, &document),
             // A repeated hello changes nothing.
@@ -72,6 +75,7 @@ impl Core {
         if let Some(document) = newer {
             self.push(moment, id, document);
         }
+        self.ask_for_log(&agent);
     }
 
     /// Says who we are and what the agent should hold.
@@ -173,6 +177,9 @@ impl Core {
         code: u16,
         reason: String,
     ) {
+        if is_log_request(name) {
+            return self.on_log_refused(id, version);
+        }
         if name.as_str() != METADATA {
             return;
         }

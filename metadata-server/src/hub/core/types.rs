@@ -9,6 +9,7 @@ use certs::{AgentId, Fingerprint};
 use metadata_delivery::message::{DeploymentResult, Hex32, Holds, Progress, WaitSignal};
 use metadata_delivery::{CloseCode, Document, Name};
 
+use crate::hub::agent_log::AgentLog;
 use crate::notice::Notice;
 use crate::store::{AgentRecord, Enrolment, Kept, PinRecord, StoreError, StoredDocument};
 
@@ -102,6 +103,10 @@ pub enum Input {
     DocumentsAccepted(Vec<(AgentId, StoredDocument)>),
     /// Pins were added.
     PinsAdded(Vec<PinRecord>),
+    /// Somebody watches an agent's log; [`Core::may_follow`](super::Core::may_follow) has been asked.
+    Followed(AgentId),
+    /// One who watched an agent's log has gone.
+    Unfollowed(AgentId),
     /// A pin was removed.
     PinRemoved(Fingerprint),
     /// The server stops: say goodbye to everybody, take nobody in.
@@ -220,6 +225,10 @@ pub enum Action {
         /// What it says.
         signal: WaitSignal,
     },
+    /// Show those who watch an agent's log what there is.
+    ShowLog(AgentId, Arc<AgentLog>),
+    /// Nobody watches an agent's log any more.
+    HideLog(AgentId),
     /// Remember an agent; nobody waits for it.
     SaveAgent(AgentRecord),
     /// Tell whoever watches.
