@@ -1,11 +1,13 @@
 //! Sessions in a simulator: for tests and benches, behind the feature `testing`.
 //!
 //! [`Pair`] runs two sessions over lossy links on a virtual clock. [`fuzz`] holds bodies that a
-//! fuzzer, a property test and the replay of a corpus share.
+//! fuzzer, a property test and the replay of a corpus share. [`model`] runs both with their applications through
+//! whatever a seed decides.
 #![expect(clippy::expect_used, reason = "a simulation that cannot go on has failed")]
 
 pub mod fuzz;
 pub mod heat;
+pub mod model;
 mod pair;
 
 use std::sync::OnceLock;
