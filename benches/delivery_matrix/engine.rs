@@ -8,8 +8,8 @@ use metadata_delivery::testing::{body, start};
 
 use crate::ours::Ours;
 use crate::quinn_peer::{self, Controller};
-use crate::sctp_peer;
 use crate::world::{AGENT, SERVER, World};
+use crate::{sctp_peer, tcp_peer};
 
 /// A measurement that is not over by then counts as longer.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
@@ -25,6 +25,7 @@ pub(crate) enum Engine {
     Ours,
     Quinn(Controller),
     Sctp,
+    Tcp,
 }
 
 impl Engine {
@@ -34,6 +35,7 @@ impl Engine {
             Self::Quinn(Controller::Cubic) => "quinn, Cubic",
             Self::Quinn(Controller::Bbr) => "quinn, BBR",
             Self::Sctp => "sctp-proto over DTLS",
+            Self::Tcp => "TCP model with TLS, Cubic",
         }
     }
 
@@ -50,6 +52,10 @@ impl Engine {
             }
             Self::Sctp => {
                 let [server, agent] = sctp_peer::pair().map(Box::new);
+                world.add(server, agent);
+            }
+            Self::Tcp => {
+                let [server, agent] = tcp_peer::pair(world.now).map(Box::new);
                 world.add(server, agent);
             }
         }

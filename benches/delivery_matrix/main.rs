@@ -1,13 +1,13 @@
 //! How long documents take on links that lose datagrams: ours beside quinn with its two congestion
-//! controllers and sctp-proto, on the same simulated links and a virtual clock; and what flows that share a
+//! controllers, a model of TCP and sctp-proto, on the same simulated links and a virtual clock; and what flows that share a
 //! bottleneck leave to each other. Prints tables in Markdown, progress on standard error.
 //!
 //! ```text
-//! cargo bench -p channel-benches --bench delivery_matrix -- [--runs N] [--large-runs N] [--only ENGINE]
+//! cargo bench -p channel-benches --bench delivery_matrix -- [--runs N] [--large-runs N] [--only ENGINE] [--tables TEXT]
 //! ```
 //!
 //! `N` documents in each cell (300 unless given), of 16 MiB 3; only engines whose name begins with
-//! `ENGINE`. Run `n` of a cell has its links seeded with 2n and 2n + 1, so every engine meets the
+//! `ENGINE`, and tables with `TEXT` in their titles. Run `n` of a cell has its links seeded with 2n and 2n + 1, so every engine meets the
 //! same randomness. Without `cargo bench` a few cells are run once, to see that they still work.
 
 #![expect(
@@ -22,13 +22,15 @@ mod quinn_peer;
 mod sctp_peer;
 mod share;
 mod table;
+mod tcp_peer;
+mod tcp_sender;
 mod world;
 
 use std::process::ExitCode;
 use std::time::Duration;
 
 use dtls_channel::testing::LinkConfig;
-use engine::{Engine, Past, measure};
+use engine::{Engine, LIMIT, Past, measure};
 use quinn_peer::Controller;
 use table::Cell;
 
@@ -42,19 +44,26 @@ const LOSSES_PERCENT: [u32; 4] = [0, 10, 20, 30];
 const BURST: f64 = 4.0;
 const SMALL: [(&str, usize); 2] = [("4 KiB", 4 << 10), ("64 KiB", 64 << 10)];
 const LARGE: usize = 16 << 20;
-const ENGINES: [Engine; 4] =
-    [Engine::Ours, Engine::Quinn(Controller::Cubic), Engine::Quinn(Controller::Bbr), Engine::Sctp];
+const ENGINES: [Engine; 5] = [
+    Engine::Ours,
+    Engine::Quinn(Controller::Cubic),
+    Engine::Quinn(Controller::Bbr),
+    Engine::Tcp,
+    Engine::Sctp,
+];
 
 struct Options {
     runs: u64,
     large_runs: u64,
     only: String,
+    tables: String,
     /// Not measuring: the first cells, once.
     smoke: bool,
 }
 
 fn options(mut arguments: impl Iterator<Item = String>) -> Option<Options> {
-    let mut options = Options { runs: 300, large_runs: 3, only: String::new(), smoke: true };
+    let (only, tables) = (String::new(), String::new());
+    let mut options = Options { runs: 300, large_runs: 3, only, tables, smoke: true };
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             // What `cargo bench` says, and `cargo test` does not.
@@ -62,6 +71,7 @@ fn options(mut arguments: impl Iterator<Item = String>) -> Option<Options> {
             "--runs" => options.runs = arguments.next()?.parse().ok()?,
             "--large-runs" => options.large_runs = arguments.next()?.parse().ok()?,
             "--only" => options.only = arguments.next()?,
+            "--tables" => options.tables = arguments.next()?,
             _ => return None,
         }
     }
@@ -86,7 +96,9 @@ fn link(loss_percent: u32, burst: Option<f64>) -> LinkConfig {
 
 fn main() -> ExitCode {
     let Some(options) = options(std::env::args().skip(1)) else {
-        eprintln!("usage: delivery_matrix [--runs N] [--large-runs N] [--only ENGINE]");
+        eprintln!(
+            "usage: delivery_matrix [--runs N] [--large-runs N] [--only ENGINE] [--tables TEXT]"
+        );
         return ExitCode::from(64);
     };
     let engines: Vec<Engine> =
@@ -108,13 +120,17 @@ fn main() -> ExitCode {
             break;
         }
     }
-    share::tables(&options.only, options.smoke);
+    if share::TITLE.contains(&options.tables) {
+        share::tables(&options.only, options.smoke);
+    }
     ExitCode::SUCCESS
 }
 
 /// One cell of small documents.
 fn cell(engine: Engine, past: Past, link: &LinkConfig, bytes: usize, runs: u64) -> Cell {
     let times: Vec<_> = (0..runs).map(|seed| measure(engine, past, link, seed, bytes)).collect();
+    let slowest = (0..runs).max_by_key(|&n| times[n as usize].delivered.unwrap_or(LIMIT));
+    eprintln!("  slowest: run {}", slowest.unwrap_or(0));
     Cell::new(&times)
 }
 
@@ -126,7 +142,7 @@ fn small(
     engines: &[Engine],
     options: &Options,
 ) {
-    if options.runs == 0 {
+    if options.runs == 0 || !title.contains(&options.tables) {
         return;
     }
     table::head(title);
@@ -143,6 +159,9 @@ fn small(
 }
 
 fn large(title: &str, burst: Option<f64>, engines: &[Engine], options: &Options) {
+    if !title.contains(&options.tables) {
+        return;
+    }
     table::goodput_head(title);
     for loss in LOSSES_PERCENT {
         let arriving = RATE as f64 * (1.0 - f64::from(loss) / 100.0);

@@ -32,8 +32,10 @@ struct Shared {
     dropped: f64,
 }
 
+pub(crate) const TITLE: &str = "Two flows on one bottleneck, no random loss";
+
 pub(crate) fn tables(only: &str, smoke: bool) {
-    println!("\nTwo flows on one bottleneck, no random loss:\n");
+    println!("\n{TITLE}:\n");
     println!(
         "| first | 2 s later | first, of the rate | second | ratio | queue, mean of its room | p95 | dropped |"
     );
