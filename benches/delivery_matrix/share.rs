@@ -9,10 +9,11 @@ use crate::quinn_peer::Controller;
 use crate::world::{SERVER, World};
 use crate::{LARGE, QUEUE_BYTES, RATE, ROUND_TRIP, link};
 
-const OTHERS: [Option<Engine>; 4] = [
+const OTHERS: [Option<Engine>; 5] = [
     None,
     Some(Engine::Quinn(Controller::Cubic)),
     Some(Engine::Quinn(Controller::Bbr)),
+    Some(Engine::Tcp),
     Some(Engine::Ours),
 ];
 

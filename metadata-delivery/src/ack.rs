@@ -11,8 +11,13 @@ pub(crate) const ACK_DELAY_MAX: Duration = Duration::from_millis(10);
 /// Every this many ack-eliciting packets are acknowledged at once (RFC 9000 §13.2.2).
 const ACK_EVERY: u32 = 2;
 
+/// The first packets after a pause are acknowledged at once, each of them, while no report is known to have arrived: they
+/// may be probes of a peer that has heard nothing.
+const ACK_AT_ONCE: u8 = 2;
+const PAUSE: Duration = Duration::from_millis(40);
+
 /// After this many ack-eliciting packets that were only acknowledged, a PING goes with the ACK.
-const ASK_EVERY: u32 = 32;
+const ASK_EVERY: u16 = 32;
 
 /// Ranges this far below what the peer knows we received are forgotten. Packets that late are
 /// dropped; a record layer with a replay window of 64 drops them anyway.
@@ -34,7 +39,9 @@ pub(crate) struct ReceivedPackets {
     largest_eliciting: Option<u64>,
     largest_confirmed: Option<u64>,
     /// Ack-eliciting packets since the peer last had to acknowledge something.
-    since_asked: u32,
+    since_asked: u16,
+    /// How many more of them are acknowledged at once.
+    at_once: u8,
     /// When they have to be reported.
     ack_at: Option<Instant>,
 }
@@ -49,6 +56,9 @@ impl ReceivedPackets {
     pub(crate) fn record(&mut self, now: Instant, number: u64, ack_eliciting: bool) {
         let largest = self.ranges.front().map(|&(_, high)| high);
         let in_order = largest.is_none_or(|largest| number == largest + 1);
+        if self.is_unconfirmed() && self.largest_at.is_some_and(|at| now > at + PAUSE) {
+            self.at_once = ACK_AT_ONCE;
+        }
         if largest.is_none_or(|largest| number > largest) {
             self.largest_at = Some(now);
         }
@@ -60,10 +70,16 @@ impl ReceivedPackets {
             return;
         }
         self.unreported += 1;
-        self.since_asked += 1;
+        self.since_asked = self.since_asked.saturating_add(1);
         self.largest_eliciting = self.largest_eliciting.max(Some(number));
         // A gap is news that the sender can act on: say so at once (RFC 9000 §13.2.1).
-        let due = if in_order && self.unreported < ACK_EVERY { now + ACK_DELAY_MAX } else { now };
+        let at_once = self.at_once > 0;
+        self.at_once = self.at_once.saturating_sub(1);
+        let due = if in_order && !at_once && self.unreported < ACK_EVERY {
+            now + ACK_DELAY_MAX
+        } else {
+            now
+        };
         self.ack_at = Some(self.ack_at.map_or(due, |at| at.min(due)));
     }
 
@@ -173,6 +189,23 @@ mod tests {
         received.record(now, 7, true);
         assert_eq!(received.ack_at(), Some(now), "7 came late");
         assert_eq!(numbers(&received), [(5, 8)]);
+    }
+
+    #[test]
+    fn what_may_be_a_probe_is_acknowledged_at_once() {
+        let mut received = ReceivedPackets::default();
+        let at_once = |received: &mut ReceivedPackets, at_ms: u64, number| {
+            let now = start() + Duration::from_millis(at_ms);
+            received.record(now, number, true);
+            let at_once = received.ack_at() == Some(now);
+            received.reported();
+            at_once
+        };
+        assert!(!at_once(&mut received, 0, 1), "nothing was reported yet");
+        assert!(!at_once(&mut received, 40, 2), "no pause yet");
+        assert_eq!([3, 4, 5].map(|n| at_once(&mut received, 81, n)), [true, true, false]);
+        received.report_arrived(5);
+        assert!(!at_once(&mut received, 200, 6), "the last report has arrived");
     }
 
     #[test]

@@ -104,6 +104,8 @@ pub(crate) struct Congestion {
     unproven: bool,
     /// Loss without a queue, whatever was sent: known sooner, and less surely chance.
     recent_loss: LossShare,
+    /// The path has not answered for long.
+    dead: bool,
 }
 
 /// What happened since a round began. It ends when a packet sent after its begin is acknowledged.
@@ -117,9 +119,18 @@ struct Round {
     packets_lost: u32,
     bursts_lost: u32,
     round_trip_min: Option<Duration>,
+    /// By its latest sample: a queue that overflows has built up since the round began.
+    has_queue: bool,
     samples: u32,
     /// Whether the window was what held us back at some moment.
     window_used: bool,
+}
+
+impl Round {
+    /// Counts the round's losses in.
+    fn add_to(&self, share: &mut LossShare) {
+        share.add(self.packets_lost as f32, self.bursts_lost as f32, self.packets_settled as f32);
+    }
 }
 
 impl Congestion {
@@ -138,6 +149,7 @@ impl Congestion {
             own_loss: LossShare::default(),
             unproven: false,
             recent_loss: LossShare::default(),
+            dead: false,
         }
     }
 
@@ -186,12 +198,27 @@ impl Congestion {
 
     /// Whether the path loses packets by chance, or may do so.
     pub(crate) fn is_suspect(&self) -> bool {
-        self.recent_loss.is_suspect()
+        self.loss_so_far().is_suspect()
     }
 
     /// How, if so.
     pub(crate) fn feared_loss(&self) -> Option<Loss> {
-        self.recent_loss.feared()
+        self.loss_so_far().feared()
+    }
+
+    /// Whether a loss was seen lately, rather than feared.
+    pub(crate) fn has_lost(&self) -> bool {
+        self.loss_so_far().has_lost()
+    }
+
+    /// With what the round has seen until now: a burst of losses should not have to wait for its end, which may be
+    /// lost as well.
+    fn loss_so_far(&self) -> LossShare {
+        let mut share = self.recent_loss;
+        if self.round.packets_lost > 0 && !self.round.has_queue {
+            self.round.add_to(&mut share);
+        }
+        share
     }
 
     /// Takes in what one acknowledgement, or the loss timer, has settled.
@@ -204,6 +231,10 @@ impl Congestion {
             }
             None => self.begin_round(now, settled.largest_sent),
         }
+        if settled.acked > 0 && std::mem::take(&mut self.dead) {
+            // As on a new path.
+            self.set_window(self.window.max(WINDOW_INITIAL_PACKETS * self.packet_bytes));
+        }
         self.round.delivered += settled.acked + settled.late;
         self.round.lost = (self.round.lost + settled.lost).saturating_sub(settled.late);
         self.round.packets_settled += settled.packets_acked + settled.packets_lost;
@@ -213,6 +244,7 @@ impl Congestion {
         if let Some(sample) = settled.sample {
             let smallest = self.round.round_trip_min.map_or(sample, |min| min.min(sample));
             self.round.round_trip_min = Some(smallest);
+            self.round.has_queue = self.has_queue(sample);
             self.round.samples += 1;
             // A queue that builds up fast should not have to wait for the end of the round.
             if self.in_slow_start() && self.round.samples >= SAMPLES_MIN && self.has_queue(smallest)
@@ -232,6 +264,7 @@ impl Congestion {
     /// The path does not answer: stop flooding, and begin anew when it does.
     pub(crate) fn on_dead_path(&mut self) {
         self.window = WINDOW_DEAD_PACKETS * self.packet_bytes;
+        self.dead = true;
         self.unproven = false;
         self.slow_start = Some(0);
         self.bound = usize::MAX;
@@ -373,13 +406,11 @@ impl Congestion {
     }
 
     fn note_loss(&mut self, round: &Round, queue: bool, showed_little: bool) {
-        let (lost, settled) = (round.packets_lost as f32, round.packets_settled as f32);
-        let bursts = round.bursts_lost as f32;
         if showed_little || !round.window_used {
-            self.own_loss.add(lost, bursts, settled);
+            round.add_to(&mut self.own_loss);
         }
         if !queue {
-            self.recent_loss.add(lost, bursts, settled);
+            round.add_to(&mut self.recent_loss);
         }
     }
 

@@ -388,14 +388,19 @@ impl Inbound {
     }
 
     /// The application's verdict: `None` is stored. Ignored unless that very version was handed
-    /// over and has no verdict yet.
-    pub(crate) fn decide(&mut self, name: &Name, version: u64, refusal: Option<(u16, String)>) {
+    /// over and has no verdict yet: false.
+    pub(crate) fn decide(
+        &mut self,
+        name: &Name,
+        version: u64,
+        refusal: Option<(u16, String)>,
+    ) -> bool {
         self.clock += 1;
-        let Some(state) = self.names.get_mut(name) else { return };
-        let Some(delivered) = &mut state.delivered else { return };
-        let Verdict::Awaited(open) = delivered.verdict else { return };
+        let Some(state) = self.names.get_mut(name) else { return false };
+        let Some(delivered) = &mut state.delivered else { return false };
+        let Verdict::Awaited(open) = delivered.verdict else { return false };
         if delivered.version != version {
-            return;
+            return false;
         }
         delivered.settled_at = self.clock;
         delivered.verdict = match &refusal {
@@ -406,6 +411,7 @@ impl Inbound {
             // An open transfer fills no gap in the numbers by being settled.
             let _ = self.answer(transfer, refusal);
         }
+        true
     }
 
     fn answer(&mut self, transfer: u64, refusal: Option<(u16, String)>) -> Result<(), PacketError> {

@@ -53,6 +53,11 @@ impl LossShare {
         self.feared_share() >= SUSPECT_SHARE
     }
 
+    /// Whether anything was lost.
+    pub(crate) fn has_lost(&self) -> bool {
+        self.lost > 0.0
+    }
+
     fn feared_share(&self) -> f32 {
         (self.lost + FEARED_LOST) / (self.settled + FEARED_SETTLED)
     }

@@ -162,7 +162,7 @@ impl Transfer {
 }
 
 impl Outbound {
-    /// Takes a document for sending; a newer version replaces an older one.
+    /// Takes a document for sending; a newer version replaces an older one. False: it was there already.
     pub(crate) fn offer(
         &mut self,
         name: Name,
@@ -170,7 +170,7 @@ impl Outbound {
         form: Form,
         urgency: Urgency,
         limits: &Limits,
-    ) -> Result<(), OfferError> {
+    ) -> Result<bool, OfferError> {
         let body = form.body();
         if version > VARINT_MAX {
             return Err(OfferError::VersionTooLarge { name, version });
@@ -182,7 +182,7 @@ impl Outbound {
             }
             if version == newest {
                 let same = body == newest_body;
-                return if same { Ok(()) } else { Err(OfferError::Conflict { name, version }) };
+                return if same { Ok(false) } else { Err(OfferError::Conflict { name, version }) };
             }
             replaced = newest_body.len();
         } else if self.waiting.len() + self.open.len() >= limits.outbound_documents_max {
@@ -195,7 +195,7 @@ impl Outbound {
         self.withdraw(&name);
         self.bytes += form.body().len();
         self.waiting.insert(name, Waiting { version, form, again: false, urgency });
-        Ok(())
+        Ok(true)
     }
 
     /// Gives a document up, wherever it stands.

@@ -217,6 +217,11 @@ impl Recovery {
         self.patience = if suspect { PATIENCE_SUSPECT } else { PATIENCE };
     }
 
+    /// Probe timeouts begin to double only after the usual number of them from here on.
+    pub(crate) fn be_patient(&mut self) {
+        self.timeouts = self.timeouts.min(1);
+    }
+
     /// The path is another one: what was learned of the old one says nothing of it. What is in
     /// flight stays so, and is judged by the new path's times.
     pub(crate) fn begin_path(&mut self, initial_rtt: Duration) {

@@ -32,7 +32,9 @@ pub(crate) struct Lossy {
     /// Bytes that may be in flight.
     pub(crate) window: usize,
     /// Symbols that the peer puts together at most; 0 when it cannot.
-    pub(crate) symbols_max: usize,
+    pub(crate) symbols_max: u16,
+    /// Losses were seen, or there is no answer: they are not only feared.
+    pub(crate) seen: bool,
 }
 
 /// A loss process with two states (Gilbert's).

@@ -94,6 +94,8 @@ pub struct Session {
     inbound: Inbound,
     /// A PING has to be sent.
     ping_due: bool,
+    /// When the application last had something new to say.
+    news_at: Instant,
     events: VecDeque<Event>,
     counters: Stats,
 }
@@ -134,6 +136,7 @@ impl Session {
             outbound: Outbound::default(),
             inbound: Inbound::default(),
             ping_due: false,
+            news_at: now,
             events: VecDeque::new(),
             counters: Stats::default(),
             config,
@@ -158,13 +161,9 @@ impl Session {
     ///
     /// # Errors
     /// As [`offer`](Self::offer).
-    pub fn offer_background(
-        &mut self,
-        _now: Instant,
-        document: Document,
-    ) -> Result<(), OfferError> {
+    pub fn offer_background(&mut self, now: Instant, document: Document) -> Result<(), OfferError> {
         let Document { name, version, body } = document;
-        self.take_offer(name, version, Form::plain(body), Urgency::Background)
+        self.take_offer(now, name, version, Form::plain(body), Urgency::Background)
     }
 
     /// The same, with another form of the document for a peer that can read it: a compressed one, or a
@@ -175,26 +174,35 @@ impl Session {
     /// As [`offer`](Self::offer).
     pub fn offer_form(
         &mut self,
-        _now: Instant,
+        now: Instant,
         name: Name,
         version: u64,
         form: Form,
     ) -> Result<(), OfferError> {
-        self.take_offer(name, version, form, Urgency::Usual)
+        self.take_offer(now, name, version, form, Urgency::Usual)
     }
 
     fn take_offer(
         &mut self,
+        now: Instant,
         name: Name,
         version: u64,
         form: Form,
         urgency: Urgency,
     ) -> Result<(), OfferError> {
-        let limits = &self.config.limits;
-        match self.phase {
-            Phase::Open => self.outbound.offer(name, version, form, urgency, limits),
-            Phase::Closing(_) | Phase::Over => Err(OfferError::Closed),
+        if !matches!(self.phase, Phase::Open) {
+            return Err(OfferError::Closed);
         }
+        if self.outbound.offer(name, version, form, urgency, &self.config.limits)? {
+            self.has_news(now);
+        }
+        Ok(())
+    }
+
+    /// How long earlier packets were not answered says little about what is going to be sent now.
+    fn has_news(&mut self, now: Instant) {
+        self.news_at = now;
+        self.recovery.be_patient();
     }
 
     /// Tells what we hold of a name, so that deltas from the peer can build on it: what is durable, since
@@ -210,15 +218,19 @@ impl Session {
 
     /// Confirms to the peer that a document from [`Event::Received`] is durable. Without effect
     /// for any other name and version, and when it was decided before.
-    pub fn stored(&mut self, _now: Instant, name: &Name, version: u64) {
-        self.inbound.decide(name, version, None);
+    pub fn stored(&mut self, now: Instant, name: &Name, version: u64) {
+        if self.inbound.decide(name, version, None) {
+            self.has_news(now);
+        }
     }
 
     /// Tells the peer that a document from [`Event::Received`] will not be taken. The peer does
     /// not send this version again; codes are those of [`refusal`](crate::refusal), or the
     /// application's from [`APPLICATION_FIRST`](crate::refusal::APPLICATION_FIRST) on.
-    pub fn refuse(&mut self, _now: Instant, name: &Name, version: u64, code: u16, reason: &str) {
-        self.inbound.decide(name, version, Some((code, reason.to_owned())));
+    pub fn refuse(&mut self, now: Instant, name: &Name, version: u64, code: u16, reason: &str) {
+        if self.inbound.decide(name, version, Some((code, reason.to_owned()))) {
+            self.has_news(now);
+        }
     }
 
     /// Tells the peer why we hang up, and stops everything else. Drive on until

@@ -184,6 +184,30 @@ fn a_path_that_does_not_answer_gets_two_packets_and_begins_anew() {
 }
 
 #[test]
+fn a_burst_of_losses_is_reckoned_with_before_its_round_ends() {
+    let mut congestion = Congestion::new(PACKET);
+    let settled = |acked: u32, lost: u32, sent: u64| SettledSums {
+        acked: acked as usize * PACKET,
+        lost: lost as usize * PACKET,
+        late: 0,
+        packets_acked: acked,
+        packets_lost: lost,
+        bursts_lost: lost.min(1),
+        in_flight: 0,
+        sample: Some(50 * MS),
+        largest_acked: sent,
+        largest_sent: sent + 10,
+    };
+    for n in 0..100 {
+        congestion.on_settled(start() + 50 * MS * n, settled(1, 0, 11 * u64::from(n)));
+    }
+    assert!(!congestion.is_suspect());
+    congestion.on_settled(start() + 50 * MS * 100, settled(1, 4, 1_095));
+    assert!(congestion.is_suspect());
+    assert!(congestion.feared_loss().is_some_and(|loss| loss.burst > 2.0));
+}
+
+#[test]
 fn a_sender_with_little_to_say_does_not_grow_its_window() {
     let mut congestion = Congestion::new(PACKET);
     for number in 1..100 {

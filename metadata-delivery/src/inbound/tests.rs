@@ -317,8 +317,8 @@ fn transitions_of_a_transfer() {
         ("OFFER of older", |inbound| drop(sent(2, "a", 1, 100).offer(inbound).unwrap())),
         ("OFFER of same", |inbound| drop(sent(2, "a", 2, 100).offer(inbound).unwrap())),
         ("OFFER of newer", |inbound| drop(sent(2, "a", 3, 100).offer(inbound).unwrap())),
-        ("app stored", |inbound| inbound.decide(&name("a"), 2, None)),
-        ("app refused", |inbound| inbound.decide(&name("a"), 2, Some((256, "no".into())))),
+        ("app stored", |inbound| _ = inbound.decide(&name("a"), 2, None)),
+        ("app refused", |inbound| _ = inbound.decide(&name("a"), 2, Some((256, "no".into())))),
         ("answer lost", |inbound| inbound.answer_lost(1)),
     ];
     let unknown: &[Step] = &[];

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Delivery, Outbound, Transfer, Urgency};
 use crate::packet::Packet;
 use crate::recovery::SentFrame;
-use crate::repair::{Block, Lossy, Sending};
+use crate::repair::{Block, Loss, Lossy, Sending};
 use crate::wire::{self, Frame};
 
 impl Transfer {
@@ -42,7 +42,7 @@ impl Transfer {
         let room = wire::repair_room(packet.room(), transfer, self.length());
         let Some(missing) = self.acked.gaps(0..self.length()).next() else { return };
         let block = Block::even(missing.start, self.length(), room);
-        let block = block.filter(|block| block.count() <= lossy.symbols_max);
+        let block = block.filter(|block| block.count() <= usize::from(lossy.symbols_max));
         self.repairs = block.map(|block| Box::new(Sending::new(block)));
     }
 
@@ -53,7 +53,10 @@ impl Transfer {
         {
             let in_flight = repairs.in_flight(&self.acked, &self.lost);
             if repairs.plan() {
-                repairs.top_up(&self.chosen.bytes, &self.acked, in_flight, 0, loss);
+                // A single datagram: one more at once, others when that long was no answer.
+                let slight = repairs.block().count() == 1 && !lossy.seen;
+                let (loss, least) = if slight { (Loss::default(), 1) } else { (loss, 0) };
+                repairs.top_up(&self.chosen.bytes, &self.acked, in_flight, least, loss);
             }
         }
     }
@@ -106,6 +109,15 @@ impl Outbound {
         };
         let repairs = self.open.get(transfer).and_then(|open| open.repairs.as_ref());
         repairs.is_some_and(|repairs| repairs.stands_in())
+    }
+
+    /// Whether all there is are documents of a single datagram, each sent twice, on a path on which losses are only
+    /// feared. What is sent of them next waits for an answer that may be on its way.
+    pub(crate) fn is_slight(&self) -> bool {
+        let twice = |open: &Transfer| {
+            open.repairs.as_ref().is_some_and(|r| r.is_planned() && r.block().count() == 1)
+        };
+        !self.lossy.seen && !self.open.is_empty() && self.open.values().all(twice)
     }
 
     pub(crate) fn has_repairs(&self) -> bool {

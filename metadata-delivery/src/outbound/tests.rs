@@ -18,7 +18,7 @@ fn document(text: &str, version: u64, length: usize) -> Document {
 
 fn offer(outbound: &mut Outbound, document: Document, limits: &Limits) -> Result<(), OfferError> {
     let Document { name, version, body } = document;
-    outbound.offer(name, version, Form::plain(body), Urgency::Usual, limits)
+    outbound.offer(name, version, Form::plain(body), Urgency::Usual, limits).map(|_| ())
 }
 
 fn offering(documents: &[(&str, u64, usize)]) -> Outbound {

@@ -19,14 +19,14 @@ impl Session {
     /// acknowledged within a third of a round trip is sent again, and again. Copies keep within the window,
     /// in which a packet counts no longer than it can be on its way.
     pub(super) fn repeat_at(&self) -> Option<Instant> {
-        if !self.congestion.is_suspect() {
+        if !self.is_suspect() {
             return None;
         }
         let round_trip = self.repeat_round_trip();
-        let silent_since = self.recovery.unanswered_since()?;
+        let silent_since = self.recovery.unanswered_since()?.max(self.news_at);
         let at = if !self.has_content() {
             let gone = self.recovery.gone_at(self.recovery.rtt().loss_delay(1));
-            gone.into_iter().chain(self.recovery.repeat_at(round_trip / 3)).min()
+            gone.into_iter().chain(self.recovery.repeat_at(self.patience())).min()
         } else if !self.has_room() {
             let gone = self.recovery.gone_at(self.recovery.rtt().loss_delay(1));
             let silence = silent_since + round_trip;
@@ -38,6 +38,18 @@ impl Session {
         at.filter(|at| *at <= silent_since + round_trip * REPEAT_ROUND_TRIPS)
     }
 
+    /// Whether the path may lose packets by chance. A probe timeout says so before any loss does: who hears nothing
+    /// hears of no loss either.
+    fn is_suspect(&self) -> bool {
+        self.congestion.is_suspect() || self.recovery.timeouts() > 0
+    }
+
+    /// What was not acknowledged for so long is sent again, with nothing else to send.
+    fn patience(&self) -> Duration {
+        let round_trip = self.repeat_round_trip();
+        if self.outbound.is_slight() { round_trip * 5 / 4 } else { round_trip / 3 }
+    }
+
     fn repeat_round_trip(&self) -> Duration {
         self.recovery.rtt().smoothed().max(REPEAT_ROUND_TRIP_MIN)
     }
@@ -45,7 +57,7 @@ impl Session {
     pub(super) fn repeat(&mut self, now: Instant) {
         let round_trip = self.repeat_round_trip();
         // What will be due in a moment goes along: timers and packets are spared.
-        let age = if self.has_content() { round_trip * 11 / 8 } else { round_trip / 4 };
+        let age = if self.has_content() { round_trip * 11 / 8 } else { self.patience() * 3 / 4 };
         let mut repaired = BTreeSet::new();
         let silent = self.recovery.unanswered_since().is_some_and(|at| at + round_trip <= now);
         if (!self.has_content() || silent)

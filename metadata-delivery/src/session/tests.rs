@@ -35,7 +35,7 @@ fn document(text: &str, version: u64, length: usize) -> Document {
 #[test]
 fn an_idle_session_takes_about_a_kibibyte() {
     println!("{} bytes", size_of::<Session>());
-    assert!(size_of::<Session>() <= 1536, "{} bytes", size_of::<Session>());
+    assert!(size_of::<Session>() <= 1552, "{} bytes", size_of::<Session>());
 }
 
 #[test]

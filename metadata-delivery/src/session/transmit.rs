@@ -114,7 +114,8 @@ impl Session {
         self.outbound.set_lossy(Lossy {
             loss: self.congestion.feared_loss(),
             window: self.congestion.window(),
-            symbols_max: usize::try_from(peer.repair_symbols_max).unwrap_or(usize::MAX),
+            symbols_max: u16::try_from(peer.repair_symbols_max).unwrap_or(u16::MAX),
+            seen: self.congestion.has_lost() || self.recovery.timeouts() > 0,
         });
         for (name, version, code, reason) in self.outbound.promote(&peer) {
             self.refused(name, version, code, reason);

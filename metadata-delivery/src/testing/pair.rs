@@ -5,6 +5,7 @@ use bytes::Bytes;
 use dtls_channel::testing::{Link, LinkConfig, Rng};
 
 use super::start;
+use crate::wire::{self, Frame};
 use crate::{Document, Event, Form, Name, Session, SessionConfig};
 
 /// Which end.
@@ -73,6 +74,8 @@ pub struct Pair {
     seed: u64,
     /// Packets sent, by end.
     pub packets: [u64; 2],
+    /// Those of them with a part of a document, or a repair symbol for one.
+    pub data_packets: [u64; 2],
 }
 
 /// One direction with this loss, and reordering and duplicates besides.
@@ -166,6 +169,7 @@ impl Pair {
             rng: Rng::new(seed),
             seed,
             packets: [0, 0],
+            data_packets: [0, 0],
         }
     }
 
@@ -299,6 +303,8 @@ impl Pair {
             datagram.extend_from_slice(&packet);
             self.links[end as usize].push(self.now, datagram);
             self.packets[end as usize] += 1;
+            let is_data = |frame| matches!(frame, Ok(Frame::Data { .. } | Frame::Repair { .. }));
+            self.data_packets[end as usize] += u64::from(wire::frames(&packet).any(is_data));
             // Now and then the channel uses a number for itself.
             side.next_number += 1 + u64::from(self.rng.chance(0.02));
         }
