@@ -1,7 +1,5 @@
 //! One agent's large document beside another one's small ones, over real sockets.
 
-#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
-
 use std::time::Duration;
 
 use serde_json::Value;
