@@ -19,8 +19,9 @@ use crate::stats::Stats;
 const RECEIVE_RUNS_MAX: usize = 16;
 /// Room for one run: the kernel joins at most 64 KiB.
 const RUN_BYTES: usize = 64 * 1024;
-/// Receive calls before the application gets its turn.
-const RECEIVE_ROUNDS_MAX: usize = 4;
+/// Receive calls before the application gets its turn: when thousands of peers answer at once, the kernel's
+/// buffer must empty faster than it fills.
+const RECEIVE_ROUNDS_MAX: usize = 32;
 /// What we ask of the kernel's buffers; it gives what it may.
 const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 

@@ -41,6 +41,9 @@ use crate::store::{Outcome, Store, StoreError, StoredDocument, Write};
 
 /// Packets one session may send before the others get their turn.
 const BURST_PACKETS_MAX: usize = 64;
+/// Packets sent in one turn: what comes meanwhile, mostly answers to them, waits in the kernel, which drops what is
+/// too much.
+const TURN_PACKETS_MAX: usize = 1024;
 /// Agents of which the path is remembered after they have gone; some 200 bytes each.
 const PATHS_REMEMBERED_MAX: usize = 16_384;
 /// Commands and answers taken in one turn.
@@ -602,15 +605,16 @@ impl Shell {
         let unsent = |peer| links.get(&peer).map_or(0, |link| link.session.unsent_bytes());
         let order = self.turns.order(std::mem::take(&mut self.awake), unsent);
         let mut waiting = order.into_iter();
+        let mut packets = TURN_PACKETS_MAX;
         while let Some((peer, kind)) = waiting.next() {
-            if !self.driver.has_room() {
+            if packets == 0 || !self.driver.has_room() {
                 self.turns.stopped_at((peer, kind));
                 self.awake.insert(peer);
                 self.awake.extend(waiting.map(|(peer, _)| peer));
                 break;
             }
             let Some(link) = self.links.get_mut(&peer) else { continue };
-            if send_burst(&mut self.driver, peer, link, now, &mut self.packet) {
+            if send_burst(&mut self.driver, peer, link, now, &mut self.packet, &mut packets) {
                 self.awake.insert(peer);
             }
             while let Some(event) = link.session.poll_event() {
@@ -658,16 +662,17 @@ impl Shell {
     }
 }
 
-/// Sends what one session has to say. True if there may be more than fitted its turn.
+/// Sends what one session has to say, in so many packets at most. True if there may be more than fitted its turn.
 fn send_burst(
     driver: &mut Driver,
     peer: PeerId,
     link: &mut Link,
     now: Instant,
     packet: &mut Vec<u8>,
+    packets: &mut usize,
 ) -> bool {
     for _ in 0..BURST_PACKETS_MAX {
-        if !driver.has_room() {
+        if *packets == 0 || !driver.has_room() {
             return true;
         }
         let Some(number) = driver.next_sequence(link.association) else { return false };
@@ -676,7 +681,10 @@ fn send_burst(
         }
         let fits = link.session.payload_max();
         match driver.send_on_path(now, link.association, packet, fits) {
-            Ok(used) => debug_assert_eq!(used, number, "packet and record numbers agree"),
+            Ok(used) => {
+                debug_assert_eq!(used, number, "packet and record numbers agree");
+                *packets -= 1;
+            }
             Err(error) => {
                 tracing::debug!(peer = peer.0, %error, "packet not sent");
                 return false;
