@@ -9,6 +9,7 @@ pub mod core;
 mod follow;
 mod pins;
 mod pushes;
+mod reads;
 mod shell;
 mod turns;
 

@@ -27,6 +27,7 @@ use super::follow::Followers;
 use super::pushes::{
     Job, Key, LOOK_INTERVAL, Order, PROGRESS_PARTS, Push, Pushes, STALLED_TIME_MAX,
 };
+use super::reads::Reads;
 use super::turns::Turns;
 use super::{Command, HubStats};
 use crate::clock;
@@ -97,6 +98,7 @@ struct Shell {
     driver: Driver,
     core: Core,
     store: Store,
+    reads: Reads,
     writer: Writer,
     metrics: Arc<Metrics>,
     notices: broadcast::Sender<Arc<Stamped>>,
@@ -132,6 +134,7 @@ pub(super) async fn run(parts: Parts) -> io::Result<()> {
         driver,
         core,
         store,
+        reads: Reads::default(),
         writer,
         metrics,
         notices,
@@ -493,7 +496,7 @@ impl Shell {
     fn read(&self, job: impl FnOnce(&Store) -> Input + Send + 'static) {
         let (store, answers) = (self.store.clone(), self.answers.clone());
         // The receiver lives as long as the task that would use the answer.
-        tokio::task::spawn_blocking(move || drop(answers.send(job(&store))));
+        self.reads.submit(move || drop(answers.send(job(&store))));
     }
 
     /// Writes the store; the answer comes as an input.
