@@ -34,12 +34,8 @@ impl Reads {
             }
             waiting.readers += 1;
         }
-        let reads = self.clone();
-        tokio::task::spawn_blocking(move || {
-            while let Some(job) = reads.next() {
-                job();
-            }
-        });
+        let reader = Reader { reads: self.clone(), over: false };
+        tokio::task::spawn_blocking(move || reader.run());
     }
 
     /// The next job; without one the reader that asked is over.
@@ -50,6 +46,29 @@ impl Reads {
             waiting.readers -= 1;
         }
         job
+    }
+}
+
+/// One of the tasks; gives its place up also when a job panics.
+struct Reader {
+    reads: Reads,
+    over: bool,
+}
+
+impl Reader {
+    fn run(mut self) {
+        while let Some(job) = self.reads.next() {
+            job();
+        }
+        self.over = true;
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        if !self.over {
+            self.reads.waiting.lock().unwrap_or_else(PoisonError::into_inner).readers -= 1;
+        }
     }
 }
 
@@ -80,5 +99,24 @@ mod tests {
             assert!(numbers.into_iter().eq(0..10_000));
         }
         assert!(most.load(Ordering::SeqCst) <= READERS_MAX);
+        while Arc::strong_count(&reads.waiting) > 1 {
+            std::thread::yield_now();
+        }
+        assert_eq!(reads.waiting.lock().unwrap().readers, 0, "each place is given up once");
+    }
+
+    #[tokio::test]
+    async fn a_job_that_panics_takes_no_readers_place() {
+        let reads = Reads::default();
+        let (answers, answered) = mpsc::channel();
+        for _ in 0..2 * READERS_MAX {
+            let before = Arc::strong_count(&reads.waiting);
+            reads.submit(|| panic!("as a job should not"));
+            while Arc::strong_count(&reads.waiting) > before {
+                std::thread::yield_now();
+            }
+        }
+        reads.submit(move || answers.send(()).unwrap());
+        answered.recv().unwrap();
     }
 }
