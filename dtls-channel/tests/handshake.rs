@@ -482,3 +482,20 @@ fn certificates_on_other_curves_than_the_key_exchange_are_served() {
         }
     }
 }
+
+#[test]
+fn an_endpoint_that_stops_serving_keeps_what_is_open_and_answers_no_hello() {
+    let mut net = net(1, &LinkConfig::default(), config(), config());
+    assert!(net.run_until(MINUTE, |n| n.both_open()), "{}", net.transcript());
+    net.server.stop_serving();
+    let (_, _, open, _) = net.events.iter().find(|(_, s, _, _)| *s == Side::Server).unwrap();
+    let open = *open;
+    net.events.clear();
+    net.connect(Arc::new(config()));
+    let dropped = |n: &Net| n.server.stats().drops.iter().map(|(_, count)| count).sum::<u64>();
+    assert!(net.run_until(MINUTE, |n| dropped(n) > 2));
+    assert_eq!(net.server.associations(), 1);
+    net.server.send(open, b"goes on").unwrap();
+    let said = |n: &mut Net| n.events.iter().any(|(_, _, _, e)| matches!(e, Event::Message { .. }));
+    assert!(net.run_until(MINUTE, said), "{}", net.transcript());
+}

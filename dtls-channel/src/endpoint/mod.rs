@@ -352,6 +352,12 @@ impl Endpoint {
         }
     }
 
+    /// Answers no more hellos. Associations that are open or being opened go on; who wants a new one tries again, and
+    /// finds whoever serves at this address by then.
+    pub fn stop_serving(&mut self) {
+        self.config.server = None;
+    }
+
     /// Ends every association.
     pub fn close_all(&mut self) {
         let all: Vec<u32> = self.slots.iter().map(|(index, _)| index).collect();

@@ -209,6 +209,11 @@ impl Driver {
         self.endpoint.close(id);
     }
 
+    /// See [`Endpoint::stop_serving`].
+    pub fn stop_serving(&mut self) {
+        self.endpoint.stop_serving();
+    }
+
     /// Closes all associations; [`flush`](Self::flush) sends what they say.
     pub fn shutdown(&mut self, _now: Instant) {
         self.endpoint.close_all();

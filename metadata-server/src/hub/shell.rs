@@ -233,6 +233,8 @@ impl Shell {
             })),
             Command::Drain(timeout) => {
                 self.stop_at = Some(clock::now() + timeout);
+                // Agents that are told to leave come back within a second, and are the next server's.
+                self.driver.stop_serving();
                 self.tell_core(Input::Drain);
             }
         }
