@@ -25,11 +25,12 @@ struct Served {
     newcomers: Vec<Agent>,
 }
 
-/// Pushes documents, connects, enrols, until the flood is over; at least once each.
+/// Pushes documents, connects, enrols, until the flood is over and all newcomers are in; at least once each. How many
+/// turns a flood lasts depends on how fast the server answers it.
 fn serve_during(flood: &Flood, server: &Server, agents: &[&str], newcomers: usize) -> Served {
     let mut served = Served::default();
     let mut turn = 0;
-    while !flood.is_over() || turn == 0 {
+    while !flood.is_over() || turn < newcomers.max(1) {
         for agent in agents {
             let begun = Instant::now();
             let says = script(&format!("{agent}-{turn}"), "#!/bin/sh\n:\n");
