@@ -4,6 +4,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::crypto::{CipherSuite, Exporter, Group};
+use crate::ecn::Ecn;
 use crate::error::CloseReason;
 use crate::record::ConnectionId;
 use crate::resumption::Session;
@@ -73,6 +74,8 @@ pub enum Event {
         sequence: u64,
         /// What the peer sent. It shares its storage with its neighbours: copy what is kept for long.
         data: Bytes,
+        /// What the IP header of its datagram said, which nothing protects.
+        ecn: Ecn,
     },
     /// The peer has another address from here on (RFC 9146 §6): what is known of the path to it may
     /// no longer hold.
@@ -92,8 +95,8 @@ impl std::fmt::Debug for Event {
             Self::Established(established) => {
                 f.debug_tuple("Established").field(established).finish()
             }
-            Self::Message { sequence, data } => {
-                write!(f, "Message {{ sequence: {sequence}, {} bytes }}", data.len())
+            Self::Message { sequence, data, ecn } => {
+                write!(f, "Message {{ sequence: {sequence}, {} bytes, {ecn:?} }}", data.len())
             }
             Self::PathChanged { old, new } => write!(f, "PathChanged {{ {old} to {new} }}"),
             Self::Closed(reason) => f.debug_tuple("Closed").field(reason).finish(),

@@ -46,6 +46,7 @@ mod arena;
 mod config;
 mod conn;
 mod crypto;
+mod ecn;
 mod endpoint;
 mod error;
 mod event;
@@ -68,6 +69,7 @@ pub use conn::{Connection, EARLY_BYTES_MAX};
 pub use crypto::{
     CERTIFICATE_BYTES_MAX, CipherSuite, Credentials, CredentialsError, Exporter, Group, NoRandom,
 };
+pub use ecn::Ecn;
 pub use endpoint::{CLIENT_HELLO_BYTES_MAX, Endpoint, EndpointConfig};
 pub use error::{CloseReason, ConnectError, Mismatch, PeerFault, PeerRefused, SendError};
 pub use event::{AssociationId, ConnectionIds, Established, Event, Path, Phase, TimerKind};

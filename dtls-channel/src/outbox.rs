@@ -3,6 +3,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::arena::Arena;
 use crate::crypto::HotKey;
+use crate::ecn::Ecn;
 use crate::event::{AssociationId, Event, Path};
 use crate::stats::Stats;
 
@@ -27,6 +28,8 @@ pub struct Transmit {
     pub length: usize,
     /// Size of each datagram in bytes, if there are several.
     pub segment_size: Option<usize>,
+    /// What the IP header of each of them says.
+    pub ecn: Ecn,
 }
 
 /// Datagrams that wait to be sent, in one buffer that is reused.
@@ -101,27 +104,33 @@ impl Outbox {
     }
 
     /// Appends the datagram that `write` puts at the end of the buffer; an empty one is none.
-    pub(crate) fn datagram<T>(&mut self, path: Path, write: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+    pub(crate) fn datagram<T>(
+        &mut self,
+        path: Path,
+        ecn: Ecn,
+        write: impl FnOnce(&mut Vec<u8>) -> T,
+    ) -> T {
         let start = self.bytes.len();
         let result = write(&mut self.bytes);
         let length = self.bytes.len() - start;
-        if length > 0 && !self.extend_run(path, length) {
+        if length > 0 && !self.extend_run(path, ecn, length) {
             let (destination, source) = (path.remote, path.local);
-            let transmit = Transmit { destination, source, length, segment_size: None };
+            let transmit = Transmit { destination, source, length, segment_size: None, ecn };
             self.transmits.push_back(transmit);
             self.run_ended = false;
         }
         result
     }
 
-    /// Adds a datagram to the last run if destination and size allow.
-    fn extend_run(&mut self, path: Path, length: usize) -> bool {
+    /// Adds a datagram to the last run if destination, size and codepoint allow: a run has one IP header.
+    fn extend_run(&mut self, path: Path, ecn: Ecn, length: usize) -> bool {
         let Some(last) = self.transmits.back_mut() else { return false };
         let run = last.length;
         let segment = last.segment_size.unwrap_or(run);
         // A shorter datagram ends a run.
         let fits = !self.run_ended
             && (last.destination, last.source) == (path.remote, path.local)
+            && last.ecn == ecn
             && run % segment == 0
             && length <= segment
             && run / segment < SEGMENTS_MAX
@@ -151,6 +160,8 @@ pub struct Sink {
     arena: Arena,
     sealing: HotKey,
     pub(crate) opening: HotKey,
+    /// What the IP header of the datagram that is being handled said.
+    pub(crate) incoming_ecn: Ecn,
 }
 
 impl Sink {
@@ -176,22 +187,23 @@ impl Sink {
     }
 
     pub(crate) fn message(&mut self, id: AssociationId, sequence: u64, content: &[u8]) {
-        let data = self.arena.keep(content);
-        self.event(id, Event::Message { sequence, data });
+        let (data, ecn) = (self.arena.keep(content), self.incoming_ecn);
+        self.event(id, Event::Message { sequence, data, ecn });
     }
 
     pub(crate) fn datagram<T>(&mut self, path: Path, write: impl FnOnce(&mut Vec<u8>) -> T) -> T {
-        self.sealed_datagram(path, |_, out| write(out))
+        self.sealed_datagram(path, Ecn::NotEct, |_, out| write(out))
     }
 
     /// [`datagram`](Self::datagram) for one that is sealed, perhaps under the same key as the last.
     pub(crate) fn sealed_datagram<T>(
         &mut self,
         path: Path,
+        ecn: Ecn,
         write: impl FnOnce(&mut HotKey, &mut Vec<u8>) -> T,
     ) -> T {
         let before = self.outbox.bytes.len();
-        let result = self.outbox.datagram(path, |out| write(&mut self.sealing, out));
+        let result = self.outbox.datagram(path, ecn, |out| write(&mut self.sealing, out));
         let length = (self.outbox.bytes.len() - before) as u64;
         self.stats.datagrams_out += u64::from(length > 0);
         self.stats.bytes_out += length;
@@ -220,7 +232,8 @@ mod tests {
     fn runs(sizes: &[(u16, usize)]) -> Vec<(u16, usize, Option<usize>)> {
         let mut outbox = Outbox::default();
         for (port, size) in sizes {
-            outbox.datagram(address(*port), |b| b.extend(std::iter::repeat_n(0, *size)));
+            outbox
+                .datagram(address(*port), Ecn::NotEct, |b| b.extend(std::iter::repeat_n(0, *size)));
         }
         let mut got = Vec::new();
         while let Some((t, bytes)) = outbox.front() {
@@ -235,7 +248,7 @@ mod tests {
     fn a_buffer_that_is_never_empty_does_not_grow() {
         let mut outbox = Outbox::default();
         let push = |outbox: &mut Outbox, n: usize| {
-            outbox.datagram(address(n as u16 % 7 + 1), |b| {
+            outbox.datagram(address(n as u16 % 7 + 1), Ecn::NotEct, |b| {
                 b.extend((0..1_000).map(|i| (i + n) as u8));
             });
         };
@@ -253,7 +266,7 @@ mod tests {
     fn a_run_can_be_sent_in_parts() {
         let mut outbox = Outbox::default();
         for n in 0..5u8 {
-            outbox.datagram(address(1), |b| b.extend([n; 10]));
+            outbox.datagram(address(1), Ecn::NotEct, |b| b.extend([n; 10]));
         }
         outbox.advance(20);
         let (transmit, bytes) = outbox.front().unwrap();
@@ -270,7 +283,7 @@ mod tests {
             if probe {
                 outbox.end_run();
             }
-            outbox.datagram(address(1), |b| b.resize(b.len() + size, 0));
+            outbox.datagram(address(1), Ecn::NotEct, |b| b.resize(b.len() + size, 0));
             if probe {
                 outbox.end_run();
             }
@@ -282,6 +295,17 @@ mod tests {
         })
         .collect();
         assert_eq!(lengths, [1_000, 1_400, 1_800]);
+    }
+
+    #[test]
+    fn datagrams_that_are_marked_differently_are_not_joined() {
+        let mut outbox = Outbox::default();
+        for ecn in [Ecn::NotEct, Ecn::NotEct, Ecn::Ect0, Ecn::Ect0, Ecn::Ect0, Ecn::Ce, Ecn::NotEct]
+        {
+            outbox.datagram(address(1), ecn, |b| b.extend([0; 10]));
+        }
+        let runs: Vec<(Ecn, usize)> = outbox.transmits.iter().map(|t| (t.ecn, t.length)).collect();
+        assert_eq!(runs, [(Ecn::NotEct, 20), (Ecn::Ect0, 30), (Ecn::Ce, 10), (Ecn::NotEct, 10)]);
     }
 
     #[test]

@@ -167,7 +167,7 @@ async fn drive(
                     is_open = true;
                     Seen::Established(established)
                 }
-                ChannelEvent::Message { sequence, data } => {
+                ChannelEvent::Message { sequence, data, .. } => {
                     session
                         .handle_packet(now, sequence, &data)
                         .expect("the server keeps the rules");

@@ -343,7 +343,7 @@ impl Link {
             }
             while let Some((_, event)) = channel.driver.poll_event() {
                 match event {
-                    Event::Message { sequence, data } => {
+                    Event::Message { sequence, data, .. } => {
                         if let Some(session) = &mut channel.session {
                             let _ = session.handle_packet(Instant::now(), sequence, &data);
                         }
@@ -368,7 +368,7 @@ impl Link {
         while let Some((_, event)) = self.channel.as_mut().and_then(|c| c.driver.poll_event()) {
             match event {
                 Event::Established(established) => self.established(now, &established),
-                Event::Message { sequence, data } => self.message(now, sequence, &data),
+                Event::Message { sequence, data, .. } => self.message(now, sequence, &data),
                 Event::Closed(reason) => {
                     if self.core.state() == LinkState::Connecting && reason != CloseReason::TimedOut
                     {

@@ -348,7 +348,7 @@ impl Fleet {
         self.awake.push(number);
         match event {
             Event::Established(established) => self.established(now, number, &established),
-            Event::Message { sequence, data } => {
+            Event::Message { sequence, data, .. } => {
                 let Some(session) = self.session(number) else { return };
                 if let Err(error) = session.handle_packet(now, sequence, &data) {
                     session.close(now, error.close_code(), &error.to_string());

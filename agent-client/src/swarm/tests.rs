@@ -172,7 +172,7 @@ impl Server {
                     let config = SessionConfig { limits, ..SessionConfig::default() };
                     self.sessions.insert(association, Session::new(now, config));
                 }
-                Event::Message { sequence, data } => {
+                Event::Message { sequence, data, .. } => {
                     let session = self.sessions.get_mut(&association).unwrap();
                     session.handle_packet(now, sequence, &data).unwrap();
                 }

@@ -305,7 +305,7 @@ impl Serving {
                     };
                     self.peers.insert(id, peer);
                 }
-                Event::Message { sequence, data } => {
+                Event::Message { sequence, data, .. } => {
                     if let Some(peer) = self.peers.get_mut(&id) {
                         peer.session.handle_packet(now, sequence, &data).unwrap();
                     }

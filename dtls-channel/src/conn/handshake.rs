@@ -13,6 +13,7 @@ use super::record_limits::RecordLimits;
 use super::{client, server};
 use crate::config::{Config, RESEND_MIN, WAIT_MAX};
 use crate::crypto::{Exporter, Group, MasterSecret, NoRandom, Randoms};
+use crate::ecn::Ecn;
 use crate::error::{CloseReason, Fault, PeerFault};
 use crate::event::{Established, Path, TimerKind};
 use crate::handshake::{Fragment, Message, Reassembler, Taken, fragments};
@@ -50,8 +51,8 @@ pub(super) enum Outcome {
 pub(super) struct Opened {
     pub(super) open: Open,
     pub(super) established: Established,
-    /// Messages that came before the peer's Finished: (sequence, content).
-    pub(super) early: Vec<(u64, Bytes)>,
+    /// Messages that came before the peer's Finished.
+    pub(super) early: Vec<(u64, Bytes, Ecn)>,
 }
 
 /// What a role's step leads to.
@@ -154,8 +155,8 @@ enum Doubt {
 #[derive(Default)]
 #[cfg_attr(test, derive(Clone))]
 struct Early {
-    records: Vec<Vec<u8>>,
-    messages: Vec<(u64, Bytes)>,
+    records: Vec<(Vec<u8>, Ecn)>,
+    messages: Vec<(u64, Bytes, Ecn)>,
     bytes: usize,
 }
 
@@ -374,8 +375,8 @@ impl Handshake {
     #[cfg(feature = "testing")]
     pub(super) fn held_bytes(&self) -> [usize; 2] {
         let early = &self.core.early;
-        let records = early.records.iter().map(|record| record.len() - RECORD_HEADER_LEN);
-        let messages = early.messages.iter().map(|(_, content)| content.len());
+        let records = early.records.iter().map(|(record, _)| record.len() - RECORD_HEADER_LEN);
+        let messages = early.messages.iter().map(|(_, content, _)| content.len());
         [self.core.incoming.held_bytes(), records.chain(messages).sum()]
     }
 
@@ -439,7 +440,7 @@ impl Handshake {
         match record.epoch {
             0 => self.handle_plain(now, record, sink),
             1 if self.core.read.is_some() => self.handle_sealed(now, record, sink),
-            1 => self.keep_for_later(&record),
+            1 => self.keep_for_later(&record, sink.incoming_ecn),
             _ => Err(DropCause::WrongEpoch),
         }
     }
@@ -525,7 +526,7 @@ impl Handshake {
         }
     }
 
-    fn keep_for_later(&mut self, record: &Record<'_>) -> Result<Outcome, DropCause> {
+    fn keep_for_later(&mut self, record: &Record<'_>, ecn: Ecn) -> Result<Outcome, DropCause> {
         // Nothing is agreed on yet at times, so the want of an id is for later.
         let named = record.content_type == ContentType::TLS12_CID;
         if named && record.id != self.core.ids.own().as_bytes() {
@@ -534,7 +535,7 @@ impl Handshake {
         if !self.core.early.has_room(record.body.len()) {
             return Err(DropCause::EarlyFull);
         }
-        self.core.early.records.push(record.to_bytes());
+        self.core.early.records.push((record.to_bytes(), ecn));
         Ok(Outcome::Continue)
     }
 
@@ -553,7 +554,7 @@ impl Handshake {
                     return Err(DropCause::EarlyFull);
                 }
                 let kept = Bytes::copy_from_slice(opened.content);
-                self.core.early.messages.push((opened.sequence, kept));
+                self.core.early.messages.push((opened.sequence, kept, sink.incoming_ecn));
                 Ok(Outcome::Continue)
             }
             ContentType::ALERT => match opened.content {
@@ -659,7 +660,9 @@ impl Handshake {
     /// The records that waited for keys.
     fn replay_early(&mut self, now: Instant, sink: &mut Sink) -> Option<Outcome> {
         self.core.early.bytes = 0;
-        for mut kept in std::mem::take(&mut self.core.early.records) {
+        let ecn = sink.incoming_ecn;
+        for (mut kept, ecn_then) in std::mem::take(&mut self.core.early.records) {
+            sink.incoming_ecn = ecn_then;
             for record in Records::with_id_length(&mut kept, self.core.ids.own().len()) {
                 match self.handle_sealed(now, record, sink) {
                     Ok(Outcome::Continue) => {}
@@ -668,6 +671,7 @@ impl Handshake {
                 }
             }
         }
+        sink.incoming_ecn = ecn;
         None
     }
 

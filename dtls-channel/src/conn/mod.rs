@@ -29,6 +29,7 @@ use open::{FATAL, Open};
 
 use crate::config::{Config, MTU_MAX, MTU_MIN};
 use crate::crypto::NoRandom;
+use crate::ecn::Ecn;
 use crate::error::{CloseReason, SendError};
 use crate::event::{AssociationId, Event, Path, Phase, TimerKind};
 use crate::handshake::Message;
@@ -250,8 +251,8 @@ impl Connection {
                 sink.stats.handshakes_resumed += u64::from(opened.established.resumed);
                 self.state = State::Open(opened.open);
                 sink.event(self.id, Event::Established(Box::new(opened.established)));
-                for (sequence, data) in opened.early {
-                    sink.event(self.id, Event::Message { sequence, data });
+                for (sequence, data, ecn) in opened.early {
+                    sink.event(self.id, Event::Message { sequence, data, ecn });
                 }
             }
             Outcome::Closed(reason) => self.end(reason, sink),
@@ -357,6 +358,15 @@ impl Connection {
             State::Handshake(handshake) => handshake.core.set_mtu(bytes),
             State::Open(open) => open.set_mtu(bytes),
             State::Closed => {}
+        }
+    }
+
+    /// Marks the datagrams of messages sent from here on: only for a caller who learns what arrives how, and slows down
+    /// for [`Ecn::Ce`] (RFC 8085 §3.1.7). They are [`Ecn::NotEct`] until this is called on an open association; whatever the
+    /// engine itself sends always is.
+    pub fn set_ecn(&mut self, ecn: Ecn) {
+        if let State::Open(open) = &mut self.state {
+            open.set_ecn(ecn);
         }
     }
 

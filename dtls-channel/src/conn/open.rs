@@ -3,6 +3,7 @@ use std::time::{Duration, Instant};
 use super::flight::Flight;
 use super::handshake::Outcome;
 use super::path::{self, PathMessage, PathRules, PathWatch};
+use crate::ecn::Ecn;
 use crate::error::{CloseReason, SendError};
 use crate::event::{AssociationId, Event, Path, TimerKind};
 use crate::handshake::fragments;
@@ -30,6 +31,8 @@ pub(super) struct Open {
     read: ReadKeys,
     paths: PathWatch,
     mtu: u32,
+    /// How messages are marked from here on.
+    ecn: Ecn,
     refused_renegotiation: bool,
     /// The start of the client's random, at a server: tells a late copy of its hello from a new one.
     began_with: Option<[u8; 8]>,
@@ -69,6 +72,7 @@ impl Open {
             read,
             paths: PathWatch::new(paths),
             mtu: mtu as u32,
+            ecn: Ecn::NotEct,
             refused_renegotiation: false,
             began_with: began_with.and_then(|random| random.first_chunk().copied()),
             last_flight: last_flight.map(Box::new),
@@ -81,6 +85,10 @@ impl Open {
 
     pub(super) fn set_mtu(&mut self, mtu: usize) {
         self.mtu = mtu as u32;
+    }
+
+    pub(super) fn set_ecn(&mut self, ecn: Ecn) {
+        self.ecn = ecn;
     }
 
     pub(super) fn next_timeout(&self) -> Option<(Instant, TimerKind)> {
@@ -134,8 +142,10 @@ impl Open {
             return Err(SendError::KeysExhausted);
         }
         let kind = ContentType::APPLICATION_DATA;
-        sink.sealed_datagram(path, |hot, out| self.write.seal_hot(hot, kind, message, out))
-            .ok_or(SendError::KeysExhausted)
+        sink.sealed_datagram(path, self.ecn, |hot, out| {
+            self.write.seal_hot(hot, kind, message, out)
+        })
+        .ok_or(SendError::KeysExhausted)
     }
 
     pub(super) fn say_goodbye(&mut self, path: Path, sink: &mut Sink) {

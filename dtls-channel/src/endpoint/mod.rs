@@ -29,6 +29,7 @@ use self::slots::Slots;
 use crate::config::Config;
 use crate::conn::{Connection, own_id};
 use crate::crypto::NoRandom;
+use crate::ecn::Ecn;
 use crate::error::{CloseReason, ConnectError, SendError};
 use crate::event::{AssociationId, Event, Path, Phase, canonical};
 use crate::handshake::Message;
@@ -322,6 +323,13 @@ impl Endpoint {
         }
     }
 
+    /// Marks the datagrams of an association's messages sent from here on; see [`Connection::set_ecn`].
+    pub fn set_ecn(&mut self, id: AssociationId, ecn: Ecn) {
+        if let Some((conn, _)) = self.lookup(id) {
+            conn.set_ecn(ecn);
+        }
+    }
+
     /// The peer's address, while the association exists.
     #[must_use]
     pub fn remote(&self, id: AssociationId) -> Option<SocketAddr> {
@@ -374,6 +382,18 @@ impl Endpoint {
 
     /// Takes a datagram from the network, decrypting it in place.
     pub fn handle_datagram(&mut self, now: Instant, path: Path, datagram: &mut [u8]) {
+        self.handle_marked_datagram(now, path, Ecn::NotEct, datagram);
+    }
+
+    /// The same for a datagram of which is known what its IP header said.
+    pub fn handle_marked_datagram(
+        &mut self,
+        now: Instant,
+        path: Path,
+        ecn: Ecn,
+        datagram: &mut [u8],
+    ) {
+        self.sink.incoming_ecn = ecn;
         self.sink.stats.datagrams_in += 1;
         self.sink.stats.bytes_in += datagram.len() as u64;
         let first = hello::peek(datagram);

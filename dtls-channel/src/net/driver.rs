@@ -3,12 +3,14 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Instant;
 
-use quinn_udp::{RecvMeta, UdpSockRef, UdpSocketState};
+use nix::sys::socket::{setsockopt, sockopt::ReceiveTimestampns};
+use quinn_udp::{EcnCodepoint, RecvMeta, UdpSockRef, UdpSocketState};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::Interest;
 
 use super::many;
 use crate::config::Config;
+use crate::ecn::Ecn;
 use crate::endpoint::{Endpoint, EndpointConfig};
 use crate::error::{ConnectError, SendError};
 use crate::event::{AssociationId, Event, Path};
@@ -64,6 +66,8 @@ impl Driver {
     pub fn from_socket(socket: UdpSocket, config: EndpointConfig) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
+        // quinn-udp 0.6.3 asks for the time of each datagram, and then has no room for the codepoint of a run.
+        setsockopt(&socket, ReceiveTimestampns, &false)?;
         // Best effort: bursts are lost with small buffers, nothing else.
         let _ = state.set_send_buffer_size(UdpSockRef::from(&socket), SOCKET_BUFFER_BYTES);
         let _ = state.set_recv_buffer_size(UdpSockRef::from(&socket), SOCKET_BUFFER_BYTES);
@@ -181,6 +185,11 @@ impl Driver {
         self.endpoint.send_on_path(id, message, fits)
     }
 
+    /// See [`Endpoint::set_ecn`].
+    pub fn set_ecn(&mut self, id: AssociationId, ecn: Ecn) {
+        self.endpoint.set_ecn(id, ecn);
+    }
+
     /// See [`Endpoint::message_size_for`].
     #[must_use]
     pub fn message_size_for(&self, id: AssociationId, datagram_bytes: usize) -> usize {
@@ -239,13 +248,13 @@ impl Driver {
             let Some((transmit, bytes)) = self.endpoint.outbox().front() else { return };
             let segment = transmit.segment_size.unwrap_or(bytes.len());
             let (destination, src_ip) = (transmit.destination, transmit.source);
+            let ecn = EcnCodepoint::from_bits(transmit.ecn.bits());
             let run = segment * segments_max;
             let (socket, state) = (&self.socket, &self.state);
             let contents = &bytes[..run.min(bytes.len())];
             let length = contents.len();
             let segment_size = (length > segment).then_some(segment);
-            let transmit =
-                quinn_udp::Transmit { destination, ecn: None, contents, segment_size, src_ip };
+            let transmit = quinn_udp::Transmit { destination, ecn, contents, segment_size, src_ip };
             let sent = socket
                 .try_io(Interest::WRITABLE, || state.try_send(UdpSockRef::from(socket), &transmit));
             match sent {
@@ -346,8 +355,10 @@ impl Driver {
                 metas.iter().zip(self.buffers.chunks_exact_mut(RUN_BYTES)).take(count)
             {
                 let path = Path { remote: meta.addr, local: meta.dst_ip };
+                // The kernel joins only what is marked alike.
+                let ecn = meta.ecn.map_or(Ecn::NotEct, |ecn| Ecn::from_bits(ecn as u8));
                 for datagram in run[..meta.len].chunks_mut(meta.stride.max(1)) {
-                    self.endpoint.handle_datagram(now, path, datagram);
+                    self.endpoint.handle_marked_datagram(now, path, ecn, datagram);
                 }
             }
             if count < RECEIVE_RUNS_MAX {

@@ -12,6 +12,7 @@ use nix::sys::socket::{
     ControlMessage, MsgFlags, MultiHeaders, SockaddrIn, SockaddrIn6, SockaddrLike, sendmmsg,
 };
 
+use crate::ecn::Ecn;
 use crate::outbox::{Outbox, Transmit};
 
 /// Transmissions in one call.
@@ -40,9 +41,27 @@ thread_local! {
 struct Extras {
     source: Option<IpAddr>,
     segment_size: Option<u16>,
+    mark: Option<Mark>,
 }
 
-const SHAPES: usize = 6;
+/// ECN in the IP header, by the version of IP.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mark {
+    V4(Ecn),
+    V6(Ecn),
+}
+
+impl Mark {
+    /// Without one, the kernel writes [`Ecn::NotEct`].
+    fn of(transmit: &Transmit) -> Option<Self> {
+        let ecn = transmit.ecn;
+        // An IPv4 address may come as one of IPv6.
+        let v4 = transmit.destination.ip().to_canonical().is_ipv4();
+        (ecn != Ecn::NotEct).then_some(if v4 { Self::V4(ecn) } else { Self::V6(ecn) })
+    }
+}
+
+const SHAPES: usize = 18;
 
 impl Extras {
     /// `None` if the kernel would have to be asked in parts.
@@ -52,7 +71,7 @@ impl Extras {
             return None;
         }
         let segment_size = segment_size.map(u16::try_from).transpose().ok()?;
-        Some(Self { source: transmit.source, segment_size })
+        Some(Self { source: transmit.source, segment_size, mark: Mark::of(transmit) })
     }
 
     fn shape(&self) -> usize {
@@ -61,19 +80,28 @@ impl Extras {
             Some(IpAddr::V4(_)) => 1,
             Some(IpAddr::V6(_)) => 2,
         };
-        2 * source + usize::from(self.segment_size.is_some())
+        let mark = match self.mark {
+            None => 0,
+            Some(Mark::V4(_)) => 1,
+            Some(Mark::V6(_)) => 2,
+        };
+        6 * mark + 2 * source + usize::from(self.segment_size.is_some())
     }
 
     fn headers<S: SockaddrLike + Copy>(&self) -> MultiHeaders<S> {
-        let space = match (self.source, self.segment_size.is_some()) {
-            (None, false) => None,
-            (None, true) => Some(cmsg_space!(u16)),
-            (Some(IpAddr::V4(_)), false) => Some(cmsg_space!(in_pktinfo)),
-            (Some(IpAddr::V4(_)), true) => Some(cmsg_space!(in_pktinfo, u16)),
-            (Some(IpAddr::V6(_)), false) => Some(cmsg_space!(in6_pktinfo)),
-            (Some(IpAddr::V6(_)), true) => Some(cmsg_space!(in6_pktinfo, u16)),
+        let source = match self.source {
+            None => Vec::new(),
+            Some(IpAddr::V4(_)) => cmsg_space!(in_pktinfo),
+            Some(IpAddr::V6(_)) => cmsg_space!(in6_pktinfo),
         };
-        MultiHeaders::preallocate(BATCH_MAX, space)
+        let segments = if self.segment_size.is_some() { cmsg_space!(u16) } else { Vec::new() };
+        let mark = match self.mark {
+            None => Vec::new(),
+            Some(Mark::V4(_)) => cmsg_space!(u8),
+            Some(Mark::V6(_)) => cmsg_space!(i32),
+        };
+        let space = [source, segments, mark].concat();
+        MultiHeaders::preallocate(BATCH_MAX, (!space.is_empty()).then_some(space))
     }
 }
 
@@ -164,13 +192,26 @@ fn send_batch<'a, S: SockaddrLike + Copy>(
         Some(IpAddr::V6(_)) => ControlMessage::Ipv6PacketInfo(&from_v6),
         Some(IpAddr::V4(_)) | None => ControlMessage::Ipv4PacketInfo(&from_v4),
     };
-    let flags = MsgFlags::empty();
-    let sent = match (extras.source.is_some(), extras.segment_size.is_some()) {
-        (false, false) => sendmmsg(fd, data, slices, addresses, [], flags),
-        (false, true) => sendmmsg(fd, data, slices, addresses, [segments], flags),
-        (true, false) => sendmmsg(fd, data, slices, addresses, [from], flags),
-        (true, true) => sendmmsg(fd, data, slices, addresses, [from, segments], flags),
+    let (ecn_v4, ecn_v6) = match extras.mark {
+        Some(Mark::V4(ecn) | Mark::V6(ecn)) => (ecn.bits(), i32::from(ecn.bits())),
+        None => (0, 0),
     };
+    let mark = match extras.mark {
+        Some(Mark::V6(_)) => ControlMessage::Ipv6TClass(&ecn_v6),
+        Some(Mark::V4(_)) | None => ControlMessage::Ipv4Tos(&ecn_v4),
+    };
+    let all = [
+        extras.source.map(|_| from),
+        extras.segment_size.map(|_| segments),
+        extras.mark.map(|_| mark),
+    ];
+    let mut messages = [segments; 3];
+    let mut count = 0;
+    for message in all.into_iter().flatten() {
+        messages[count] = message;
+        count += 1;
+    }
+    let sent = sendmmsg(fd, data, slices, addresses, &messages[..count], MsgFlags::empty());
     sent.map(Iterator::count)
 }
 
@@ -209,14 +250,16 @@ mod tests {
             ("[::]:0", "[::1]:0", Some("::1")),
         ];
         for (bound, at, from) in cases {
-            for pieces in [1, 3] {
+            for (pieces, ecn) in
+                [(1, Ecn::NotEct), (1, Ecn::Ect0), (3, Ecn::NotEct), (3, Ecn::Ect0)]
+            {
                 let socket = UdpSocket::bind(bound).unwrap();
                 let receivers = receivers(at, BATCH_MAX);
                 let mut outbox = Outbox::default();
                 for (n, receiver) in receivers.iter().enumerate() {
                     for _ in 0..pieces {
                         let write = |out: &mut Vec<u8>| out.extend([n as u8; 100]);
-                        outbox.datagram(path(receiver, from), write);
+                        outbox.datagram(path(receiver, from), ecn, write);
                     }
                 }
                 assert_eq!(sent(&socket, &outbox), BATCH_MAX, "{bound} {from:?} {pieces}");
@@ -237,7 +280,7 @@ mod tests {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let to = receivers("127.0.0.1:0", 4);
         let fill = |outbox: &mut Outbox, n: usize, from| {
-            outbox.datagram(path(&to[n], from), |out| out.extend([7; 10]));
+            outbox.datagram(path(&to[n], from), Ecn::NotEct, |out| out.extend([7; 10]));
         };
         let local = Some("127.0.0.1");
         let mut outbox = Outbox::default();
@@ -252,5 +295,18 @@ mod tests {
         // The last becomes a run of two, and is cut from the one before it.
         fill(&mut outbox, 3, local);
         assert_eq!(sent(&socket, &outbox), 0, "one, then a run");
+    }
+
+    #[test]
+    fn what_is_marked_otherwise_than_the_first_waits_for_another_call() {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let to = receivers("127.0.0.1:0", 4);
+        let mut outbox = Outbox::default();
+        for (to, ecn) in to.iter().zip([Ecn::NotEct, Ecn::NotEct, Ecn::Ect0, Ecn::Ect0]) {
+            outbox.datagram(path(to, None), ecn, |out| out.extend([7; 10]));
+        }
+        assert_eq!(sent(&socket, &outbox), 2);
+        (0..2).for_each(|_| outbox.pop());
+        assert_eq!(sent(&socket, &outbox), 2);
     }
 }

@@ -280,7 +280,7 @@ impl Shell {
     fn on_event(&mut self, association: AssociationId, event: Event) {
         match event {
             Event::Established(established) => self.on_established(association, &established),
-            Event::Message { sequence, data } => {
+            Event::Message { sequence, data, .. } => {
                 let Some(peer) = self.peers.get(&association).copied() else { return };
                 let Some(link) = self.links.get_mut(&peer) else { return };
                 self.awake.insert(peer);

@@ -329,7 +329,7 @@ impl Agent {
         self.driver.wait(Some(until)).await.unwrap();
         while let Some((_, event)) = self.driver.poll_event() {
             match event {
-                DtlsEvent::Message { sequence, data } => {
+                DtlsEvent::Message { sequence, data, .. } => {
                     self.bytes_received += data.len() as u64;
                     self.session.handle_packet(Instant::now(), sequence, &data).unwrap();
                 }

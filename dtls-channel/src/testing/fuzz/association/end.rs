@@ -206,7 +206,7 @@ impl End {
                     assert!(self.agreed.is_none(), "opened twice");
                     self.open(*established);
                 }
-                Event::Message { sequence, data } => {
+                Event::Message { sequence, data, .. } => {
                     assert!(self.agreed.is_some(), "a message before the handshake is over");
                     assert!(self.received.insert(sequence), "message {sequence} came twice");
                     assert_eq!(

@@ -349,7 +349,7 @@ impl World {
                     assert_eq!(association.agreed.replace(exported), None, "opened twice");
                     self.agreed.insert(exported);
                 }
-                Event::Message { sequence, data } => {
+                Event::Message { sequence, data, .. } => {
                     assert!(association.agreed.is_some(), "a message before {id} is open");
                     assert!(association.received.insert(sequence), "{sequence} came twice");
                     let sent = self.clients.iter().flatten().any(|c| c.has_sent(sequence, &data));
