@@ -201,9 +201,10 @@ impl Congestion {
         self.loss_so_far().is_suspect()
     }
 
-    /// How, if so.
-    pub(crate) fn feared_loss(&self) -> Option<Loss> {
-        self.loss_so_far().feared()
+    /// How, if so. `overdue`: packets that are on the path no longer, of which nothing was heard.
+    pub(crate) fn feared_loss(&self, overdue: usize) -> Option<Loss> {
+        let loss = self.loss_so_far();
+        if overdue > 0 { Some(loss.feared_in_burst(overdue)) } else { loss.feared() }
     }
 
     /// Whether a loss was seen lately, rather than feared.

@@ -9,8 +9,8 @@ const PACKETS_REMEMBERED: f32 = 256.0;
 const SUSPECT_SHARE: f32 = 1.0 / 32.0;
 
 /// What a path is imputed before anything was seen of it: so many packets lost of so many. Losses in
-/// bursts are seldom, so that it takes some fifty packets to know that there are few.
-const FEARED_LOST: f32 = 2.0;
+/// bursts are seldom, so that it takes some thirty packets to know that there are few.
+const FEARED_LOST: f32 = 1.5;
 const FEARED_SETTLED: f32 = 16.0;
 const FEARED_BURSTS: f32 = 1.0;
 
@@ -65,8 +65,18 @@ impl LossShare {
     /// What a sender should reckon with, more being feared the less is known. `None` if the path loses next to
     /// nothing.
     pub(crate) fn feared(&self) -> Option<Loss> {
+        self.is_suspect().then(|| self.with_fear(false))
+    }
+
+    /// The same, when so many packets in a row seem to be lost at this moment.
+    pub(crate) fn feared_in_burst(mut self, overdue: usize) -> Loss {
+        self.add(overdue as f32, 1.0, overdue as f32);
+        self.with_fear(true)
+    }
+
+    fn with_fear(&self, in_burst: bool) -> Loss {
         let burst = (self.lost + FEARED_LOST) / (self.bursts + FEARED_BURSTS);
-        self.is_suspect().then(|| Loss { share: self.feared_share(), burst: burst.max(1.0) })
+        Loss { share: self.feared_share(), burst: burst.max(1.0), in_burst }
     }
 }
 
@@ -75,17 +85,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_is_suspect_until_some_fifty_packets_have_arrived_and_again_after_losses() {
+    fn a_path_is_suspect_until_some_thirty_packets_have_arrived_and_again_after_losses() {
         let mut path = LossShare::default();
         let mut arrived = 0;
         while path.is_suspect() {
             path.add(0.0, 0.0, 1.0);
             arrived += 1;
         }
-        assert_eq!(arrived, 49);
+        assert_eq!(arrived, 33);
         path.add(0.0, 0.0, 2_000.0);
         assert!(!path.is_suspect());
-        for _ in 0..300 {
+        for _ in 0..600 {
             path.add(0.03, 0.03, 1.0);
         }
         assert!(path.is_suspect(), "3 %");
@@ -93,6 +103,16 @@ mod tests {
             path.add(0.01, 0.01, 1.0);
         }
         assert!(!path.is_suspect(), "1 %");
+    }
+
+    #[test]
+    fn what_is_overdue_counts_as_a_burst_that_goes_on() {
+        let mut path = LossShare::default();
+        path.add(0.0, 0.0, 200.0);
+        assert_eq!(path.feared(), None);
+        let loss = path.feared_in_burst(6);
+        assert!(loss.in_burst && loss.burst > 3.0 && loss.share > 0.03, "{loss:?}");
+        assert_eq!(path.feared(), None, "it is not kept");
     }
 
     #[test]

@@ -29,6 +29,12 @@ const PATIENCE_SUSPECT: u32 = 8;
 /// Packets with numbers no further apart were sent one after the other: acknowledgements take numbers too.
 const BURST_GAP: u64 = 2;
 
+/// Below this, a probe timeout has the peer's delay in it.
+const SHORT_PATH_TIMEOUT: Duration = Duration::from_millis(40);
+
+/// With so many packets in flight or fewer, none of them waits long for the others.
+const SHORT_FLIGHT_PACKETS: usize = 24;
+
 /// Packets sent at each probe timeout (RFC 9002 §6.2.4).
 const PROBES: u8 = 2;
 
@@ -148,8 +154,13 @@ impl Reordering {
         if self.eighths > 1 { u64::MAX } else { PACKET_THRESHOLD }
     }
 
-    fn loss_delay(&self, rtt: &Rtt) -> Duration {
-        rtt.loss_delay(self.eighths.max(1))
+    /// `short`: so little is in flight that it cannot have built up a queue.
+    fn loss_delay(&self, rtt: &Rtt, short: bool) -> Duration {
+        if short && self.eighths == 0 {
+            rtt.overdue_after()
+        } else {
+            rtt.loss_delay(self.eighths.max(1))
+        }
     }
 }
 
@@ -329,6 +340,16 @@ impl Recovery {
         }
     }
 
+    /// Packets that are on the path no longer, of which nothing was heard.
+    pub(crate) fn overdue(&self) -> usize {
+        self.sent.range(..self.gone_from).count()
+    }
+
+    /// Whether little is in flight, as of a small document: then a round trip tells what has become of it.
+    pub(crate) fn is_short(&self) -> bool {
+        self.sent.len() <= SHORT_FLIGHT_PACKETS
+    }
+
     /// How many packets with parts of each transfer may still arrive.
     pub(crate) fn symbols_on_their_way(&self) -> BTreeMap<u64, usize> {
         let mut symbols = BTreeMap::new();
@@ -455,7 +476,7 @@ impl Recovery {
         if self.sent.is_empty() || self.loss_at.is_some() {
             return None;
         }
-        let base = self.rtt.probe_timeout() + peer_delay_max;
+        let base = self.probe_timeout(peer_delay_max);
         // The first one is a tail loss probe, after two round trips at most (RFC 8985 §7.2);
         // doubling begins after the second.
         let timeout = match self.timeouts {
@@ -464,6 +485,16 @@ impl Recovery {
         };
         // A path slower than the cap keeps its own pace.
         Some(self.last_sent_at + timeout.min(PROBE_TIMEOUT_MAX.max(base)))
+    }
+
+    /// Before back-off. A peer answers a second packet at once: where one is in flight, its delay does not count, but
+    /// on short paths, where it is the peer that takes its time.
+    fn probe_timeout(&self, peer_delay_max: Duration) -> Duration {
+        let patient = self.rtt.probe_timeout() + peer_delay_max;
+        if self.sent.len() < 2 {
+            return patient;
+        }
+        self.rtt.probe_timeout().max(self.rtt.overdue_after()).max(patient.min(SHORT_PATH_TIMEOUT))
     }
 
     /// With nothing in flight, nothing is expected, and nothing has to be remembered.
@@ -497,7 +528,7 @@ impl Recovery {
         self.loss_at = None;
         let mut lost = Vec::new();
         let Some(largest_acked) = self.largest_acked else { return lost };
-        let loss_delay = self.reordering.loss_delay(&self.rtt);
+        let loss_delay = self.reordering.loss_delay(&self.rtt, self.is_short());
         while let Some((&number, packet)) = self.sent.first_key_value() {
             if number >= largest_acked {
                 break;

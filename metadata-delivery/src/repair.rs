@@ -44,6 +44,8 @@ pub(crate) struct Loss {
     pub(crate) share: f32,
     /// Packets lost in a row, in the mean.
     pub(crate) burst: f32,
+    /// The last packets were lost, as far as one can tell.
+    pub(crate) in_burst: bool,
 }
 
 /// The part of an encoded form that can be repaired: from an offset to the end.

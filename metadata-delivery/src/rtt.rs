@@ -31,12 +31,18 @@ impl Rtt {
         wait_max: Duration,
     ) -> Duration {
         let Some(min) = self.min else {
-            let first = if wait > wait_max { sample.saturating_sub(wait) } else { sample };
+            let waited = sample.saturating_sub(wait);
+            // As far as it agrees with what was assumed, which the handshake may have measured.
+            let first =
+                if wait > wait_max { waited } else { waited.max(self.smoothed).min(sample) };
             let first = first.max(GRANULARITY);
+            // Two that agree say more than one, of which RFC 9002 §5.3 takes half.
+            let differs = first.abs_diff(self.smoothed);
+            let agree = differs <= first / 8;
+            self.variation = if agree { (differs * 2).max(first / 64) } else { first / 2 };
             self.min = Some(first);
             self.latest = first;
             self.smoothed = first;
-            self.variation = first / 2;
             return first;
         };
         // The peer's word counts only as far as the result stays possible (RFC 9002 §5.3).
@@ -65,6 +71,14 @@ impl Rtt {
     /// The smoothed estimate, or what is assumed until there is one.
     pub(crate) fn smoothed(&self) -> Duration {
         self.smoothed
+    }
+
+    /// After this long, what was not acknowledged is on the path no longer, if the path is as it was: a thirty-second
+    /// part of a round trip more than one, twice that where round trips vary.
+    pub(crate) fn overdue_after(&self) -> Duration {
+        let round_trip = self.smoothed.max(self.latest);
+        let varies = (self.variation * 2).clamp(round_trip / 32, round_trip / 16);
+        round_trip + varies.max(GRANULARITY)
     }
 
     /// After this long a last packet may be lost (RFC 8985 §7.2), without the peer's delay.
@@ -99,6 +113,30 @@ mod tests {
         let rtt = fed(&[(40 * MS, 10 * MS)]);
         assert_eq!(rtt.measured(), Some(40 * MS), "the first is taken as it is");
         assert_eq!(rtt.probe_timeout(), 120 * MS);
+    }
+
+    #[test]
+    fn a_first_sample_like_the_assumption_is_one_of_two() {
+        let mut rtt = Rtt::new(50 * MS);
+        assert_eq!(
+            rtt.sample(61 * MS, 10 * MS, 10 * MS),
+            51 * MS,
+            "the peer's wait is none of the path's"
+        );
+        assert_eq!(rtt.probe_timeout(), 59 * MS);
+        assert!(rtt.overdue_after() <= 55 * MS);
+        let mut rtt = Rtt::new(50 * MS);
+        assert_eq!(rtt.sample(54 * MS, 10 * MS, 10 * MS), 50 * MS, "not below what was assumed");
+    }
+
+    #[test]
+    fn what_is_overdue_waits_longer_where_round_trips_vary() {
+        let steady = fed(&[(64 * MS, Duration::ZERO); 20]);
+        assert_eq!(steady.overdue_after(), 66 * MS);
+        let varied = fed(&[(64 * MS, Duration::ZERO)]);
+        assert_eq!(varied.overdue_after(), 68 * MS);
+        let short = fed(&[(MS, Duration::ZERO); 20]);
+        assert_eq!(short.overdue_after(), 2 * MS, "timers are no finer");
     }
 
     #[test]

@@ -47,8 +47,11 @@ fn on_a_fresh_connection_a_document_does_not_wait_for_what_was_silent_before_it(
 }
 
 #[test]
-fn on_a_path_taken_for_clean_a_burst_costs_two_round_trips() {
-    let lossless = push(0, 0.0, 20, 4 << 10);
-    let took = most(0.1, 20, 4 << 10);
-    assert!(took < lossless + 110 * MS, "{took:?}, {lossless:?} without loss");
+fn a_burst_costs_a_small_document_a_round_trip_and_not_much_more() {
+    // Without knowing better, and on a path that is taken for clean.
+    for earlier in [0, 20] {
+        let lossless = push(0, 0.0, earlier, 4 << 10);
+        let took = most(0.2, earlier, 4 << 10);
+        assert!(took < lossless + 57 * MS, "{took:?}, {lossless:?} without loss");
+    }
 }

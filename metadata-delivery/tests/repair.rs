@@ -45,6 +45,21 @@ fn nine_of_ten(link: &LinkConfig, bytes: usize) -> Duration {
 }
 
 #[test]
+fn a_clean_path_costs_a_first_small_document_twice_its_packets_and_a_later_one_none() {
+    let config = SessionConfig { initial_rtt: 50 * MS, ..SessionConfig::default() };
+    let mut pair = Pair::with(1, bottleneck(0.0), [config.clone(), config]);
+    pair.run_for(Duration::from_secs(1));
+    let packets = |pair: &mut Pair, version| {
+        let before = pair.data_packets[1];
+        pair.offer(Server, document("metadata", version, 4 << 10));
+        pair.run_for(Duration::from_secs(1));
+        pair.data_packets[1] - before
+    };
+    let sent: Vec<u64> = (1..=11).map(|version| packets(&mut pair, version)).collect();
+    assert!(sent[0] <= 8 && sent[10] == 4, "{sent:?}");
+}
+
+#[test]
 fn a_small_document_arrives_with_its_first_flight_whatever_is_lost_of_it() {
     for burst in [None, Some(4.0)] {
         for loss in [0.1, 0.2, 0.3] {

@@ -204,7 +204,7 @@ fn a_burst_of_losses_is_reckoned_with_before_its_round_ends() {
     assert!(!congestion.is_suspect());
     congestion.on_settled(start() + 50 * MS * 100, settled(1, 4, 1_095));
     assert!(congestion.is_suspect());
-    assert!(congestion.feared_loss().is_some_and(|loss| loss.burst > 2.0));
+    assert!(congestion.feared_loss(0).is_some_and(|loss| loss.burst > 2.0));
 }
 
 #[test]

@@ -111,13 +111,18 @@ impl Outbound {
         repairs.is_some_and(|repairs| repairs.stands_in())
     }
 
-    /// Whether all there is are documents of a single datagram, each sent twice, on a path on which losses are only
+    /// Whether all there is are documents that were sent with repair symbols, on a path on which losses are only
     /// feared. What is sent of them next waits for an answer that may be on its way.
+    pub(crate) fn is_provided_for(&self) -> bool {
+        let repaired = |open: &Transfer| open.repairs.as_ref().is_some_and(|r| r.is_planned());
+        !self.lossy.seen && !self.open.is_empty() && self.open.values().all(repaired)
+    }
+
+    /// The same of documents of a single datagram, each sent twice.
     pub(crate) fn is_slight(&self) -> bool {
-        let twice = |open: &Transfer| {
-            open.repairs.as_ref().is_some_and(|r| r.is_planned() && r.block().count() == 1)
-        };
-        !self.lossy.seen && !self.open.is_empty() && self.open.values().all(twice)
+        let single =
+            |open: &Transfer| open.repairs.as_ref().is_some_and(|r| r.block().count() == 1);
+        self.is_provided_for() && self.open.values().all(single)
     }
 
     pub(crate) fn has_repairs(&self) -> bool {

@@ -43,14 +43,38 @@ fn a_packet_three_below_an_acknowledged_one_is_lost() {
 }
 
 #[test]
-fn a_packet_just_below_an_acknowledged_one_is_lost_after_nine_eighths_of_a_round_trip() {
+fn of_many_packets_one_just_below_an_acknowledged_one_is_lost_after_nine_eighths_of_a_round_trip() {
+    let mut recovery = sending(1..=40);
+    let settled = ack(&mut recovery, start() + 80 * MS, &[(2, 2)]).unwrap();
+    assert!(settled.lost.is_empty());
+    assert_eq!(recovery.next_timeout(Duration::ZERO), Some(start() + 90 * MS));
+}
+
+#[test]
+fn the_peers_delay_counts_where_it_may_hold_an_acknowledgement_back() {
+    let timeout = |initial_rtt, packets: u64| {
+        let mut recovery = Recovery::new(start(), initial_rtt);
+        for number in 1..=packets {
+            recovery.on_sent(start(), number, 100, vec![SentFrame::Ping]);
+        }
+        recovery.rtt.sample(initial_rtt, Duration::ZERO, Duration::ZERO);
+        recovery.next_timeout(10 * MS).map(|at| at - start())
+    };
+    // 64 ms and four times the variation, which is a sixty-fourth.
+    assert_eq!(timeout(64 * MS, 1), Some(78 * MS));
+    assert_eq!(timeout(64 * MS, 2), Some(68 * MS));
+    assert_eq!(timeout(MS, 2), timeout(MS, 1), "on a short path the peer's time is most of it");
+}
+
+#[test]
+fn of_few_packets_one_just_below_an_acknowledged_one_is_lost_a_sixteenth_after_a_round_trip() {
     let mut recovery = sending(1..=2);
     let settled = ack(&mut recovery, start() + 80 * MS, &[(2, 2)]).unwrap();
     assert_eq!(settled.sample, Some(80 * MS));
     assert!(settled.lost.is_empty());
-    assert_eq!(recovery.next_timeout(Duration::ZERO), Some(start() + 90 * MS));
-    assert!(matches!(recovery.on_timeout(start() + 89 * MS, Duration::ZERO), TimedOut::Nothing));
-    let TimedOut::Lost(lost) = recovery.on_timeout(start() + 90 * MS, Duration::ZERO) else {
+    assert_eq!(recovery.next_timeout(Duration::ZERO), Some(start() + 85 * MS));
+    assert!(matches!(recovery.on_timeout(start() + 84 * MS, Duration::ZERO), TimedOut::Nothing));
+    let TimedOut::Lost(lost) = recovery.on_timeout(start() + 85 * MS, Duration::ZERO) else {
         panic!("not lost")
     };
     assert_eq!(transfers(&lost), [1]);

@@ -25,8 +25,11 @@ impl Session {
         let round_trip = self.repeat_round_trip();
         let silent_since = self.recovery.unanswered_since()?.max(self.news_at);
         let at = if !self.has_content() {
-            let gone = self.recovery.gone_at(self.recovery.rtt().loss_delay(1));
+            let gone = self.recovery.gone_at(self.overdue_after());
             gone.into_iter().chain(self.recovery.repeat_at(self.patience())).min()
+        } else if !self.has_room() && self.recovery.is_short() {
+            let gone = self.recovery.gone_at(self.overdue_after());
+            gone.into_iter().chain(self.recovery.repeat_at(self.overdue_after())).min()
         } else if !self.has_room() {
             let gone = self.recovery.gone_at(self.recovery.rtt().loss_delay(1));
             let silence = silent_since + round_trip;
@@ -47,7 +50,23 @@ impl Session {
     /// What was not acknowledged for so long is sent again, with nothing else to send.
     fn patience(&self) -> Duration {
         let round_trip = self.repeat_round_trip();
-        if self.outbound.is_slight() { round_trip * 5 / 4 } else { round_trip / 3 }
+        if self.outbound.is_slight() {
+            round_trip * 5 / 4
+        } else if self.outbound.is_provided_for() {
+            self.overdue_after()
+        } else {
+            round_trip / 3
+        }
+    }
+
+    /// When what was not acknowledged is on the path no longer.
+    fn overdue_after(&self) -> Duration {
+        let rtt = self.recovery.rtt();
+        if self.recovery.is_short() {
+            rtt.overdue_after().max(REPEAT_ROUND_TRIP_MIN)
+        } else {
+            rtt.loss_delay(1)
+        }
     }
 
     fn repeat_round_trip(&self) -> Duration {
@@ -57,10 +76,15 @@ impl Session {
     pub(super) fn repeat(&mut self, now: Instant) {
         let round_trip = self.repeat_round_trip();
         // What will be due in a moment goes along: timers and packets are spared.
-        let age = if self.has_content() { round_trip * 11 / 8 } else { self.patience() * 3 / 4 };
+        let short = self.recovery.is_short();
+        let age = match (self.has_content(), short) {
+            (true, false) => round_trip * 11 / 8,
+            (true, true) => self.overdue_after(),
+            (false, _) => self.patience() * 3 / 4,
+        };
         let mut repaired = BTreeSet::new();
         let silent = self.recovery.unanswered_since().is_some_and(|at| at + round_trip <= now);
-        if (!self.has_content() || silent)
+        if (!self.has_content() || silent || short)
             && let Some(sent_by) = now.checked_sub(age)
         {
             let is_repaired = |frame: &SentFrame| self.outbound.is_repaired(frame);
@@ -76,10 +100,11 @@ impl Session {
                 }
             }
         }
-        if let Some(sent_by) = now.checked_sub(self.recovery.rtt().loss_delay(1)) {
+        if let Some(sent_by) = now.checked_sub(self.overdue_after()) {
             self.recovery.take_gone(sent_by);
         }
         if self.outbound.has_repairs() {
+            self.reckon_with_loss();
             self.outbound.repeat(&repaired, &self.recovery.symbols_on_their_way());
         }
     }

@@ -12,6 +12,9 @@ use crate::wire::{Frame, SHORT_ACK_BYTES, write_ack};
 /// Share of a packet that an ACK may take when it has many ranges: a quarter.
 const ACK_SHARE: usize = 4;
 
+/// Fewer packets than this are no fewer if each is a fifth longer: not worth a probe of the path MTU.
+const MTU_PROBE_PACKETS_MIN: usize = 5;
+
 impl Session {
     /// Writes the next packet into `out`, which is cleared first: at most
     /// [`payload_max`](Self::payload_max) bytes, or longer if it is a probe of the path MTU.
@@ -82,7 +85,8 @@ impl Session {
     fn mtu_probe_due(&mut self, now: Instant) -> Option<usize> {
         let greeted = self.greeting.hello(&self.config.limits).is_none();
         let useful = self.outbound.has_something(Urgency::Usual)
-            && self.outbound.wire_bytes() > self.path_mtu.payload_max() as u64
+            && self.outbound.wire_bytes()
+                > (MTU_PROBE_PACKETS_MIN * self.path_mtu.payload_max()) as u64
             && matches!(self.phase, Phase::Open);
         if !greeted || !useful || self.recovery.probe_owed() || !self.may_send(now) {
             return None;
@@ -110,13 +114,8 @@ impl Session {
 
     /// Writes what an open session has to say. Returns the largest number acknowledged, if any.
     fn write_open(&mut self, now: Instant, packet: &mut Packet<'_>) -> Option<u64> {
+        self.reckon_with_loss();
         let peer = self.greeting.peer_limits();
-        self.outbound.set_lossy(Lossy {
-            loss: self.congestion.feared_loss(),
-            window: self.congestion.window(),
-            symbols_max: u16::try_from(peer.repair_symbols_max).unwrap_or(u16::MAX),
-            seen: self.congestion.has_lost() || self.recovery.timeouts() > 0,
-        });
         for (name, version, code, reason) in self.outbound.promote(&peer) {
             self.refused(name, version, code, reason);
         }
@@ -135,6 +134,17 @@ impl Session {
             self.write_content(packet);
         }
         acked
+    }
+
+    /// Tells what is to be sent next how the path loses packets.
+    pub(super) fn reckon_with_loss(&mut self) {
+        let symbols_max = self.greeting.peer_limits().repair_symbols_max;
+        self.outbound.set_lossy(Lossy {
+            loss: self.congestion.feared_loss(self.recovery.overdue()),
+            window: self.congestion.window(),
+            symbols_max: u16::try_from(symbols_max).unwrap_or(u16::MAX),
+            seen: self.congestion.has_lost() || self.recovery.timeouts() > 0,
+        });
     }
 
     fn write_content(&mut self, packet: &mut Packet<'_>) {
