@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use metadata_delivery::{Document, Event, Session, SessionConfig, testing::name};
+use metadata_delivery::{Document, Ecn, Event, Session, SessionConfig, testing::name};
 
 use crate::world::Peer;
 
@@ -30,6 +30,7 @@ impl Ours {
             payload_max: DATAGRAM_BYTES - RECORD_BYTES,
             payload_search_max: Some(DATAGRAM_BYTES_MAX - RECORD_BYTES),
             initial_rtt: round_trip,
+            ecn: true,
             ..SessionConfig::default()
         };
         Self {
@@ -77,10 +78,12 @@ impl Peer for Ours {
         self.confirmed
     }
 
-    fn handle(&mut self, now: Instant, datagram: &[u8]) {
+    fn handle(&mut self, now: Instant, ecn: dtls_channel::Ecn, datagram: &[u8]) {
         let (record, payload) = datagram.split_at(RECORD_BYTES);
         let number = u64::from_be_bytes(record[..8].try_into().expect("8 bytes"));
-        self.session.handle_packet(now, number, payload).expect("an honest peer");
+        let ecn = Ecn::from_bits(ecn.bits());
+        let taken = self.session.handle_marked_packet(now, number, ecn, payload);
+        taken.expect("an honest peer");
         self.take_events(now);
     }
 
@@ -102,5 +105,9 @@ impl Peer for Ours {
         out.extend_from_slice(&self.packet);
         self.number += 1;
         true
+    }
+
+    fn ecn(&self) -> dtls_channel::Ecn {
+        dtls_channel::Ecn::from_bits(self.session.packet_ecn().bits())
     }
 }

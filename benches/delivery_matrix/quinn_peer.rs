@@ -7,10 +7,12 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
+use dtls_channel::Ecn;
 use quinn_proto::congestion::{BbrConfig, ControllerFactory, CubicConfig};
 use quinn_proto::{
-    ClientConfig, Connection, ConnectionHandle, DatagramEvent, Dir, Endpoint, EndpointConfig,
-    Event, ReadError, ServerConfig, StreamEvent, StreamId, TransportConfig, WriteError,
+    ClientConfig, Connection, ConnectionHandle, DatagramEvent, Dir, EcnCodepoint, Endpoint,
+    EndpointConfig, Event, ReadError, ServerConfig, StreamEvent, StreamId, TransportConfig,
+    WriteError,
 };
 use rustls::RootCertStore;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -37,6 +39,8 @@ pub(crate) struct Quinn {
     is_agent: bool,
     /// Datagrams that the endpoint itself has answered with.
     responses: Vec<Vec<u8>>,
+    /// Of the last datagram written.
+    ecn: Ecn,
 }
 
 /// Server and agent; the agent connects.
@@ -94,6 +98,7 @@ impl Quinn {
             finished: 0,
             is_agent,
             responses: Vec::new(),
+            ecn: Ecn::NotEct,
         }
     }
 
@@ -188,10 +193,11 @@ impl Peer for Quinn {
         if self.is_agent { 0 } else { self.finished }
     }
 
-    fn handle(&mut self, now: Instant, datagram: &[u8]) {
+    fn handle(&mut self, now: Instant, ecn: Ecn, datagram: &[u8]) {
         let mut out = Vec::new();
         let datagram = BytesMut::from(datagram);
-        let event = self.endpoint.handle(now, self.remote, None, None, datagram, &mut out);
+        let ecn = EcnCodepoint::from_bits(ecn.bits());
+        let event = self.endpoint.handle(now, self.remote, None, ecn, datagram, &mut out);
         match event {
             Some(DatagramEvent::NewConnection(incoming)) => {
                 let accepted = self.endpoint.accept(incoming, now, &mut out, None);
@@ -223,6 +229,7 @@ impl Peer for Quinn {
     }
 
     fn transmit(&mut self, now: Instant, out: &mut Vec<u8>) -> bool {
+        self.ecn = Ecn::NotEct;
         if let Some(response) = self.responses.pop() {
             out.extend_from_slice(&response);
             return true;
@@ -231,6 +238,11 @@ impl Peer for Quinn {
         let mut datagram = Vec::new();
         let Some(transmit) = connection.poll_transmit(now, 1, &mut datagram) else { return false };
         out.extend_from_slice(&datagram[..transmit.size]);
+        self.ecn = transmit.ecn.map_or(Ecn::NotEct, |ecn| Ecn::from_bits(ecn as u8));
         true
+    }
+
+    fn ecn(&self) -> Ecn {
+        self.ecn
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use dtls_channel::Ecn;
 use sctp_proto::{
     Association, AssociationHandle, ClientConfig, DatagramEvent, Endpoint, EndpointConfig, Event,
     Payload, PayloadProtocolIdentifier, ServerConfig, StreamEvent, TransportConfig,
@@ -129,7 +130,7 @@ impl Peer for Sctp {
         if self.is_agent { 0 } else { self.received }
     }
 
-    fn handle(&mut self, now: Instant, datagram: &[u8]) {
+    fn handle(&mut self, now: Instant, _ecn: Ecn, datagram: &[u8]) {
         let packet = Bytes::copy_from_slice(&datagram[RECORD_BYTES..]);
         match self.endpoint.handle(now, self.remote, None, None, packet) {
             Some((handle, DatagramEvent::NewAssociation(association))) => {

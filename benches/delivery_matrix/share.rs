@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use dtls_channel::testing::LinkConfig;
 use metadata_delivery::testing::{body, start};
 
 use crate::engine::Engine;
@@ -35,8 +36,20 @@ struct Shared {
 
 pub(crate) const TITLE: &str = "Two flows on one bottleneck, no random loss";
 
+/// A queue of this length marks, or drops what it must not mark.
+const MARK_ABOVE_BYTES: usize = QUEUE_BYTES / 4;
+
 pub(crate) fn tables(only: &str, smoke: bool) {
     println!("\n{TITLE}:\n");
+    table(&link(0, None), only, smoke);
+    if !smoke {
+        println!("\n{TITLE}, from a quarter of its queue on it marks:\n");
+        let marks = LinkConfig { mark_above_bytes: Some(MARK_ABOVE_BYTES), ..link(0, None) };
+        table(&marks, only, smoke);
+    }
+}
+
+fn table(link: &LinkConfig, only: &str, smoke: bool) {
     println!(
         "| first | 2 s later | first, of the rate | second | ratio | queue, mean of its room | p95 | dropped |"
     );
@@ -47,10 +60,10 @@ pub(crate) fn tables(only: &str, smoke: bool) {
             if smoke && other.is_none() {
                 continue;
             }
-            let shared = run(first, other);
+            let shared = run(link, first, other);
             row(first, other, &shared);
             if let Some(other) = other.filter(|other| *other != first && !only.is_empty()) {
-                row(other, Some(first), &run(other, Some(first)));
+                row(other, Some(first), &run(link, other, Some(first)));
             }
             if smoke {
                 return;
@@ -75,8 +88,8 @@ fn row(first: Engine, other: Option<Engine>, shared: &Shared) {
     );
 }
 
-fn run(first: Engine, other: Option<Engine>) -> Shared {
-    let mut world = World::new(start(), 1, &link(0, None));
+fn run(link: &LinkConfig, first: Engine, other: Option<Engine>) -> Shared {
+    let mut world = World::new(start(), 1, link);
     first.join(&mut world, ROUND_TRIP, 1);
     begin(&mut world, 0);
     if let Some(other) = other {

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use dtls_channel::Ecn;
 
 use crate::tcp_sender::{ACK_DELAY_MAX, Sender};
 use crate::world::Peer;
@@ -198,7 +199,7 @@ impl Peer for Tcp {
         if self.is_agent { 0 } else { self.messages.saturating_sub(2) }
     }
 
-    fn handle(&mut self, now: Instant, datagram: &[u8]) {
+    fn handle(&mut self, now: Instant, _ecn: Ecn, datagram: &[u8]) {
         let field = |at: usize| {
             u64::from(u32::from_be_bytes(datagram[at..at + 4].try_into().expect("4 bytes")))
         };

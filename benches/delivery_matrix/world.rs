@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use dtls_channel::Ecn;
 use dtls_channel::testing::{Link, LinkConfig};
 
 /// One end of a flow: a protocol with a socket's view of the network.
@@ -16,11 +17,15 @@ pub(crate) trait Peer {
     /// How many of our documents the peer's application has confirmed.
     fn confirmed(&self) -> u64;
 
-    fn handle(&mut self, now: Instant, datagram: &[u8]);
+    fn handle(&mut self, now: Instant, ecn: Ecn, datagram: &[u8]);
     fn handle_timeout(&mut self, now: Instant);
     fn next_timeout(&mut self) -> Option<Instant>;
     /// Appends the next datagram to `out`, if there is one to send now.
     fn transmit(&mut self, now: Instant, out: &mut Vec<u8>) -> bool;
+    /// How the IP header of that datagram is marked.
+    fn ecn(&self) -> Ecn {
+        Ecn::NotEct
+    }
 }
 
 /// Two ends of one protocol, server and agent, and when the server begins.
@@ -85,11 +90,11 @@ impl World {
         }
         self.now = self.now.max(next);
         for from in [SERVER, AGENT] {
-            while let Some(datagram) = self.links[from].pop(self.now) {
+            while let Some((ecn, datagram)) = self.links[from].pop_marked(self.now) {
                 let Some((&flow, payload)) = datagram.split_first() else { continue };
                 let flow = &mut self.flows[usize::from(flow)];
                 flow.arrived[from] += payload.len() as u64;
-                flow.peers[1 - from].handle(self.now, payload);
+                flow.peers[1 - from].handle(self.now, ecn, payload);
             }
         }
         for peer in self.flows.iter_mut().flat_map(|flow| &mut flow.peers) {
@@ -110,7 +115,7 @@ impl World {
                     if !peer.transmit(self.now, &mut datagram) {
                         break;
                     }
-                    self.links[from].push(self.now, datagram);
+                    self.links[from].push_marked(self.now, peer.ecn(), datagram);
                 }
             }
         }

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use crate::ecn::{Ecn, EcnCounts};
 use crate::limits::ACK_RANGES_MAX;
 
 /// Longest time an acknowledgement is held back in the hope of more packets.
@@ -44,6 +45,8 @@ pub(crate) struct ReceivedPackets {
     at_once: u8,
     /// When they have to be reported.
     ack_at: Option<Instant>,
+    /// Congestion marks of all packets received.
+    ecn: EcnCounts,
 }
 
 impl ReceivedPackets {
@@ -81,6 +84,19 @@ impl ReceivedPackets {
             now
         };
         self.ack_at = Some(self.ack_at.map_or(due, |at| at.min(due)));
+    }
+
+    /// Notes how a packet that was recorded was marked. Congestion is told at once (RFC 9000 §13.2.1).
+    pub(crate) fn count(&mut self, now: Instant, ecn: Ecn) {
+        self.ecn.add(ecn);
+        if ecn == Ecn::Ce {
+            self.hurry(now);
+        }
+    }
+
+    /// What is to be told of marks, if there were any.
+    pub(crate) fn ecn(&self) -> Option<EcnCounts> {
+        self.ecn.told()
     }
 
     fn insert(&mut self, number: u64) {

@@ -14,7 +14,9 @@
 //! |---|---|---|
 //! | rate no longer grows, or a queue | ends, with a round of little | |
 //! | more loss than the path's own | (many more: ends) | bound shrinks to 70 %, once per loss |
-//! | neither | | bound grows: by 1/8, with a queue by one packet |
+//! | neither | | bound grows: by 1/8, with a queue by one packet, after marks by a quarter of one |
+//!
+//! Marks of congestion (ECN) need no judgement: they end slow start, and shrink the bound to 85 %, at once and once per round trip.
 //!
 //! Afterwards the window is what the path holds (the best recent delivery rate, made good for the
 //! path's own loss, times the smallest round-trip time) and a few packets more that keep the
@@ -61,6 +63,15 @@ const CROWDED_CYCLES: u8 = 2;
 /// What is left of the bound after a loss that was no chance (as CUBIC, RFC 9438 §4.6).
 const SHRINK: f64 = 0.7;
 
+/// The same after marks, which queues set while they are short (ABE, RFC 8511 §3).
+const SHRINK_MARKED: f64 = 0.85;
+
+/// After a mark the bound grows by this part of a packet in each round, as 3 × (1 − 0.85) ÷ (1 + 0.85) of one makes us equal to
+/// Reno (RFC 9438 §4.3), and twice as fast after each so many rounds without another.
+const STEP_PART: usize = 4;
+const UNMARKED_ROUNDS: u32 = 16;
+const STEP_DOUBLINGS_MAX: u32 = 10;
+
 /// Rounds without a rate that grew by a quarter end slow start (as BBR).
 const STAGNANT_ROUNDS: u8 = 3;
 
@@ -104,6 +115,10 @@ pub(crate) struct Congestion {
     unproven: bool,
     /// Loss without a queue, whatever was sent: known sooner, and less surely chance.
     recent_loss: LossShare,
+    /// Until a packet above this is acknowledged, marks of congestion tell of what was heeded already.
+    heeded_up_to: Option<u64>,
+    /// Rounds since the last of them, if there were any.
+    unmarked_rounds: Option<u32>,
     /// The path has not answered for long.
     dead: bool,
 }
@@ -124,6 +139,8 @@ struct Round {
     samples: u32,
     /// Whether the window was what held us back at some moment.
     window_used: bool,
+    /// The bound has shrunk for marks of congestion.
+    marked: bool,
 }
 
 impl Round {
@@ -149,6 +166,8 @@ impl Congestion {
             own_loss: LossShare::default(),
             unproven: false,
             recent_loss: LossShare::default(),
+            heeded_up_to: None,
+            unmarked_rounds: None,
             dead: false,
         }
     }
@@ -262,6 +281,30 @@ impl Congestion {
         }
     }
 
+    /// A queue has marked packets of ours: that is congestion, whatever else is lost. As a loss that was no chance, it
+    /// counts once per round trip (RFC 9002 §7.3.2), but at once.
+    pub(crate) fn on_marks(&mut self, largest_acked: u64, largest_sent: u64) {
+        if self.heeded_up_to.is_some_and(|last| largest_acked <= last) {
+            return;
+        }
+        self.heeded_up_to = Some(largest_sent);
+        self.unmarked_rounds = Some(0);
+        let before = self.window.min(self.bound);
+        self.unproven = false;
+        if self.in_slow_start() {
+            self.end_slow_start();
+        }
+        self.shrink(before, SHRINK_MARKED);
+        self.round.marked = true;
+        self.set_window(self.window.min(self.bound));
+    }
+
+    fn shrink(&mut self, before: usize, left: f64) {
+        let bound = (before as f64 * left) as usize;
+        self.bound = bound.max(WINDOW_FLOOR_PACKETS * self.packet_bytes);
+        self.shrunk = true;
+    }
+
     /// The path does not answer: stop flooding, and begin anew when it does.
     pub(crate) fn on_dead_path(&mut self) {
         self.window = WINDOW_DEAD_PACKETS * self.packet_bytes;
@@ -269,6 +312,7 @@ impl Congestion {
         self.unproven = false;
         self.slow_start = Some(0);
         self.bound = usize::MAX;
+        self.unmarked_rounds = None;
         self.rates.clear();
         self.round_trip_min = None;
     }
@@ -347,12 +391,11 @@ impl Congestion {
                 + packets(round.lost + round.delivered) / 8.0
         };
         if self.cycle > 1 && lost > chance && !self.shrunk {
-            self.bound = (self.window.min(self.bound) as f64 * SHRINK) as usize;
-            self.shrunk = true;
-        } else {
+            self.shrink(self.window.min(self.bound), SHRINK);
+        } else if !round.marked {
             self.shrunk = false;
             if round.window_used {
-                let step = if queue { self.packet_bytes } else { self.bound / 8 };
+                let step = self.step(queue);
                 self.bound = self.bound.saturating_add(step);
             }
         }
@@ -368,6 +411,20 @@ impl Congestion {
             self.held_by_path() + self.queue_allowed()
         };
         self.set_window(window.min(self.bound));
+    }
+
+    /// By how much the bound grows in a round. A queue that marks is kept so short that it does not show: there we grow as
+    /// slowly as who shares it, the more so as we shrink less; and faster the longer nothing was marked.
+    fn step(&mut self, queue: bool) -> usize {
+        match &mut self.unmarked_rounds {
+            Some(rounds) => {
+                *rounds += 1;
+                let doublings = (*rounds / UNMARKED_ROUNDS).min(STEP_DOUBLINGS_MAX);
+                ((self.packet_bytes / STEP_PART) << doublings).min(self.bound / 8)
+            }
+            None if queue => self.packet_bytes,
+            None => self.bound / 8,
+        }
     }
 
     /// Bytes that arrive in a round trip when nothing waits.

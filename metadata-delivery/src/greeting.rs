@@ -7,7 +7,7 @@ use crate::ack::ACK_DELAY_MAX;
 use crate::form;
 use crate::limits::{EARLY_DOCUMENT_BYTES_MAX, Limits, REPAIR_SYMBOLS_MAX};
 use crate::outbound::PeerLimits;
-use crate::wire::{ENCODINGS_RAW, Hello, PROTOCOL_VERSION_MAX, PROTOCOL_VERSION_MIN};
+use crate::wire::{ABILITY_ECN, ENCODINGS_RAW, Hello, PROTOCOL_VERSION_MAX, PROTOCOL_VERSION_MIN};
 
 /// A peer that claims a longer delay than this for its acknowledgements is not believed.
 const PEER_ACK_DELAY_MAX: Duration = Duration::from_secs(1);
@@ -15,6 +15,8 @@ const PEER_ACK_DELAY_MAX: Duration = Duration::from_secs(1);
 /// Our HELLO on its way, and the peer's once it came.
 #[derive(Debug)]
 pub(crate) struct Greeting {
+    /// Ours, told to the peer.
+    abilities: u64,
     generation: u64,
     /// Until then it is in every packet that carries anything.
     acked: bool,
@@ -24,8 +26,9 @@ pub(crate) struct Greeting {
 }
 
 impl Greeting {
-    pub(crate) fn new() -> Self {
-        Self { generation: 0, acked: false, due: true, peer: None }
+    /// `abilities`: as in HELLO.
+    pub(crate) fn new(abilities: u64) -> Self {
+        Self { abilities, generation: 0, acked: false, due: true, peer: None }
     }
 
     /// Our limits have changed: say so.
@@ -51,6 +54,7 @@ impl Greeting {
             inbound_transfers_max: limits.inbound_transfers_max as u64,
             encodings: form::encodings(limits.compressed),
             repair_symbols_max: REPAIR_SYMBOLS_MAX as u64,
+            abilities: self.abilities,
         })
     }
 
@@ -98,6 +102,11 @@ impl Greeting {
         })
     }
 
+    /// Whether the peer counts the congestion marks of our packets.
+    pub(crate) fn peer_counts_ecn(&self) -> bool {
+        self.peer.is_some_and(|hello| hello.abilities & ABILITY_ECN != 0)
+    }
+
     /// What the peer accepts, or the cautious assumption until it has said so.
     pub(crate) fn peer_limits(&self) -> PeerLimits {
         match &self.peer {
@@ -126,14 +135,14 @@ mod tests {
     use super::*;
 
     fn hello(generation: u64, document_bytes_max: u64) -> Hello {
-        let own = Greeting::new().hello(&Limits::default()).unwrap();
+        let own = Greeting::new(0).hello(&Limits::default()).unwrap();
         Hello { generation, document_bytes_max, ..own }
     }
 
     #[test]
     fn it_is_repeated_until_this_generation_is_acknowledged() {
         let limits = Limits::stranger();
-        let mut greeting = Greeting::new();
+        let mut greeting = Greeting::new(0);
         assert!(greeting.is_due());
         greeting.sent();
         assert!(!greeting.is_due());
@@ -151,7 +160,7 @@ mod tests {
 
     #[test]
     fn the_newest_generation_counts_in_whatever_order_they_come() {
-        let mut greeting = Greeting::new();
+        let mut greeting = Greeting::new(0);
         assert!(!greeting.peer_limits().told);
         greeting.on_hello(hello(1, 5000)).unwrap();
         greeting.on_hello(hello(0, 4096)).unwrap();
@@ -167,15 +176,15 @@ mod tests {
     #[test]
     fn a_neighbouring_version_is_welcome_and_a_distant_one_is_not() {
         let versions = |min, max| Hello { version_min: min, version_max: max, ..hello(0, 1) };
-        assert!(Greeting::new().on_hello(versions(1, 2)).is_ok());
-        assert!(Greeting::new().on_hello(versions(0, 1)).is_ok());
-        assert!(Greeting::new().on_hello(versions(2, 3)).is_err());
-        assert!(Greeting::new().on_hello(versions(0, 0)).is_err());
+        assert!(Greeting::new(0).on_hello(versions(1, 2)).is_ok());
+        assert!(Greeting::new(0).on_hello(versions(0, 1)).is_ok());
+        assert!(Greeting::new(0).on_hello(versions(2, 3)).is_err());
+        assert!(Greeting::new(0).on_hello(versions(0, 0)).is_err());
     }
 
     #[test]
     fn an_absurd_delay_is_not_believed() {
-        let mut greeting = Greeting::new();
+        let mut greeting = Greeting::new(0);
         greeting.on_hello(Hello { ack_delay_max_us: u64::MAX >> 2, ..hello(0, 1) }).unwrap();
         assert_eq!(greeting.peer_ack_delay_max(), PEER_ACK_DELAY_MAX);
     }

@@ -78,6 +78,7 @@
 //! | `known_path` | what one session hands on to the next on the same path |
 //! | `path_mtu` | how large packets may be (RFC 8899) |
 //! | `ack` | packets received, and when to say so |
+//! | `ecn` | congestion marks: counted, told, and whether our packets bear them (RFC 9000 §13.4) |
 //! | `wire`, `packet` | frames as bytes: `docs/protocol.md` |
 //! | [`message`] | the JSON documents of this product; the rest of the crate does not know them |
 //! | `testing` | two sessions in a simulator, and what a fuzzer runs (feature `testing`) |
@@ -86,6 +87,7 @@ mod ack;
 mod assembly;
 mod congestion;
 mod document;
+mod ecn;
 mod error;
 mod form;
 mod greeting;
@@ -110,6 +112,7 @@ pub mod testing;
 mod wire;
 
 pub use document::{Document, Event};
+pub use ecn::Ecn;
 pub use error::{CloseCode, OfferError, PacketError, refusal};
 pub use form::{Base, ENCODED_BYTES_MIN, Form};
 pub use known_path::{KNOWN_PATH_LIFE, KnownPath, KnownPaths};

@@ -89,11 +89,19 @@ pub(crate) struct SentPacket {
     pub(crate) frames: Vec<SentFrame>,
     /// What it carried was made due again while it was in flight: a later packet answers for it.
     pub(crate) repeated: bool,
+    /// It is marked as one whose sender understands congestion marks.
+    pub(crate) marked: bool,
     /// It has left the path by now, one way or the other, and counts as in flight no more.
     gone: bool,
 }
 
 impl SentPacket {
+    /// One that carries nothing.
+    #[cfg(test)]
+    pub(crate) fn empty(sent_at: Instant) -> Self {
+        Self { sent_at, bytes: 0, frames: Vec::new(), repeated: false, marked: false, gone: false }
+    }
+
     /// The size, if this was a probe of the path MTU.
     pub(crate) fn mtu_probe(&self) -> Option<usize> {
         match self.frames.first() {
@@ -388,8 +396,15 @@ impl Recovery {
         self.unanswered_since.get_or_insert(now);
         self.sent.insert(
             number,
-            SentPacket { sent_at: now, bytes, frames, repeated: false, gone: false },
+            SentPacket { sent_at: now, bytes, frames, repeated: false, marked: false, gone: false },
         );
+    }
+
+    /// Notes that the last packet, which asks for an acknowledgement, is marked.
+    pub(crate) fn mark_last(&mut self) {
+        if let Some(mut last) = self.sent.last_entry() {
+            last.get_mut().marked = true;
+        }
     }
 
     /// Takes back the last packet, which the channel did not send: what it carried.

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::ack::ReceivedPackets;
 use crate::congestion::{Congestion, SettledSums};
+use crate::ecn::Marking;
 use crate::error::tidy_reason;
 use crate::greeting::Greeting;
 use crate::inbound::{Inbound, Taken};
@@ -17,9 +18,10 @@ use crate::outbound::{Answered, Outbound, Urgency};
 use crate::pacer::Pacer;
 use crate::path_mtu::PathMtu;
 use crate::recovery::{Recovery, SentFrame, SentPacket, Settled, TimedOut};
-use crate::wire::{self, Frame};
+use crate::wire::{self, ABILITY_ECN, Ack, Frame};
 use crate::{
-    Base, CloseCode, Document, Event, Form, KnownPath, Limits, Name, OfferError, PacketError, Stats,
+    Base, CloseCode, Document, Ecn, Event, Form, KnownPath, Limits, Name, OfferError, PacketError,
+    Stats,
 };
 
 /// Copies of a CLOSE that are sent at most.
@@ -52,11 +54,15 @@ pub struct SessionConfig {
     pub peer_timeout: Duration,
     /// Round-trip time to assume until one is measured: that of the handshake below, if known.
     pub initial_rtt: Duration,
+    /// Whether the channel tells how packets that come are marked for congestion
+    /// ([`handle_marked_packet`](Session::handle_marked_packet)), and marks what it sends when asked to
+    /// ([`packet_ecn`](Session::packet_ecn)).
+    pub ecn: bool,
     /// What is accepted and held.
     pub limits: Limits,
 }
 
-/// 1,150-byte packets and no search for more, no keep-alive, peer lost after 60 s, 333 ms round trip (RFC 9002 §6.2.2).
+/// 1,150-byte packets and no search for more, no keep-alive, peer lost after 60 s, no ECN, 333 ms round trip (RFC 9002 §6.2.2).
 impl Default for SessionConfig {
     fn default() -> Self {
         Self {
@@ -65,6 +71,7 @@ impl Default for SessionConfig {
             keep_alive: None,
             peer_timeout: Duration::from_secs(60),
             initial_rtt: Duration::from_millis(333),
+            ecn: false,
             limits: Limits::default(),
         }
     }
@@ -76,7 +83,7 @@ impl Default for SessionConfig {
 /// [`poll_transmit`](Self::poll_transmit), then [`poll_event`](Self::poll_event), then arm a timer
 /// for [`next_timeout`](Self::next_timeout).
 ///
-/// Memory: the struct itself (1.5 KiB) while nothing is under way, and at most
+/// Memory: the struct itself (1.7 KiB) while nothing is under way, and at most
 /// [`NAMES_REMEMBERED_MAX`](crate::NAMES_REMEMBERED_MAX) names of what came before; nothing is
 /// allocated ahead of need. What the peer can make us hold is bounded by [`Limits`] and the
 /// constants beside it.
@@ -90,6 +97,9 @@ pub struct Session {
     congestion: Congestion,
     pacer: Pacer,
     path_mtu: PathMtu,
+    marking: Marking,
+    /// Whether the packet written last is to be marked.
+    marked: bool,
     outbound: Outbound,
     inbound: Inbound,
     /// A PING has to be sent.
@@ -127,12 +137,14 @@ impl Session {
         let config = SessionConfig { payload_max, limits: config.limits.clamped(), ..config };
         Self {
             phase: Phase::Open,
-            greeting: Greeting::new(),
+            greeting: Greeting::new(if config.ecn { ABILITY_ECN } else { 0 }),
             received: ReceivedPackets::default(),
             recovery: Recovery::new(now, config.initial_rtt),
             congestion: Congestion::new(payload_max),
             pacer: Pacer::new(payload_max),
             path_mtu: PathMtu::new(PAYLOAD_BYTES_MIN, payload_max, search_max),
+            marking: Marking::default(),
+            marked: false,
             outbound: Outbound::default(),
             inbound: Inbound::default(),
             ping_due: false,
@@ -268,6 +280,20 @@ impl Session {
         packet_number: u64,
         payload: &[u8],
     ) -> Result<(), PacketError> {
+        self.handle_marked_packet(now, packet_number, Ecn::NotEct, payload)
+    }
+
+    /// The same for a packet of which is known how it is marked for congestion.
+    ///
+    /// # Errors
+    /// As [`handle_packet`](Self::handle_packet).
+    pub fn handle_marked_packet(
+        &mut self,
+        now: Instant,
+        packet_number: u64,
+        ecn: Ecn,
+        payload: &[u8],
+    ) -> Result<(), PacketError> {
         if self.received.is_duplicate(packet_number) {
             self.counters.packets_duplicate += 1;
             return Ok(());
@@ -288,6 +314,7 @@ impl Session {
         }
         self.counters.packets_received += 1;
         self.received.record(now, packet_number, ack_eliciting);
+        self.received.count(now, ecn);
         if hurry {
             self.received.hurry(now);
         }
@@ -298,12 +325,12 @@ impl Session {
     fn handle_frame(&mut self, now: Instant, frame: Frame<'_>) -> Result<bool, PacketError> {
         match (&self.phase, frame) {
             (Phase::Open | Phase::Closing(_), Frame::Ack(ack)) => {
-                let in_flight = self.recovery.bytes_in_flight();
-                let delay_max = self.greeting.peer_ack_delay_max();
-                let settled = self.recovery.on_ack(now, &ack, delay_max)?;
-                self.on_settled(now, in_flight, settled);
+                self.on_ack(now, &ack)?;
             }
-            (Phase::Open, Frame::Hello(hello)) => self.greeting.on_hello(hello)?,
+            (Phase::Open, Frame::Hello(hello)) => {
+                self.greeting.on_hello(hello)?;
+                self.marking.set_possible(self.config.ecn && self.greeting.peer_counts_ecn());
+            }
             (Phase::Open, Frame::Offer(offer)) => {
                 let taken = self.inbound.on_offer(&offer, &self.config.limits)?;
                 return Ok(self.take(taken));
@@ -373,12 +400,29 @@ impl Session {
         self.events.push_back(event);
     }
 
+    fn on_ack(&mut self, now: Instant, ack: &Ack<'_>) -> Result<(), PacketError> {
+        let in_flight = self.recovery.bytes_in_flight();
+        let before = self.recovery.largest_acked();
+        let settled = self.recovery.on_ack(now, ack, self.greeting.peer_ack_delay_max())?;
+        let in_order = Some(ack.largest) > before;
+        let arrived = (&settled.acked[..], &settled.late[..]);
+        let congested = self.marking.on_ack(now, arrived, in_order, ack.ecn);
+        self.on_settled(now, in_flight, settled);
+        if congested {
+            self.counters.congestion_told += 1;
+            let largest_sent = self.recovery.largest_sent().unwrap_or(ack.largest);
+            self.congestion.on_marks(ack.largest, largest_sent);
+        }
+        Ok(())
+    }
+
     /// Tells everybody what became of the packets they had a part in.
     fn on_settled(&mut self, now: Instant, in_flight: usize, settled: Settled) {
         let Settled { acked, lost, late, sample } = settled;
         if acked.is_empty() && lost.is_empty() && late.is_empty() {
             return;
         }
+        self.marking.on_lost(now, lost.iter());
         self.judge_path(now, &acked, &late, &lost);
         let sum = |packets: &[SentPacket]| packets.iter().map(|packet| packet.bytes).sum();
         let count = |packets: usize| u32::try_from(packets).unwrap_or(u32::MAX);
@@ -437,7 +481,8 @@ impl Session {
     /// The channel runs over another path from here on: round-trip time, congestion window and packet
     /// size are learned anew (RFC 9000 §9.4). Not needed where only a port has changed, which is a
     /// NAT that forgot, on the same path.
-    pub fn path_changed(&mut self, _now: Instant) {
+    pub fn path_changed(&mut self, now: Instant) {
+        self.marking.begin_path(now);
         self.recovery.begin_path(self.config.initial_rtt);
         self.congestion = Congestion::new(self.config.payload_max);
         self.pacer = Pacer::new(self.config.payload_max);
@@ -486,6 +531,12 @@ impl Session {
     /// MTU it knows has to send it all the same, in one datagram that is not fragmented.
     pub fn payload_max(&self) -> usize {
         self.path_mtu.payload_max()
+    }
+
+    /// How the packet that [`poll_transmit`](Self::poll_transmit) wrote last is to be marked: [`Ecn::Ect0`], or not at all.
+    /// Never without [`SessionConfig::ecn`], and only while path and peer do with such marks what they should.
+    pub fn packet_ecn(&self) -> Ecn {
+        if self.marked { Ecn::Ect0 } else { Ecn::NotEct }
     }
 
     fn frame_acked(&mut self, frame: SentFrame) {
@@ -545,6 +596,7 @@ impl Session {
             }
             TimedOut::Probe { dead } => {
                 self.counters.probe_timeouts += 1;
+                self.marking.timed_out(now);
                 if dead {
                     self.congestion.on_dead_path();
                 }
@@ -628,6 +680,9 @@ impl Session {
             documents_repaired: self.inbound.repaired,
             rtt: self.recovery.rtt().measured(),
             payload_max: self.path_mtu.payload_max(),
+            packets_marked: self.marking.packets(),
+            packets_congested: self.received.ecn().map_or(0, |ecn| ecn.ce),
+            ecn_capable: self.marking.is_capable(),
             window_bytes: self.congestion.window(),
             in_flight_bytes: self.recovery.bytes_in_flight(),
             inbound_bytes: self.inbound.held_bytes(),

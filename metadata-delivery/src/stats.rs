@@ -18,6 +18,12 @@ pub struct Stats {
     pub packets_without_room: u64,
     /// Packets taken for lost.
     pub packets_lost: u64,
+    /// Packets written that were to be marked as ones whose sender understands congestion marks.
+    pub packets_marked: u64,
+    /// Packets taken in that were marked for congestion.
+    pub packets_congested: u64,
+    /// Times that the peer told of such marks on packets of ours, and was believed.
+    pub congestion_told: u64,
     /// Probes of the path MTU written; their loss is not counted with that of packets.
     pub mtu_probes_sent: u64,
     /// Packets taken for lost that were only late.
@@ -46,6 +52,8 @@ pub struct Stats {
     pub rtt: Option<Duration>,
     /// Longest packet written, probes of the path MTU apart, in bytes.
     pub payload_max: usize,
+    /// Whether path and peer were found to do with congestion marks what they should.
+    pub ecn_capable: bool,
     /// Congestion window, in bytes.
     pub window_bytes: usize,
     /// Bytes sent and neither acknowledged nor lost.

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use certs::{EnrolmentToken, Fingerprint, Identity, PinSet};
 use dtls_channel::{
-    AssociationId, CloseReason, Config, CredentialsError, Driver, EndpointConfig, Established,
+    AssociationId, CloseReason, Config, CredentialsError, Driver, Ecn, EndpointConfig, Established,
     Event, Session as DtlsSession,
 };
 use metadata_delivery::message::{
@@ -25,8 +25,8 @@ use metadata_delivery::message::{
     WaitSignal, Welcome, metadata_name,
 };
 use metadata_delivery::{
-    Base, CloseCode, Document, Event as SessionEvent, KnownPaths, Name, OfferError, Session,
-    refusal,
+    self as delivery, Base, CloseCode, Document, Event as SessionEvent, KnownPaths, Name,
+    OfferError, Session, refusal,
 };
 use tokio::task::JoinHandle;
 
@@ -343,9 +343,11 @@ impl Link {
             }
             while let Some((_, event)) = channel.driver.poll_event() {
                 match event {
-                    Event::Message { sequence, data, .. } => {
+                    Event::Message { sequence, data, ecn } => {
                         if let Some(session) = &mut channel.session {
-                            let _ = session.handle_packet(Instant::now(), sequence, &data);
+                            let ecn = delivery::Ecn::from_bits(ecn.bits());
+                            let _ =
+                                session.handle_marked_packet(Instant::now(), sequence, ecn, &data);
                         }
                     }
                     Event::Closed(_) => channel.session = None,
@@ -368,7 +370,7 @@ impl Link {
         while let Some((_, event)) = self.channel.as_mut().and_then(|c| c.driver.poll_event()) {
             match event {
                 Event::Established(established) => self.established(now, &established),
-                Event::Message { sequence, data, .. } => self.message(now, sequence, &data),
+                Event::Message { sequence, data, ecn } => self.message(now, sequence, ecn, &data),
                 Event::Closed(reason) => {
                     if self.core.state() == LinkState::Connecting && reason != CloseReason::TimedOut
                     {
@@ -468,7 +470,7 @@ impl Link {
             channel.driver.message_size_max(channel.id),
             channel.driver.message_size_for(channel.id, DATAGRAM_BYTES_MAX),
         );
-        let mut session = opening::session(now, sizes, established, keep_alive, peer_timeout);
+        let mut session = opening::session(now, sizes, established, keep_alive, peer_timeout, true);
         if let Some(base) = &self.base {
             session.hold(metadata_name(), base.clone());
         }
@@ -483,9 +485,10 @@ impl Link {
         }
     }
 
-    fn message(&mut self, now: Instant, sequence: u64, data: &[u8]) {
+    fn message(&mut self, now: Instant, sequence: u64, ecn: Ecn, data: &[u8]) {
         let Some(session) = self.session() else { return };
-        if let Err(error) = session.handle_packet(now, sequence, data) {
+        let ecn = delivery::Ecn::from_bits(ecn.bits());
+        if let Err(error) = session.handle_marked_packet(now, sequence, ecn, data) {
             session.close(now, error.close_code(), &error.to_string());
             if let Some(channel) = &mut self.channel {
                 channel.exchange();
@@ -705,6 +708,7 @@ impl Channel {
             if !session.poll_transmit(now, number, &mut packet) {
                 break;
             }
+            self.driver.set_ecn(self.id, Ecn::from_bits(session.packet_ecn().bits()));
             let fits = session.payload_max();
             if let Err(error) = self.driver.send_on_path(now, self.id, &packet, fits) {
                 tracing::debug!(%error, "packet not sent");

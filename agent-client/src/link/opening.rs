@@ -62,13 +62,14 @@ pub(crate) fn hello(
 }
 
 /// The session over a channel that has just been established. `sizes`: the longest message that is
-/// sure to fit, and the longest that may be searched for.
+/// sure to fit, and the longest that may be searched for. `ecn`: whether the channel's sockets tell of congestion marks.
 pub(crate) fn session(
     now: Instant,
     sizes: (usize, usize),
     established: &Established,
     keep_alive: Duration,
     peer_timeout: Duration,
+    ecn: bool,
 ) -> Session {
     let default = SessionConfig::default();
     Session::new(
@@ -79,6 +80,7 @@ pub(crate) fn session(
             keep_alive: Some(keep_alive),
             peer_timeout,
             initial_rtt: established.round_trip.unwrap_or(default.initial_rtt),
+            ecn,
             limits: Limits::agent(),
         },
     )

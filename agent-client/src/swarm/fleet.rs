@@ -422,7 +422,8 @@ impl Fleet {
             self.endpoint.message_size_for(connection.association, DATAGRAM_BYTES_MAX),
         );
         let (keep_alive, peer_timeout) = (self.plan.keep_alive, self.plan.peer_timeout);
-        let mut session = opening::session(now, sizes, established, keep_alive, peer_timeout);
+        let mut session =
+            opening::session(now, sizes, established, keep_alive, peer_timeout, false);
         if let Some(base) = base {
             session.hold(metadata_name(), base);
         }

@@ -2,6 +2,7 @@ use std::collections::BinaryHeap;
 use std::time::{Duration, Instant};
 
 use super::Rng;
+use crate::Ecn;
 
 /// How a [`Link`] treats datagrams. Probabilities are 0.0 to 1.0.
 #[derive(Debug, Clone)]
@@ -30,6 +31,25 @@ pub struct LinkConfig {
     pub rate_bytes_per_s: Option<u64>,
     /// Bytes that may wait for the bottleneck before the tail is dropped.
     pub queue_bytes: usize,
+    /// With more than so many bytes waiting, the bottleneck marks datagrams whose sender understands that, and drops
+    /// others (RFC 3168 §5). `None`: it marks none.
+    pub mark_above_bytes: Option<usize>,
+    /// What a faulty path does to marks.
+    pub mangle: Mangle,
+}
+
+/// What a faulty path does to congestion marks (RFC 3168).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Mangle {
+    /// Nothing: it is sound.
+    #[default]
+    Nothing,
+    /// Takes them away.
+    Bleach,
+    /// Drops every datagram that has one.
+    Drop,
+    /// Says of every datagram that has one that it met congestion.
+    Congest,
 }
 
 impl Default for LinkConfig {
@@ -46,6 +66,8 @@ impl Default for LinkConfig {
             mtu: 1_472,
             rate_bytes_per_s: None,
             queue_bytes: 125_000,
+            mark_above_bytes: None,
+            mangle: Mangle::Nothing,
         }
     }
 }
@@ -67,6 +89,8 @@ pub struct LinkStats {
     pub duplicated: u64,
     /// Datagrams held back.
     pub reordered: u64,
+    /// Datagrams marked because of the bottleneck's queue.
+    pub congested: u64,
 }
 
 /// One direction of a network path on a virtual clock: loss, delay, duplication, reordering, MTU
@@ -87,6 +111,7 @@ pub struct Link {
 struct Flying {
     due: Instant,
     order: u64,
+    ecn: Ecn,
     datagram: Vec<u8>,
 }
 
@@ -126,25 +151,31 @@ impl Link {
 
     /// Sends one datagram into the link.
     pub fn push(&mut self, now: Instant, datagram: Vec<u8>) {
+        self.push_marked(now, Ecn::NotEct, datagram);
+    }
+
+    /// Sends one datagram into the link, with what its IP header says about congestion.
+    pub fn push_marked(&mut self, now: Instant, ecn: Ecn, datagram: Vec<u8>) {
         self.stats.pushed += 1;
         self.stats.pushed_bytes += datagram.len() as u64;
         if datagram.len() > self.config.mtu {
             self.stats.oversized += 1;
             return;
         }
-        let Some(leaves_at) = self.pass_bottleneck(now, datagram.len()) else {
+        let Some((leaves_at, ecn)) = self.pass_bottleneck(now, ecn, datagram.len()) else {
             self.stats.overflowed += 1;
             return;
         };
-        if self.loses() {
+        let dropped = self.config.mangle == Mangle::Drop && ecn != Ecn::NotEct;
+        if self.loses() || dropped {
             self.stats.lost += 1;
             return;
         }
         if self.rng.chance(self.config.duplicate) {
             self.stats.duplicated += 1;
-            self.launch(leaves_at, datagram.clone());
+            self.launch(leaves_at, ecn, datagram.clone());
         }
-        self.launch(leaves_at, datagram);
+        self.launch(leaves_at, ecn, datagram);
     }
 
     /// Decides the fate of the next datagram.
@@ -165,19 +196,32 @@ impl Link {
         lost
     }
 
-    fn pass_bottleneck(&mut self, now: Instant, length: usize) -> Option<Instant> {
-        let Some(rate) = self.config.rate_bytes_per_s else { return Some(now) };
+    /// When a datagram leaves the bottleneck, and how it is marked then.
+    fn pass_bottleneck(&mut self, now: Instant, ecn: Ecn, length: usize) -> Option<(Instant, Ecn)> {
+        let Some(rate) = self.config.rate_bytes_per_s else { return Some((now, ecn)) };
         let starts_at = self.bottleneck_free_at.map_or(now, |free| free.max(now));
         let queued = (starts_at - now).as_secs_f64() * rate as f64;
         if queued as usize + length > self.config.queue_bytes {
             return None;
         }
+        let long = self.config.mark_above_bytes.is_some_and(|above| queued as usize > above);
+        let ecn = match ecn {
+            Ecn::NotEct if long => return None,
+            _ if long => Ecn::Ce,
+            _ => ecn,
+        };
+        self.stats.congested += u64::from(long);
         let done = starts_at + Duration::from_secs_f64(length as f64 / rate as f64);
         self.bottleneck_free_at = Some(done);
-        Some(done)
+        Some((done, ecn))
     }
 
-    fn launch(&mut self, leaves_at: Instant, datagram: Vec<u8>) {
+    fn launch(&mut self, leaves_at: Instant, ecn: Ecn, datagram: Vec<u8>) {
+        let ecn = match (self.config.mangle, ecn) {
+            (_, Ecn::NotEct) | (Mangle::Bleach, _) => Ecn::NotEct,
+            (Mangle::Congest, _) => Ecn::Ce,
+            (Mangle::Nothing | Mangle::Drop, ecn) => ecn,
+        };
         let jitter_us = self.rng.below(self.config.jitter.as_micros() as u64 + 1);
         let mut due = leaves_at + self.config.delay + Duration::from_micros(jitter_us);
         if self.rng.chance(self.config.reorder) {
@@ -185,7 +229,7 @@ impl Link {
             due += self.config.reorder_by;
         }
         self.order += 1;
-        self.in_flight.push(Flying { due, order: self.order, datagram });
+        self.in_flight.push(Flying { due, order: self.order, ecn, datagram });
     }
 
     /// When the next datagram arrives.
@@ -196,10 +240,15 @@ impl Link {
 
     /// Takes the next datagram that has arrived by `now`.
     pub fn pop(&mut self, now: Instant) -> Option<Vec<u8>> {
+        self.pop_marked(now).map(|(_, datagram)| datagram)
+    }
+
+    /// The same with what its IP header says about congestion.
+    pub fn pop_marked(&mut self, now: Instant) -> Option<(Ecn, Vec<u8>)> {
         if self.next_due()? > now {
             return None;
         }
-        self.in_flight.pop().map(|f| f.datagram)
+        self.in_flight.pop().map(|f| (f.ecn, f.datagram))
     }
 
     /// Forgets everything in flight, as when a path changes.
@@ -326,5 +375,48 @@ mod tests {
         assert_eq!(link.queued_bytes(t0 + Duration::from_secs(1)), 0);
         let got = drain(&mut link);
         assert_eq!(got[9].0 - got[0].0, Duration::from_millis(9));
+    }
+
+    #[test]
+    fn a_long_queue_marks_what_may_be_marked_and_drops_the_rest() {
+        let t0 = Instant::now();
+        let config = LinkConfig {
+            rate_bytes_per_s: Some(1_000_000),
+            queue_bytes: 10_000,
+            mark_above_bytes: Some(4_000),
+            ..LinkConfig::default()
+        };
+        let mut link = Link::new(6, config);
+        for _ in 0..10 {
+            link.push_marked(t0, Ecn::Ect0, vec![0; 1_000]);
+            link.push(t0, vec![0; 1_000]);
+        }
+        let stats = link.stats();
+        assert_eq!((stats.congested, stats.overflowed), (5, 10), "{stats:?}");
+        let got: Vec<Ecn> = std::iter::from_fn(|| link.pop_marked(t0 + Duration::from_secs(1)))
+            .map(|(ecn, _)| ecn)
+            .collect();
+        let early = [Ecn::Ect0, Ecn::NotEct, Ecn::Ect0, Ecn::NotEct, Ecn::Ect0];
+        assert_eq!((&got[..5], &got[5..]), (&early[..], &[Ecn::Ce; 5][..]));
+    }
+
+    #[test]
+    fn a_faulty_path_does_to_marks_what_it_was_told_to() {
+        let t0 = Instant::now();
+        for (mangle, arrives) in [
+            (Mangle::Nothing, Some(Ecn::Ect0)),
+            (Mangle::Bleach, Some(Ecn::NotEct)),
+            (Mangle::Congest, Some(Ecn::Ce)),
+            (Mangle::Drop, None),
+        ] {
+            let mut link = Link::new(7, LinkConfig { mangle, ..LinkConfig::default() });
+            link.push_marked(t0, Ecn::Ect0, vec![1]);
+            link.push(t0, vec![2]);
+            let mut pop = || link.pop_marked(t0 + Duration::from_secs(1));
+            if let Some(ecn) = arrives {
+                assert_eq!(pop(), Some((ecn, vec![1])), "{mangle:?}");
+            }
+            assert_eq!(pop(), Some((Ecn::NotEct, vec![2])), "{mangle:?}");
+        }
     }
 }

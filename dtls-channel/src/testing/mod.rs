@@ -12,7 +12,7 @@ mod net;
 mod rng;
 mod rogue;
 
-pub use link::{Link, LinkConfig, LinkStats};
+pub use link::{Link, LinkConfig, LinkStats, Mangle};
 pub use net::{AcceptAnyone, Net, Side, credentials};
 pub use rng::Rng;
 pub use rogue::{Heard, Rogue};

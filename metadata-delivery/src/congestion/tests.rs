@@ -236,3 +236,35 @@ fn the_window_never_exceeds_what_can_be_remembered() {
     let windows = Sender::new().rounds(12, Path::WIDE);
     assert_eq!(windows[11], SENT_PACKETS_MAX / 2);
 }
+
+#[test]
+fn marks_end_slow_start_and_shrink_the_window_at_once_but_once_per_round_trip() {
+    let path = Path { holds: 100, queue: 100, ..Path::WIDE };
+    let mut sender = Sender::new();
+    sender.rounds(2, path);
+    let before = sender.congestion.window();
+    let heeded_up_to = sender.sent;
+    sender.congestion.on_marks(30, heeded_up_to);
+    assert!(!sender.congestion.in_slow_start());
+    let after = sender.congestion.window();
+    assert!(after <= (before as f64 * SHRINK_MARKED) as usize, "{before}, {after}");
+    sender.congestion.on_marks(heeded_up_to, heeded_up_to + 10);
+    assert_eq!(sender.congestion.window(), after, "of the same round trip");
+    sender.congestion.on_marks(heeded_up_to + 1, heeded_up_to + 10);
+    assert!(sender.congestion.window() < after);
+}
+
+#[test]
+fn a_window_that_was_shrunk_for_marks_finds_back_when_there_are_no_more() {
+    let path = Path { holds: 100, queue: 100, ..Path::WIDE };
+    let mut sender = Sender::new();
+    sender.rounds(30, path);
+    for _ in 0..30 {
+        let acked = sender.sent;
+        sender.congestion.on_marks(acked, acked);
+        sender.sent += 1;
+    }
+    assert_eq!(sender.congestion.window(), WINDOW_FLOOR_PACKETS * PACKET);
+    let windows = sender.rounds(120, path);
+    assert!((95..=130).contains(&mean(&windows[80..])), "{windows:?}");
+}

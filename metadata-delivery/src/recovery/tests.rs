@@ -19,7 +19,7 @@ fn ack(
     ranges: &[(u64, u64)],
 ) -> Result<Settled, PacketError> {
     let mut packet = Vec::new();
-    write_ack(&mut packet, 1000, 0, ranges.iter().copied());
+    write_ack(&mut packet, 1000, 0, None, ranges.iter().copied());
     let Some(Ok(Frame::Ack(ack))) = frames(&packet).next() else { panic!("no ACK written") };
     recovery.on_ack(now, &ack, Duration::ZERO)
 }

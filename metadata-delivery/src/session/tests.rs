@@ -4,6 +4,8 @@ use crate::testing::{body, name, start};
 use crate::wire::frames;
 use crate::{NamePolicy, refusal};
 
+mod ecn;
+
 const MS: Duration = Duration::from_millis(1);
 
 fn session() -> Session {
@@ -35,7 +37,7 @@ fn document(text: &str, version: u64, length: usize) -> Document {
 #[test]
 fn an_idle_session_takes_about_a_kibibyte() {
     println!("{} bytes", size_of::<Session>());
-    assert!(size_of::<Session>() <= 1552, "{} bytes", size_of::<Session>());
+    assert!(size_of::<Session>() <= 1760, "{} bytes", size_of::<Session>());
 }
 
 #[test]
@@ -151,7 +153,7 @@ fn an_acknowledgement_is_not_acknowledged() {
     let mut number = 1;
     assert_eq!(transmit(&mut session, start(), &mut number).len(), 1);
     let mut ack = Vec::new();
-    wire::write_ack(&mut ack, 100, 0, [(1, 1)].into_iter());
+    wire::write_ack(&mut ack, 100, 0, None, [(1, 1)].into_iter());
     session.handle_packet(start() + 40 * MS, 1, &ack).unwrap();
     assert_eq!(session.stats().rtt, Some(40 * MS));
     session.handle_timeout(start() + 10_000 * MS);
@@ -188,7 +190,7 @@ fn an_acknowledgement_is_repeated_with_other_frames_until_one_has_arrived() {
     assert!(has_ack(&repeated[0]), "the first may be lost");
     assert!(repeated[0].1.len() < 300, "{} bytes", repeated[0].1.len());
     let mut ack = Vec::new();
-    wire::write_ack(&mut ack, 100, 0, [(1, number - 1)].into_iter());
+    wire::write_ack(&mut ack, 100, 0, None, [(1, number - 1)].into_iter());
     session.handle_packet(start(), 1000, &ack).unwrap();
     session.offer(start(), document("a", 2, 100)).unwrap();
     let packets = transmit(&mut session, start(), &mut number);
@@ -199,7 +201,7 @@ fn an_acknowledgement_is_repeated_with_other_frames_until_one_has_arrived() {
 fn faults_of_the_peer_are_errors_with_the_code_to_close_with() {
     let mut session = session();
     let mut ack = Vec::new();
-    wire::write_ack(&mut ack, 100, 0, [(9, 9)].into_iter());
+    wire::write_ack(&mut ack, 100, 0, None, [(9, 9)].into_iter());
     let fault = session.handle_packet(start(), 1, &ack).unwrap_err();
     assert_eq!(fault, PacketError::AckOfUnsent { acked: 9, largest_sent: None });
     assert_eq!(fault.close_code(), CloseCode::PeerFault);
@@ -216,6 +218,7 @@ fn faults_of_the_peer_are_errors_with_the_code_to_close_with() {
         inbound_transfers_max: 0,
         encodings: 1,
         repair_symbols_max: 0,
+        abilities: 0,
     };
     let fault = session.handle_packet(start(), 3, &packet(&[Frame::Hello(future)])).unwrap_err();
     assert_eq!(fault.close_code(), CloseCode::ProtocolVersion);
@@ -322,6 +325,7 @@ fn the_window_holds_back_what_does_not_fit() {
         inbound_transfers_max: 4,
         encodings: 1,
         repair_symbols_max: 0,
+        abilities: 0,
     };
     session.handle_packet(start(), 1, &packet(&[Frame::Hello(told)])).unwrap();
     session.offer(start(), document("a", 1, 1 << 20)).unwrap();
@@ -360,6 +364,7 @@ fn a_document_the_peer_will_not_take_is_refused_on_the_spot() {
         inbound_transfers_max: 1,
         encodings: 1,
         repair_symbols_max: 0,
+        abilities: 0,
     };
     session.handle_packet(start(), 1, &packet(&[Frame::Hello(told)])).unwrap();
     session.offer(start(), document("a", 1, 101)).unwrap();
@@ -408,7 +413,7 @@ fn another_path_is_learned_anew_and_what_was_under_way_goes_on() {
 /// What the peer would answer to these packets, by number.
 fn acknowledge(session: &mut Session, now: Instant, number: u64, largest: u64) {
     let mut ack = Vec::new();
-    wire::write_ack(&mut ack, 100, 0, std::iter::once((1, largest)));
+    wire::write_ack(&mut ack, 100, 0, None, std::iter::once((1, largest)));
     session.handle_packet(now, number, &ack).unwrap();
 }
 
@@ -501,6 +506,7 @@ fn reads_repairs(repair_symbols_max: u64) -> wire::Hello {
         inbound_transfers_max: 4,
         encodings: 1,
         repair_symbols_max,
+        abilities: 0,
     }
 }
 

@@ -28,6 +28,9 @@ impl Session {
         out.clear();
         match self.recovery.largest_sent() {
             Some(last) if packet_number == last => {
+                if self.marked {
+                    self.marking.retracted();
+                }
                 for frame in self.recovery.retract(packet_number) {
                     self.frame_lost(frame);
                 }
@@ -38,6 +41,7 @@ impl Session {
             }
             _ => {}
         }
+        self.marked = false;
         if let Some(bytes) = self.mtu_probe_due(now) {
             return self.write_mtu_probe(now, packet_number, bytes, out);
         }
@@ -54,8 +58,24 @@ impl Session {
         if !sent.is_empty() {
             sent.extend(acked.map(|largest| SentFrame::Ack { largest }));
         }
+        let asks = !sent.is_empty();
+        self.marked = self.is_to_be_marked(now, asks);
         self.note_sent(now, packet_number, bytes, sent);
+        if self.marked {
+            self.marking.sent(asks);
+            if asks {
+                self.recovery.mark_last();
+            }
+        }
         true
+    }
+
+    /// `asks`: whether the packet asks for an acknowledgement. Only such a one can tell what the path does to marks.
+    fn is_to_be_marked(&mut self, now: Instant, asks: bool) -> bool {
+        // What is sent to find out why nothing comes back must not be dropped for its mark.
+        let silent = self.recovery.timeouts() > 0;
+        let marks = if asks { self.marking.marks(now) } else { self.marking.is_capable() };
+        marks && !silent && matches!(self.phase, Phase::Open)
     }
 
     fn note_sent(&mut self, now: Instant, number: u64, bytes: usize, sent: Vec<SentFrame>) {
@@ -192,7 +212,7 @@ impl Session {
         let room = room.min(packet.room());
         let (waited, ranges) = self.received.report(now);
         let delay_us = u64::try_from(waited.as_micros()).unwrap_or(u64::MAX >> 2);
-        let acked = write_ack(packet.out(), room, delay_us, ranges);
+        let acked = write_ack(packet.out(), room, delay_us, self.received.ecn(), ranges);
         self.received.reported();
         acked
     }

@@ -12,7 +12,7 @@ use crate::message::{Hex32, LOG_BYTES_MAX, LOG_RUNS_MAX, Log, LogRequest, Messag
 use crate::repair::Block;
 use crate::wire::{ENCODING_RAW, Offer};
 use crate::{
-    Base, Document, Event, Form, Limits, Name, NamePolicy, PacketError, Session, SessionConfig,
+    Base, Document, Ecn, Event, Form, Limits, Name, NamePolicy, PacketError, Session, SessionConfig,
 };
 
 /// Reads the input of a fuzzer front to back; zero when it is used up.
@@ -55,6 +55,7 @@ fn session(now: Instant) -> Session {
             payload_max: 768,
             keep_alive: Some(Duration::from_secs(5)),
             peer_timeout: Duration::from_secs(600),
+            ecn: true,
             limits: limits(),
             ..SessionConfig::default()
         },
@@ -79,7 +80,8 @@ pub fn packets(input: &[u8]) {
             0..200 => {
                 let length = usize::from(tag) + usize::from(input.byte()) * 8;
                 number_in += 1;
-                let _ = session.handle_packet(now, number_in, input.take(length));
+                let ecn = Ecn::from_bits(tag);
+                let _ = session.handle_marked_packet(now, number_in, ecn, input.take(length));
             }
             200..230 => {
                 now += Duration::from_millis(u64::from(input.byte()) * 10);
@@ -381,7 +383,9 @@ impl World {
         if !keep {
             bag.remove(at);
         }
-        let handled = self.sessions[side].handle_packet(self.now, number, &packet);
+        // The network marks as it likes.
+        let ecn = Ecn::from_bits(choice);
+        let handled = self.sessions[side].handle_marked_packet(self.now, number, ecn, &packet);
         handled.expect("an honest peer breaks no rule");
         self.take_events(side);
     }

@@ -2,11 +2,12 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use dtls_channel::Ecn as LinkEcn;
 use dtls_channel::testing::{Link, LinkConfig, Rng};
 
 use super::start;
 use crate::wire::{self, Frame};
-use crate::{Document, Event, Form, Name, Session, SessionConfig};
+use crate::{Document, Ecn, Event, Form, Name, Session, SessionConfig};
 
 /// Which end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -269,11 +270,12 @@ impl Pair {
         }
         self.now = self.now.max(next);
         for end in [End::Agent, End::Server] {
-            while let Some(datagram) = self.links[end.peer() as usize].pop(self.now) {
+            while let Some((ecn, datagram)) = self.links[end.peer() as usize].pop_marked(self.now) {
                 let (number, payload) = datagram.split_at(8);
                 let number = u64::from_be_bytes(number.try_into().expect("8 bytes"));
                 let session = &mut self.sides[end as usize].session;
-                if let Err(error) = session.handle_packet(self.now, number, payload) {
+                let ecn = Ecn::from_bits(ecn.bits());
+                if let Err(error) = session.handle_marked_packet(self.now, number, ecn, payload) {
                     panic!("seed {}: {end:?} finds a fault: {error}", self.seed);
                 }
             }
@@ -301,7 +303,8 @@ impl Pair {
             assert!(!packet.is_empty() && packet.len() <= limit);
             let mut datagram = side.next_number.to_be_bytes().to_vec();
             datagram.extend_from_slice(&packet);
-            self.links[end as usize].push(self.now, datagram);
+            let ecn = LinkEcn::from_bits(side.session.packet_ecn().bits());
+            self.links[end as usize].push_marked(self.now, ecn, datagram);
             self.packets[end as usize] += 1;
             let is_data = |frame| matches!(frame, Ok(Frame::Data { .. } | Frame::Repair { .. }));
             self.data_packets[end as usize] += u64::from(wire::frames(&packet).any(is_data));

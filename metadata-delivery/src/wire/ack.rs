@@ -3,6 +3,7 @@
 use super::varint::{self, Reader};
 use super::{HEADER_BYTES, ended, framed, kind, malformed};
 use crate::PacketError;
+use crate::ecn::EcnCounts;
 
 /// Received packet numbers, in ranges from the newest to the oldest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +18,8 @@ pub(crate) struct Ack<'a> {
     count: u64,
     /// The pairs, checked: walking them never goes below 0.
     pairs: &'a [u8],
+    /// How many packets came with which congestion mark, if any did.
+    pub(crate) ecn: Option<EcnCounts>,
 }
 
 impl<'a> Ack<'a> {
@@ -26,17 +29,24 @@ impl<'a> Ack<'a> {
         let delay_us = field()?;
         let count = field()?;
         let first = field()?;
-        let ack = Self { largest, delay_us, first, count, pairs: reader.rest() };
+        let pairs = reader.rest();
         let below = || malformed("ACK", "a range below packet number 0");
         let mut lowest = largest.checked_sub(first).ok_or_else(below)?;
-        let mut pairs = Reader::new(ack.pairs);
+        let mut rest = Reader::new(pairs);
         for _ in 0..count {
-            let gap = pairs.varint().map_err(ended("ACK"))?;
-            let length = pairs.varint().map_err(ended("ACK"))?;
+            let gap = rest.varint().map_err(ended("ACK"))?;
+            let length = rest.varint().map_err(ended("ACK"))?;
             // Varints have 62 bits: the sum cannot overflow.
             lowest = lowest.checked_sub(gap + 2 + length).ok_or_else(below)?;
         }
-        Ok(ack)
+        let mut ecn = None;
+        let behind = rest;
+        if !rest.is_empty() {
+            let mut field = || rest.varint().map_err(ended("ACK"));
+            ecn = Some(EcnCounts { ect0: field()?, ect1: field()?, ce: field()? });
+        }
+        let pairs = &pairs[..pairs.len() - behind.len()];
+        Ok(Self { largest, delay_us, first, count, pairs, ecn })
     }
 
     /// The ranges as (lowest, highest), newest first.
@@ -55,27 +65,32 @@ impl<'a> Ack<'a> {
     }
 
     pub(super) fn write(&self, out: &mut Vec<u8>) {
-        write_ack(out, usize::MAX, self.delay_us, self.ranges());
+        write_ack(out, usize::MAX, self.delay_us, self.ecn, self.ranges());
     }
 }
 
 /// Appends an ACK of `ranges` (lowest, highest; newest first, not touching) that is at most
-/// `room` bytes long, leaving out the oldest ranges when there are too many. Returns the largest
-/// number acknowledged, or `None` when not even one range fits or there is none.
+/// `room` bytes long, leaving out the oldest ranges when there are too many, but never the counts: without them, a
+/// sender that marks would think that they are not there. Returns the largest number acknowledged, or `None` when not
+/// even one range fits or there is none.
 pub(crate) fn write_ack(
     out: &mut Vec<u8>,
     room: usize,
     delay_us: u64,
+    ecn: Option<EcnCounts>,
     ranges: impl Iterator<Item = (u64, u64)> + Clone,
 ) -> Option<u64> {
     let mut counted = ranges.clone();
     let (mut lowest, largest) = counted.next()?;
+    let counts = ecn.map(|ecn| [ecn.ect0, ecn.ect1, ecn.ce]);
+    let counts = counts.as_ref().map_or(&[][..], |counts| counts);
     // The pair count is taken for two bytes: a packet has no room for 2^14 pairs.
     let mut length = HEADER_BYTES
         + varint::len(largest)
         + varint::len(delay_us)
         + 2
-        + varint::len(largest - lowest);
+        + varint::len(largest - lowest)
+        + counts.iter().map(|count| varint::len(*count)).sum::<usize>();
     if length > room {
         return None;
     }
@@ -100,6 +115,7 @@ pub(crate) fn write_ack(
             varint::put(out, high - low);
             lowest = low;
         }
+        counts.iter().for_each(|count| varint::put(out, *count));
     });
     Some(largest)
 }

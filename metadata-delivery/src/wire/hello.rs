@@ -7,6 +7,9 @@ use crate::PacketError;
 /// Bit of [`Hello::encodings`] for documents sent as they are. Always set.
 pub(crate) const ENCODINGS_RAW: u64 = 1;
 
+/// Bit of [`Hello::abilities`] for a writer that counts the congestion marks of packets, and tells in its ACKs.
+pub(crate) const ABILITY_ECN: u64 = 1;
+
 /// What a side says about itself, repeated until acknowledged. A higher generation replaces a
 /// lower one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +33,8 @@ pub(crate) struct Hello {
     /// Source symbols that are put together from repair symbols at most; 0, as from a writer that does not know the
     /// field: no REPAIR is read.
     pub(crate) repair_symbols_max: u64,
+    /// What else the writer can do, by bits; none, as from a writer that does not know the field.
+    pub(crate) abilities: u64,
 }
 
 impl Hello {
@@ -44,6 +49,7 @@ impl Hello {
             self.inbound_transfers_max,
             self.encodings,
             self.repair_symbols_max,
+            self.abilities,
         ] {
             varint::put(out, field);
         }
@@ -61,10 +67,11 @@ impl Hello {
             inbound_transfers_max: field()?,
             encodings: field()?,
             repair_symbols_max: 0,
+            abilities: 0,
         };
-        let repair_symbols_max =
-            if reader.is_empty() { 0 } else { reader.varint().map_err(ended("HELLO"))? };
-        let hello = Self { repair_symbols_max, ..hello };
+        let mut later_field =
+            || if reader.is_empty() { Ok(0) } else { reader.varint().map_err(ended("HELLO")) };
+        let hello = Self { repair_symbols_max: later_field()?, abilities: later_field()?, ..hello };
         if hello.version_min > hello.version_max {
             return Err(malformed("HELLO", "oldest version above the newest"));
         }

@@ -10,7 +10,7 @@ mod offer;
 mod varint;
 
 pub(crate) use ack::{Ack, write_ack};
-pub(crate) use hello::{ENCODINGS_RAW, Hello};
+pub(crate) use hello::{ABILITY_ECN, ENCODINGS_RAW, Hello};
 pub(crate) use offer::{ENCODING_DELTA, ENCODING_RAW, ENCODING_ZSTD, Offer};
 pub(crate) use varint::VARINT_MAX;
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::ecn::EcnCounts;
 
 fn write(frame: &Frame<'_>) -> Vec<u8> {
     let mut out = Vec::new();
@@ -20,6 +21,7 @@ const HELLO: Hello = Hello {
     inbound_transfers_max: 16,
     encodings: ENCODINGS_RAW,
     repair_symbols_max: 128,
+    abilities: 1,
 };
 
 const OFFER: Offer<'_> = Offer {
@@ -42,7 +44,7 @@ fn vectors() -> Vec<(Frame<'static>, Vec<u8>)> {
         (
             Frame::Hello(HELLO),
             cat(&[
-                &[0x03, 0x40, 0x0f],       // type, length 15
+                &[0x03, 0x40, 0x10],       // type, length 16
                 &[0x01, 0x01],             // versions: newest, oldest
                 &[0x02],                   // generation
                 &[0x67, 0x10],             // ack delay 10,000 us
@@ -51,6 +53,7 @@ fn vectors() -> Vec<(Frame<'static>, Vec<u8>)> {
                 &[0x10],                   // transfers
                 &[0x01],                   // encodings: raw
                 &[0x40, 0x80],             // repair of up to 128 symbols
+                &[0x01],                   // congestion marks are counted
             ]),
         ),
         (
@@ -116,7 +119,7 @@ fn an_ack_is_written_and_read_as_documented() {
     // Received: 100..=100, 95..=97, 10..=10.
     let ranges = [(100, 100), (95, 97), (10, 10)];
     let mut bytes = Vec::new();
-    assert_eq!(write_ack(&mut bytes, 1000, 250, ranges.into_iter()), Some(100));
+    assert_eq!(write_ack(&mut bytes, 1000, 250, None, ranges.into_iter()), Some(100));
     let expected = [
         &[0x02, 0x40, 0x0b][..], // type, length 11
         &[0x40, 0x64],           // largest 100
@@ -136,11 +139,52 @@ fn an_ack_is_written_and_read_as_documented() {
 }
 
 #[test]
+fn an_ack_tells_of_marks_behind_its_ranges_where_older_readers_do_not_look() {
+    let ranges = [(100, 100), (95, 97)];
+    let ecn = Some(EcnCounts { ect0: 300, ect1: 0, ce: 7 });
+    let (mut plain, mut bytes) = (Vec::new(), Vec::new());
+    assert_eq!(write_ack(&mut plain, 1000, 250, None, ranges.into_iter()), Some(100));
+    assert_eq!(write_ack(&mut bytes, 1000, 250, ecn, ranges.into_iter()), Some(100));
+    assert_eq!(bytes[HEADER_BYTES..plain.len()], plain[HEADER_BYTES..]);
+    assert_eq!(bytes[plain.len()..], [0x41, 0x2c, 0x00, 0x07]);
+    let frames = read(&bytes).unwrap();
+    let [Frame::Ack(ack)] = frames[..] else { panic!("{frames:?}") };
+    assert_eq!((ack.ecn, ack.ranges().collect::<Vec<_>>()), (ecn, ranges.to_vec()));
+    assert_eq!(write(&Frame::Ack(ack)), bytes);
+    // Some of the counts, and more than them.
+    let body = &bytes[HEADER_BYTES..];
+    for cut in plain.len() - HEADER_BYTES + 1..body.len() {
+        let mut short = Vec::new();
+        framed(&mut short, kind::ACK, |out| out.extend_from_slice(&body[..cut]));
+        assert!(matches!(read(&short), Err(PacketError::Malformed { frame: "ACK", .. })), "{cut}");
+    }
+    let mut long = Vec::new();
+    framed(&mut long, kind::ACK, |out| out.extend_from_slice(&[body, b"later"].concat()));
+    assert_eq!(read(&long), Ok(vec![Frame::Ack(ack)]));
+}
+
+#[test]
+fn an_ack_of_a_few_bytes_tells_of_marks_or_is_not_written() {
+    let ranges: Vec<(u64, u64)> =
+        (0..50).rev().map(|n| ((1 << 23) + n * 1000, (1 << 23) + n * 1000 + 900)).collect();
+    let ecn = Some(EcnCounts { ect0: 1 << 24, ect1: 0, ce: 1 << 24 });
+    for room in 0..100 {
+        let mut bytes = Vec::new();
+        let written = write_ack(&mut bytes, room, 1_000_000, ecn, ranges.iter().copied());
+        assert!(bytes.len() <= room && written.is_some() != bytes.is_empty());
+        assert!(room < SHORT_ACK_BYTES || written.is_some(), "{room} bytes are enough");
+        for frame in read(&bytes).unwrap() {
+            assert!(matches!(frame, Frame::Ack(ack) if ack.ecn == ecn));
+        }
+    }
+}
+
+#[test]
 fn an_ack_leaves_out_the_oldest_ranges_when_room_is_short() {
     let ranges: Vec<(u64, u64)> = (0..50).rev().map(|n| (n * 100, n * 100 + 3)).collect();
     for room in 0..300 {
         let mut bytes = Vec::new();
-        let largest = write_ack(&mut bytes, room, 0, ranges.iter().copied());
+        let largest = write_ack(&mut bytes, room, 0, None, ranges.iter().copied());
         assert!(bytes.len() <= room);
         let Some(largest) = largest else {
             assert!(room < 11, "one range fits {room} bytes");
@@ -152,7 +196,7 @@ fn an_ack_leaves_out_the_oldest_ranges_when_room_is_short() {
         let told: Vec<_> = ack.ranges().collect();
         assert_eq!(told[..], ranges[..told.len()]);
     }
-    assert_eq!(write_ack(&mut Vec::new(), 100, 0, std::iter::empty()), None);
+    assert_eq!(write_ack(&mut Vec::new(), 100, 0, None, std::iter::empty()), None);
 }
 
 #[test]
@@ -176,9 +220,10 @@ fn a_body_cut_at_any_length_is_an_error() {
             Frame::Repair { symbol, .. } => body.len() - symbol.len(),
             _ => body.len(),
         };
-        // The last field of HELLO, of two bytes here, may be absent.
-        let whole = if matches!(frame, Frame::Hello(_)) { needed - 2 } else { needed };
-        for cut in (0..needed).filter(|cut| *cut != whole) {
+        // The last two fields of HELLO, of two bytes and one here, may be absent.
+        let is_hello = matches!(frame, Frame::Hello(_));
+        let whole = |cut| is_hello && [needed - 3, needed - 1].contains(&cut);
+        for cut in (0..needed).filter(|cut| !whole(*cut)) {
             let mut short = Vec::new();
             framed(&mut short, u64::from(bytes[0]), |out| out.extend_from_slice(&body[..cut]));
             let result = read(&short);
@@ -242,7 +287,10 @@ fn nonsense_is_called_by_its_name() {
 #[test]
 fn a_hello_without_a_word_on_repair_reads_none() {
     let hello = read(&[3, 8, 1, 1, 0, 0, 0, 0, 0, 1]).unwrap();
-    assert!(matches!(hello[..], [Frame::Hello(Hello { repair_symbols_max: 0, .. })]), "{hello:?}");
+    assert!(
+        matches!(hello[..], [Frame::Hello(Hello { repair_symbols_max: 0, abilities: 0, .. })]),
+        "{hello:?}"
+    );
     assert!(read(&[3, 9, 1, 1, 0, 0, 0, 0, 0, 1, 0x40]).is_err(), "half a number");
 }
 

@@ -43,6 +43,11 @@ impl<'a> Reader<'a> {
         self.0.is_empty()
     }
 
+    /// Bytes that are left.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// The next `count` bytes.
     pub(crate) fn take(&mut self, count: u64) -> Result<&'a [u8], Ended> {
         let count = usize::try_from(count).map_err(|_| Ended)?;

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use certs::proof::{EXPORTER_BYTES, EXPORTER_LABEL};
 use certs::{AgentId, Fingerprint};
-use dtls_channel::{AssociationId, Driver, Established, Event};
+use dtls_channel::{AssociationId, Driver, Ecn, Established, Event};
 use metadata_delivery::message::{Hex32, Holds, METADATA, WaitSignal, metadata_name};
 use metadata_delivery::{
     self as delivery, Base, CloseCode, ENCODED_BYTES_MIN, Form, KnownPaths, Limits, Session,
@@ -280,11 +280,13 @@ impl Shell {
     fn on_event(&mut self, association: AssociationId, event: Event) {
         match event {
             Event::Established(established) => self.on_established(association, &established),
-            Event::Message { sequence, data, .. } => {
+            Event::Message { sequence, data, ecn } => {
                 let Some(peer) = self.peers.get(&association).copied() else { return };
                 let Some(link) = self.links.get_mut(&peer) else { return };
                 self.awake.insert(peer);
-                if let Err(error) = link.session.handle_packet(clock::now(), sequence, &data) {
+                let (now, ecn) = (clock::now(), delivery::Ecn::from_bits(ecn.bits()));
+                let taken = link.session.handle_marked_packet(now, sequence, ecn, &data);
+                if let Err(error) = taken {
                     let code = error.close_code();
                     self.tell_core(Input::Misbehaved(peer, code, error.to_string()));
                 }
@@ -331,6 +333,7 @@ impl Shell {
                 keep_alive: Some(self.limits.keep_alive),
                 peer_timeout: self.limits.peer_timeout,
                 initial_rtt: established.round_trip.unwrap_or(default.initial_rtt),
+                ecn: true,
                 limits: Limits::stranger(),
             },
         );
@@ -685,6 +688,7 @@ fn send_burst(
             return false;
         }
         let fits = link.session.payload_max();
+        driver.set_ecn(link.association, Ecn::from_bits(link.session.packet_ecn().bits()));
         match driver.send_on_path(now, link.association, packet, fits) {
             Ok(used) => {
                 debug_assert_eq!(used, number, "packet and record numbers agree");

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use dtls_channel::Ecn as LinkEcn;
 use dtls_channel::testing::{Link, LinkConfig, Rng};
 
 use super::agent::Agent;
@@ -10,7 +11,7 @@ use super::server::Server;
 use super::{Covered, Ledger, path};
 use crate::message::{METADATA, PROGRESS, WELCOME};
 use crate::testing::start;
-use crate::{Document, Event, Limits, Name, Session, SessionConfig};
+use crate::{Document, Ecn, Event, Limits, Name, Session, SessionConfig};
 
 const AGENT: usize = 0;
 const SERVER: usize = 1;
@@ -375,6 +376,7 @@ impl World {
             keep_alive: (end == AGENT).then_some(KEEP_ALIVE),
             peer_timeout: PEER_TIMEOUT,
             initial_rtt: if self.rng.chance(0.5) { round_trip } else { Duration::from_millis(333) },
+            ecn: true,
             limits,
         };
         let mut session = Session::new(self.now, config);
@@ -403,7 +405,7 @@ impl World {
     /// Brings what has arrived to those who can read it.
     fn deliver(&mut self) {
         for end in [AGENT, SERVER] {
-            while let Some(datagram) = self.links[1 - end].pop(self.now) {
+            while let Some((ecn, datagram)) = self.links[1 - end].pop_marked(self.now) {
                 let field = |n: usize| {
                     let bytes = datagram[8 * n..8 * n + 8].try_into().expect("8 bytes");
                     u64::from_be_bytes(bytes)
@@ -425,7 +427,8 @@ impl World {
                     }
                     self.address_known = address;
                 }
-                let taken = open.session.handle_packet(self.now, number, &datagram[HEAD_BYTES..]);
+                let (ecn, packet) = (Ecn::from_bits(ecn.bits()), &datagram[HEAD_BYTES..]);
+                let taken = open.session.handle_marked_packet(self.now, number, ecn, packet);
                 assert!(taken.is_ok(), "an honest peer breaks a rule: {taken:?}");
                 let stats = open.session.stats();
                 // Repair symbols come on top.
@@ -461,7 +464,8 @@ impl World {
                 datagram.extend_from_slice(&field.to_be_bytes());
             }
             datagram.extend_from_slice(&packet);
-            self.links[end].push(self.now, datagram);
+            let ecn = LinkEcn::from_bits(open.session.packet_ecn().bits());
+            self.links[end].push_marked(self.now, ecn, datagram);
             // Now and then the channel uses a number for itself.
             open.next_number += 1 + u64::from(self.rng.chance(0.02));
         }
