@@ -16,9 +16,9 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 /// Nothing that comes before is measured; timeouts that double may take their time.
 const HOUR: Duration = Duration::from_secs(3_600);
 /// Documents, and how long after each other, that a connection in use has carried.
-const EARLIER_DOCUMENTS: u64 = 20;
-const EARLIER_BYTES: usize = 1 << 10;
-const EARLIER_SPACING: Duration = Duration::from_secs(1);
+pub(crate) const EARLIER_DOCUMENTS: u64 = 20;
+pub(crate) const EARLIER_BYTES: usize = 1 << 10;
+pub(crate) const EARLIER_SPACING: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Engine {

@@ -8,7 +8,7 @@ use metadata_delivery::testing::{body, start};
 use crate::engine::Engine;
 use crate::quinn_peer::Controller;
 use crate::world::{SERVER, World};
-use crate::{LARGE, QUEUE_BYTES, RATE, ROUND_TRIP, link};
+use crate::{LARGE, Losses, QUEUE_BYTES, RATE, ROUND_TRIP, link};
 
 const OTHERS: [Option<Engine>; 5] = [
     None,
@@ -41,10 +41,11 @@ const MARK_ABOVE_BYTES: usize = QUEUE_BYTES / 4;
 
 pub(crate) fn tables(only: &str, smoke: bool) {
     println!("\n{TITLE}:\n");
-    table(&link(0, None), only, smoke);
+    table(&link(0, Losses::Alone), only, smoke);
     if !smoke {
         println!("\n{TITLE}, from a quarter of its queue on it marks:\n");
-        let marks = LinkConfig { mark_above_bytes: Some(MARK_ABOVE_BYTES), ..link(0, None) };
+        let marks =
+            LinkConfig { mark_above_bytes: Some(MARK_ABOVE_BYTES), ..link(0, Losses::Alone) };
         table(&marks, only, smoke);
     }
 }

@@ -18,6 +18,9 @@ pub struct LinkConfig {
     /// everything; each datagram moves it on). `loss` stays the share that is lost in the long run.
     /// `None`: the fate of one datagram says nothing about the next.
     pub loss_burst: Option<f64>,
+    /// The same in time: outages of this length in the mean, in which everything is lost, however much or little is
+    /// sent. `loss` stays the share of time. Goes before `loss_burst`.
+    pub loss_outage: Option<Duration>,
     /// Probability that a datagram arrives twice.
     pub duplicate: f64,
     /// Probability that a datagram is held back by `reorder_by`.
@@ -60,6 +63,7 @@ impl Default for LinkConfig {
             jitter: Duration::ZERO,
             loss: 0.0,
             loss_burst: None,
+            loss_outage: None,
             duplicate: 0.0,
             reorder: 0.0,
             reorder_by: Duration::from_millis(15),
@@ -104,6 +108,8 @@ pub struct Link {
     bottleneck_free_at: Option<Instant>,
     /// Whether the last datagram fell into a burst of losses; `None` before the first.
     in_burst: Option<bool>,
+    /// Whether the last datagram fell into an outage, and when; `None` before the first.
+    outage: Option<(bool, Instant)>,
     stats: LinkStats,
 }
 
@@ -126,6 +132,7 @@ impl Link {
             order: 0,
             bottleneck_free_at: None,
             in_burst: None,
+            outage: None,
             stats: LinkStats::default(),
         }
     }
@@ -167,7 +174,7 @@ impl Link {
             return;
         };
         let dropped = self.config.mangle == Mangle::Drop && ecn != Ecn::NotEct;
-        if self.loses() || dropped {
+        if self.loses(leaves_at) || dropped {
             self.stats.lost += 1;
             return;
         }
@@ -179,8 +186,11 @@ impl Link {
     }
 
     /// Decides the fate of the next datagram.
-    fn loses(&mut self) -> bool {
+    fn loses(&mut self, at: Instant) -> bool {
         let loss = self.config.loss;
+        if let Some(outage) = self.config.loss_outage.filter(|_| loss < 1.0) {
+            return self.is_out(at, outage);
+        }
         let Some(burst) = self.config.loss_burst.filter(|_| loss < 1.0) else {
             return self.rng.chance(loss);
         };
@@ -194,6 +204,20 @@ impl Link {
         };
         self.in_burst = Some(lost);
         lost
+    }
+
+    /// Whether there is an outage at this moment: a process with two states in time, looked at now and then.
+    fn is_out(&mut self, at: Instant, outage: Duration) -> bool {
+        let loss = self.config.loss;
+        // How fast what was says less about what is: as outages end, and as others begin.
+        let forgets = 1.0 / outage.as_secs_f64().max(1e-6) / (1.0 - loss);
+        let likely = self.outage.map_or(loss, |(was_out, before)| {
+            let since = at.saturating_duration_since(before).as_secs_f64();
+            loss + (f64::from(u8::from(was_out)) - loss) * (-since * forgets).exp()
+        });
+        let out = self.rng.chance(likely);
+        self.outage = Some((out, at));
+        out
     }
 
     /// When a datagram leaves the bottleneck, and how it is marked then.
@@ -355,6 +379,27 @@ mod tests {
         let mut link = Link::new(5, config);
         (0..100).for_each(|_| link.push(t0, vec![0]));
         assert_eq!(link.stats().lost, 100);
+    }
+
+    #[test]
+    fn outages_last_their_time_and_take_their_share_whatever_is_sent() {
+        for gap_ms in [1_u64, 5] {
+            let (t0, outage) = (Instant::now(), Duration::from_millis(20));
+            let config =
+                LinkConfig { loss: 0.2, loss_outage: Some(outage), ..LinkConfig::default() };
+            let mut link = Link::new(7, config);
+            let mut lost = Vec::new();
+            for n in 0..100_000 {
+                let before = link.stats().lost;
+                link.push(t0 + Duration::from_millis(gap_ms * n), vec![0]);
+                lost.push(link.stats().lost > before);
+            }
+            let share = link.stats().lost as f64 / lost.len() as f64;
+            assert!((0.19..0.21).contains(&share), "{share}");
+            let ends = lost.windows(2).filter(|pair| pair[0] && !pair[1]).count();
+            let lasts = link.stats().lost * gap_ms / ends as u64;
+            assert!((18..=26).contains(&lasts), "{lasts} ms, seen every {gap_ms} ms");
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ pub(super) fn random(rng: &mut Rng) -> [LinkConfig; 2] {
         jitter: Duration::from_millis([0, 0, 2, 20][rng.below(4) as usize]),
         loss: [0.0, 0.01, 0.1, 0.2, 0.3, 0.5][rng.below(6) as usize],
         loss_burst: rng.chance(0.4).then(|| [2.0, 4.0, 8.0][rng.below(3) as usize]),
+        loss_outage: None,
         duplicate: [0.0, 0.05][rng.below(2) as usize],
         reorder: [0.0, 0.05, 0.3][rng.below(3) as usize],
         reorder_by: Duration::from_millis(15),
