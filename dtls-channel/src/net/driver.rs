@@ -1,7 +1,7 @@
 use std::io::{self, IoSliceMut};
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::sys::socket::{setsockopt, sockopt::ReceiveTimestampns};
 use quinn_udp::{EcnCodepoint, RecvMeta, UdpSockRef, UdpSocketState};
@@ -24,6 +24,8 @@ const RUN_BYTES: usize = 64 * 1024;
 /// Receive calls before the application gets its turn: when thousands of peers answer at once, the kernel's
 /// buffer must empty faster than it fills.
 const RECEIVE_ROUNDS_MAX: usize = 32;
+/// How long datagrams that wait in the kernel may hold timers up.
+const HEARD_LAG_MAX: Duration = Duration::from_secs(1);
 /// What we ask of the kernel's buffers; it gives what it may.
 const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 
@@ -35,6 +37,7 @@ pub struct Driver {
     state: UdpSocketState,
     endpoint: Endpoint,
     buffers: Vec<u8>,
+    heard_until: Instant,
     send_errors: u64,
     oversized: u64,
     receive_errors: u64,
@@ -71,11 +74,13 @@ impl Driver {
         // Best effort: bursts are lost with small buffers, nothing else.
         let _ = state.set_send_buffer_size(UdpSockRef::from(&socket), SOCKET_BUFFER_BYTES);
         let _ = state.set_recv_buffer_size(UdpSockRef::from(&socket), SOCKET_BUFFER_BYTES);
+        let now = Instant::now();
         Ok(Self {
             socket: tokio::net::UdpSocket::from_std(socket)?,
             state,
-            endpoint: Endpoint::new(Instant::now(), config).map_err(io::Error::other)?,
+            endpoint: Endpoint::new(now, config).map_err(io::Error::other)?,
             buffers: vec![0; RECEIVE_RUNS_MAX * RUN_BYTES],
+            heard_until: now,
             send_errors: 0,
             oversized: 0,
             receive_errors: 0,
@@ -277,6 +282,14 @@ impl Driver {
         self.endpoint.has_room()
     }
 
+    /// Everything that came before this moment was handled, and is in the events. Timers that wait for an answer are
+    /// to be run up to here, not up to now: in a burst the answer may be waiting in the kernel. At most
+    /// one second ago after [`wait`](Self::wait), however much comes in.
+    #[must_use]
+    pub fn heard_until(&self) -> Instant {
+        self.heard_until
+    }
+
     /// Sends what waits, then sleeps until datagrams came in, a timer ran off or `until` passed,
     /// and handles what there is. Returns at once if events are waiting, and when there is room to
     /// send again. Cancel safe.
@@ -295,29 +308,30 @@ impl Driver {
             }
             let timeout = self.endpoint.next_timeout();
             let wake = [timeout, until].into_iter().flatten().min();
-            let interest = if self.endpoint.outbox().is_empty() {
-                Interest::READABLE
-            } else {
-                Interest::READABLE | Interest::WRITABLE
-            };
-            let ready = self.socket.ready(interest);
-            let ready = match wake {
-                None => Some(ready.await?),
-                Some(at) => match tokio::time::timeout_at(at.into(), ready).await {
-                    Ok(ready) => Some(ready?),
-                    Err(_) => None,
-                },
-            };
-            let received = match ready {
-                Some(ready) if ready.is_readable() => self.receive()?,
-                _ => false,
-            };
-            let now = Instant::now();
-            let due = timeout.is_some_and(|at| at <= now);
-            if due {
-                self.endpoint.handle_timeout(now);
+            // Who does not want to sleep is not made to ask the runtime, which looks now and then only.
+            if wake.is_none_or(|at| at > Instant::now()) {
+                let interest = if self.endpoint.outbox().is_empty() {
+                    Interest::READABLE
+                } else {
+                    Interest::READABLE | Interest::WRITABLE
+                };
+                let ready = self.socket.ready(interest);
+                match wake {
+                    None => drop(ready.await?),
+                    Some(at) => {
+                        if let Ok(ready) = tokio::time::timeout_at(at.into(), ready).await {
+                            ready?;
+                        }
+                    }
+                }
             }
-            if received || due || until.is_some_and(|at| at <= now) {
+            let received = self.receive()?;
+            let heard = self.heard_until;
+            let due = timeout.is_some_and(|at| at <= heard);
+            if due {
+                self.endpoint.handle_timeout(heard);
+            }
+            if received || due || until.is_some_and(|at| at <= Instant::now()) {
                 self.flush();
                 return Ok(());
             }
@@ -328,18 +342,19 @@ impl Driver {
     #[expect(clippy::disallowed_methods, reason = "the driver is where the clock is read")]
     fn receive(&mut self) -> io::Result<bool> {
         let mut any = false;
+        let mut before = Instant::now();
         for _ in 0..RECEIVE_ROUNDS_MAX {
             let mut metas = [RecvMeta::default(); RECEIVE_RUNS_MAX];
             let mut runs = self.buffers.chunks_exact_mut(RUN_BYTES);
             let mut slices: [IoSliceMut<'_>; RECEIVE_RUNS_MAX] =
                 std::array::from_fn(|_| IoSliceMut::new(runs.next().unwrap_or_default()));
-            let (socket, state) = (&self.socket, &self.state);
-            let count = socket.try_io(Interest::READABLE, || {
-                state.recv(UdpSockRef::from(socket), &mut slices, &mut metas)
-            });
-            let count = match count {
+            let received = receive_runs(&self.socket, &self.state, &mut slices, &mut metas);
+            let count = match received {
                 Ok(count) => count,
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    self.heard_until = before;
+                    break;
+                }
                 // The socket itself is unusable.
                 Err(e) if matches!(e.raw_os_error(), Some(EBADF | ENOTSOCK)) => return Err(e),
                 // An ICMP error for something sent earlier, or want of memory: it passes.
@@ -362,10 +377,36 @@ impl Driver {
                 }
             }
             if count < RECEIVE_RUNS_MAX {
+                self.heard_until = before;
                 break;
             }
+            before = now;
+        }
+        if let Some(longest_ago) = before.checked_sub(HEARD_LAG_MAX) {
+            self.heard_until = self.heard_until.max(longest_ago);
         }
         Ok(any)
+    }
+}
+
+/// One call to the kernel, whether or not the runtime has heard already that there is something: it looks now and then
+/// only while tasks are busy.
+fn receive_runs(
+    socket: &tokio::net::UdpSocket,
+    state: &UdpSocketState,
+    slices: &mut [IoSliceMut<'_>],
+    metas: &mut [RecvMeta],
+) -> io::Result<usize> {
+    let mut is_asked = false;
+    let received = socket.try_io(Interest::READABLE, || {
+        is_asked = true;
+        state.recv(UdpSockRef::from(socket), slices, metas)
+    });
+    match received {
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock && !is_asked => {
+            state.recv(UdpSockRef::from(socket), slices, metas)
+        }
+        received => received,
     }
 }
 
