@@ -310,6 +310,11 @@ impl Outbound {
             || self.open.values().any(|open| open.urgency <= lowest && open.has_something())
     }
 
+    /// Whether no document is on its way.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiting.is_empty() && self.open.is_empty()
+    }
+
     /// Bytes of documents held.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes

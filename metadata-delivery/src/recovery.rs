@@ -38,6 +38,10 @@ const SHORT_FLIGHT_PACKETS: usize = 24;
 /// Packets sent at each probe timeout (RFC 9002 §6.2.4).
 const PROBES: u8 = 2;
 
+/// The shortest probe timeout where a path is short and loses next to nothing. An answer that takes longer is that of
+/// a busy peer: ten thousand agents on a few hypervisors do not become faster by being asked again.
+const PROBE_TIMEOUT_NEAR_MIN: Duration = Duration::from_millis(100);
+
 /// Packets without frames whose sending time is remembered: when one of them is the largest
 /// acknowledged, it gives the round-trip sample (RFC 9002 §5.1).
 const UNTRACKED_REMEMBERED_MAX: usize = 32;
@@ -201,6 +205,8 @@ pub(crate) struct Recovery {
     timeouts: u32,
     /// How many of them there are before they double.
     patience: u32,
+    /// Silence means a busy peer rather than a loss.
+    near: bool,
     /// Probes owed for the last timeout.
     probes: u8,
     /// Since when an acknowledgement is due that has not come.
@@ -226,14 +232,17 @@ impl Recovery {
             last_sent_at: now,
             timeouts: 0,
             patience: PATIENCE_SUSPECT,
+            near: false,
             probes: 0,
             unanswered_since: None,
         }
     }
 
-    /// Whether the path may lose packets by chance: so it is taken until more is known.
-    pub(crate) fn set_suspect(&mut self, suspect: bool) {
+    /// Whether the path may lose packets by chance: so it is taken until more is known. `near`: it does not, and is
+    /// short.
+    pub(crate) fn set_suspect(&mut self, suspect: bool, near: bool) {
         self.patience = if suspect { PATIENCE_SUSPECT } else { PATIENCE };
+        self.near = near;
     }
 
     /// Probe timeouts begin to double only after the usual number of them from here on.
@@ -248,6 +257,7 @@ impl Recovery {
         self.reordering = Reordering::default();
         self.timeouts = 0;
         self.patience = PATIENCE_SUSPECT;
+        self.near = false;
     }
 
     pub(crate) fn rtt(&self) -> &Rtt {
@@ -282,6 +292,11 @@ impl Recovery {
     /// Whether a packet may be sent regardless of the congestion window.
     pub(crate) fn probe_owed(&self) -> bool {
         self.probes > 0 && self.sent.len() < SENT_PACKETS_MAX
+    }
+
+    /// Packets that may be sent so.
+    pub(crate) fn probes(&self) -> u8 {
+        self.probes
     }
 
     /// Probe timeouts since the last acknowledgement.
@@ -474,7 +489,8 @@ impl Recovery {
         }
         if self.probe_at(peer_delay_max).is_some_and(|at| at <= now) {
             self.timeouts += 1;
-            self.probes = PROBES;
+            // Where losses are seldom, one packet asks as well as two.
+            self.probes = if self.patience == PATIENCE_SUSPECT { PROBES } else { 1 };
             // The next timeout counts from here, whether or not a probe can be sent at once.
             self.last_sent_at = now;
             return TimedOut::Probe { dead: self.timeouts > self.patience };
@@ -491,11 +507,12 @@ impl Recovery {
         if self.sent.is_empty() || self.loss_at.is_some() {
             return None;
         }
-        let base = self.probe_timeout(peer_delay_max);
+        let near = if self.near { PROBE_TIMEOUT_NEAR_MIN } else { Duration::ZERO };
+        let base = self.probe_timeout(peer_delay_max).max(near);
         // The first one is a tail loss probe, after two round trips at most (RFC 8985 §7.2);
         // doubling begins after the second.
         let timeout = match self.timeouts {
-            0 => base.min(self.rtt.tail_loss_timeout() + peer_delay_max),
+            0 => base.min((self.rtt.tail_loss_timeout() + peer_delay_max).max(near)),
             before => base.saturating_mul(1 << (before + 1).saturating_sub(self.patience).min(16)),
         };
         // A path slower than the cap keeps its own pace.

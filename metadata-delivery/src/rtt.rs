@@ -12,13 +12,20 @@ pub(crate) struct Rtt {
     smoothed: Duration,
     variation: Duration,
     min: Option<Duration>,
+    shortest: Duration,
 }
 
 impl Rtt {
     /// Starts from an assumption that the first sample replaces.
     pub(crate) fn new(initial: Duration) -> Self {
         let initial = initial.max(GRANULARITY);
-        Self { latest: initial, smoothed: initial, variation: initial / 2, min: None }
+        Self {
+            latest: initial,
+            smoothed: initial,
+            variation: initial / 2,
+            min: None,
+            shortest: initial,
+        }
     }
 
     /// Takes a sample, and returns what is left of it after the time that the acknowledgement
@@ -30,6 +37,7 @@ impl Rtt {
         wait: Duration,
         wait_max: Duration,
     ) -> Duration {
+        self.shortest = self.shortest.min(sample.saturating_sub(wait));
         let Some(min) = self.min else {
             let waited = sample.saturating_sub(wait);
             // As far as it agrees with what was assumed, which the handshake may have measured.
@@ -59,6 +67,11 @@ impl Rtt {
     /// The smoothed estimate, once there was a sample.
     pub(crate) fn measured(&self) -> Option<Duration> {
         self.min.map(|_| self.smoothed)
+    }
+
+    /// The shortest that was assumed or seen, less what the peer says it waited: how far away it is.
+    pub(crate) fn shortest(&self) -> Duration {
+        self.shortest
     }
 
     /// How long after a later packet's acknowledgement an earlier one counts as lost

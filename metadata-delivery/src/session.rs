@@ -300,11 +300,12 @@ impl Session {
         }
         let mut ack_eliciting = false;
         let mut room = true;
-        let mut hurry = false;
+        let (mut hurry, mut answered) = (false, false);
         for frame in wire::frames(payload) {
             let frame = frame?;
             ack_eliciting |= frame.is_ack_eliciting();
             hurry |= matches!(frame, Frame::Close { .. });
+            answered |= matches!(frame, Frame::Stored { .. } | Frame::Refused { .. });
             room &= self.handle_frame(now, frame)?;
         }
         if !room {
@@ -315,7 +316,8 @@ impl Session {
         self.counters.packets_received += 1;
         self.received.record(now, packet_number, ack_eliciting);
         self.received.count(now, ecn);
-        if hurry {
+        // After the last answer nothing is going to be sent soon that an acknowledgement could go with.
+        if hurry || answered && self.outbound.is_empty() {
             self.received.hurry(now);
         }
         Ok(())
@@ -445,7 +447,7 @@ impl Session {
                 largest_sent: self.recovery.largest_sent().unwrap_or(0),
             },
         );
-        self.recovery.set_suspect(self.congestion.is_suspect());
+        self.judge_losses();
         self.counters.packets_lost += lost.len() as u64;
         self.counters.packets_late += late.len() as u64;
         for frame in acked.into_iter().chain(late).flat_map(|packet| packet.frames) {
@@ -503,7 +505,7 @@ impl Session {
         self.config.initial_rtt = start.round_trip;
         self.recovery.begin_path(start.round_trip);
         self.congestion.begin_on(now, &start);
-        self.recovery.set_suspect(self.congestion.is_suspect());
+        self.judge_losses();
         true
     }
 
@@ -614,7 +616,7 @@ impl Session {
     /// Makes due again what the oldest packets in flight carried, of those that still matter.
     fn resend_oldest(&mut self) {
         let oldest = self.recovery.oldest().take(OLDEST_MAX).map(<[SentFrame]>::to_vec);
-        let mut left = 2;
+        let mut left = u32::from(self.recovery.probes()).max(1);
         for frames in oldest.collect::<Vec<_>>() {
             let is_probe = |frame: &SentFrame| matches!(frame, SentFrame::MtuProbe { .. });
             frames.into_iter().filter(|frame| !is_probe(frame)).for_each(|f| self.frame_lost(f));
@@ -661,6 +663,11 @@ impl Session {
             self.events = VecDeque::new();
         }
         event
+    }
+
+    /// Whether [`poll_event`](Self::poll_event) has something.
+    pub fn has_events(&self) -> bool {
+        !self.events.is_empty()
     }
 
     /// Whether the session is over: closed by either side, or the peer is lost. After

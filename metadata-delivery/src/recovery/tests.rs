@@ -121,7 +121,7 @@ fn lost_packets_are_remembered_within_bounds() {
 #[test]
 fn probe_timeouts_double_from_the_third_up_to_the_cap_and_end_with_an_acknowledgement() {
     let mut recovery = sending([1]);
-    recovery.set_suspect(false);
+    recovery.set_suspect(false, false);
     let mut at = start();
     let mut waits = Vec::new();
     for count in 1..=6 {

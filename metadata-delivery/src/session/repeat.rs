@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::Session;
 use crate::recovery::SentFrame;
+use crate::repair::Loss;
 
 /// Round trips without an answer after which nothing is repeated any more, but probed for.
 const REPEAT_ROUND_TRIPS: u32 = 4;
@@ -12,6 +13,10 @@ const REPEAT_ROUND_TRIPS: u32 = 4;
 /// A round trip counts for no less: on a fast path it is the peer that takes its time, which no copy
 /// makes shorter.
 const REPEAT_ROUND_TRIP_MIN: Duration = Duration::from_millis(30);
+
+/// On a path that is shorter, losses are not feared before they are seen: a probe timeout is soon enough, and copies
+/// would take more of a server's time, which others wait for, than they save of a document's.
+const FEAR_ROUND_TRIP_MIN: Duration = Duration::from_millis(10);
 
 impl Session {
     /// When something is to be done about what is in flight. On a path that may lose packets the
@@ -42,9 +47,32 @@ impl Session {
     }
 
     /// Whether the path may lose packets by chance. A probe timeout says so before any loss does: who hears nothing
-    /// hears of no loss either.
+    /// hears of no loss either. On a short path it is rather the peer that is busy.
     fn is_suspect(&self) -> bool {
-        self.congestion.is_suspect() || self.recovery.timeouts() > 0
+        self.may_lose() || self.recovery.timeouts() > 0 && self.is_far()
+    }
+
+    fn may_lose(&self) -> bool {
+        self.congestion.is_suspect() && self.is_feared()
+    }
+
+    /// What to reckon with, more being feared the less is known; `None` where repair does not pay.
+    pub(super) fn feared_loss(&self) -> Option<Loss> {
+        self.congestion.feared_loss(self.recovery.overdue()).filter(|_| self.is_feared())
+    }
+
+    fn is_feared(&self) -> bool {
+        self.congestion.has_lost() || self.is_far()
+    }
+
+    /// Tells loss recovery how the path is to be taken.
+    pub(super) fn judge_losses(&mut self) {
+        let suspect = self.may_lose();
+        self.recovery.set_suspect(suspect, !suspect && !self.is_far());
+    }
+
+    fn is_far(&self) -> bool {
+        self.recovery.rtt().shortest() >= FEAR_ROUND_TRIP_MIN
     }
 
     /// What was not acknowledged for so long is sent again, with nothing else to send.

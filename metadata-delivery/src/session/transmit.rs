@@ -160,7 +160,7 @@ impl Session {
     pub(super) fn reckon_with_loss(&mut self) {
         let symbols_max = self.greeting.peer_limits().repair_symbols_max;
         self.outbound.set_lossy(Lossy {
-            loss: self.congestion.feared_loss(self.recovery.overdue()),
+            loss: self.feared_loss(),
             window: self.congestion.window(),
             symbols_max: u16::try_from(symbols_max).unwrap_or(u16::MAX),
             seen: self.congestion.has_lost() || self.recovery.timeouts() > 0,
