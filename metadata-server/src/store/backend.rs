@@ -11,10 +11,14 @@ pub enum Table {
     Meta,
     /// Agent id → head of its document (JSON).
     Heads,
-    /// Agent id → its document, as accepted.
+    /// SHA-256 → document with it, as accepted.
+    Contents,
+    /// SHA-256 → in how many places of `Heads` and `Bases` it is (u64, big endian).
+    ContentUses,
+    /// Of format 1: agent id → its document.
     Bodies,
-    /// Agent id → SHA-256 and bytes of the document before the present one that the agent held when it
-    /// was replaced.
+    /// Agent id → SHA-256 of the document before the present one that the agent held when it was replaced. In format 1
+    /// followed by that document.
     Bases,
     /// Agent id → the last version ever given to a document of it (u64, big endian).
     Versions,
@@ -66,9 +70,11 @@ pub enum Table {
 
 impl Table {
     /// All tables, so that a back end can create them.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 29] = [
         Self::Meta,
         Self::Heads,
+        Self::Contents,
+        Self::ContentUses,
         Self::Bodies,
         Self::Bases,
         Self::Versions,
@@ -101,6 +107,8 @@ impl Table {
         match self {
             Self::Meta => "meta",
             Self::Heads => "heads",
+            Self::Contents => "contents",
+            Self::ContentUses => "content_uses",
             Self::Bodies => "bodies",
             Self::Bases => "bases",
             Self::Versions => "versions",

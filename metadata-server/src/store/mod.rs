@@ -7,6 +7,7 @@
 //! fsync. Nothing is acknowledged before it is durable.
 
 pub mod backend;
+mod contents;
 mod memory;
 mod ops;
 pub mod queues;

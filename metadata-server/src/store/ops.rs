@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 
 use super::StoreError;
 use super::backend::{Snapshot, Table, Transaction};
+use super::contents::{self, Uses};
 use super::queues;
 use super::signals;
 use super::types::{
@@ -22,7 +23,7 @@ use crate::document::{ValidDocument, config_ids};
 use crate::heat::HeatSource;
 
 /// The format of the store this program writes. Raise it when a table changes its meaning.
-pub const FORMAT: u64 = 1;
+pub const FORMAT: u64 = 2;
 
 const KEY_FORMAT: &[u8] = b"format";
 const KEY_LAST_RESULT: &[u8] = b"last_result";
@@ -38,13 +39,24 @@ const TOKEN_REMEMBERED_S: u64 = 7 * 24 * 3600;
 /// A version from an agent above this is not believed: it would leave no room to go on.
 const VERSION_BELIEVED_MAX: u64 = 1 << 53;
 
-/// Sets the format in an empty store; refuses one of a newer program.
+/// Sets the format in an empty store, brings an older one up to date, refuses one of a newer program.
 pub(super) fn check_format(tx: &mut dyn Transaction) -> Result<(), StoreError> {
     match get_number(tx, Table::Meta, KEY_FORMAT)? {
         Some(found) if found > FORMAT => Err(StoreError::Format { found, known: FORMAT }),
-        Some(_) => Ok(()),
+        Some(FORMAT) => Ok(()),
+        Some(_) => {
+            upgrade(tx)?;
+            tx.put(Table::Meta, KEY_FORMAT, &FORMAT.to_be_bytes())
+        }
         None => tx.put(Table::Meta, KEY_FORMAT, &FORMAT.to_be_bytes()),
     }
+}
+
+/// From format 1, the only one before this.
+fn upgrade(tx: &mut dyn Transaction) -> Result<(), StoreError> {
+    let heads = document_heads(tx)?;
+    let heads = heads.into_iter().map(|(agent, head)| (key(&agent).to_vec(), head.sha256));
+    contents::upgrade(tx, heads.collect())
 }
 
 /// Reads something, anything.
@@ -64,7 +76,7 @@ pub(super) fn document(
     agent: &AgentId,
 ) -> Result<Option<StoredDocument>, StoreError> {
     let Some(head) = document_head(view, agent)? else { return Ok(None) };
-    match view.get(Table::Bodies, key(agent))? {
+    match contents::get(view, &head.sha256)? {
         Some(body) => Ok(Some(StoredDocument { head, body: Bytes::from(body) })),
         None => Err(StoreError::Corrupt { what: format!("agent {agent} has a head but no body") }),
     }
@@ -77,13 +89,11 @@ pub(super) fn base(
     agent: &AgentId,
     sha256: Hex32,
 ) -> Result<Option<Bytes>, StoreError> {
-    if let Some(entry) = view.get(Table::Bases, key(agent))?
-        && entry.strip_prefix(&sha256.0).is_some()
-    {
-        return Ok(Some(Bytes::from(entry).slice(sha256.0.len()..)));
+    let is_base = view.get(Table::Bases, key(agent))?.is_some_and(|base| base == sha256.0);
+    if is_base || document_head(view, agent)?.is_some_and(|head| head.sha256 == sha256) {
+        return Ok(contents::get(view, &sha256)?.map(Bytes::from));
     }
-    let document = document(view, agent)?.filter(|document| document.head.sha256 == sha256);
-    Ok(document.map(|document| document.body))
+    Ok(None)
 }
 
 /// Remembers the document that is about to be replaced, if the agent holds it: a delta can build on it.
@@ -91,14 +101,25 @@ fn keep_base(
     tx: &mut dyn Transaction,
     id: &AgentId,
     head: &DocumentHead,
+    uses: &mut Uses,
 ) -> Result<(), StoreError> {
+    uses.remove(head.sha256);
     let held = agent(tx, id)?.and_then(|record| record.delivered_version);
-    if held == Some(head.version)
-        && let Some(body) = tx.get(Table::Bodies, key(id))?
-    {
-        tx.put(Table::Bases, key(id), &joined(&head.sha256.0, &body))?;
+    if held == Some(head.version) {
+        if let Some(before) = tx.get(Table::Bases, key(id))? {
+            uses.remove(digest_of(Table::Bases, &before)?);
+        }
+        uses.add(head.sha256);
+        tx.put(Table::Bases, key(id), &head.sha256.0)?;
     }
     Ok(())
+}
+
+fn digest_of(table: Table, bytes: &[u8]) -> Result<Hex32, StoreError> {
+    let digest = bytes.try_into().map_err(|_| StoreError::Corrupt {
+        what: format!("a digest in {} has {} bytes", table.name(), bytes.len()),
+    })?;
+    Ok(Hex32(digest))
 }
 
 pub(super) fn document_heads(
@@ -289,12 +310,15 @@ pub(super) fn apply(tx: &mut dyn Transaction, write: &Write) -> Result<Outcome, 
         Write::AddPins(pins) => add_pins(tx, pins),
         Write::PutDocuments { agents, document, accepted_unix_ms } => {
             let mut documents = Vec::with_capacity(agents.len());
+            let mut uses = Uses::default();
             for agent in agents {
-                let (stored, is_new) = put_document(tx, agent, document, *accepted_unix_ms)?;
+                let (stored, is_new) =
+                    put_in_force(tx, agent, document, *accepted_unix_ms, &mut uses)?;
                 if is_new {
                     documents.push((agent.clone(), stored));
                 }
             }
+            uses.settle(tx, &document.sha256(), document.body())?;
             Ok(Outcome::Documents(documents))
         }
         Write::RemovePin { agent, fingerprint } => {
@@ -339,15 +363,34 @@ pub(super) fn put_document(
     document: &ValidDocument,
     accepted_unix_ms: u64,
 ) -> Result<(StoredDocument, bool), StoreError> {
+    let mut uses = Uses::default();
+    let stored = put_in_force(tx, agent, document, accepted_unix_ms, &mut uses)?;
+    uses.settle(tx, &document.sha256(), document.body())?;
+    Ok(stored)
+}
+
+/// The same, but for the document's bytes and how often they are used.
+fn put_in_force(
+    tx: &mut dyn Transaction,
+    agent: &AgentId,
+    document: &ValidDocument,
+    accepted_unix_ms: u64,
+    uses: &mut Uses,
+) -> Result<(StoredDocument, bool), StoreError> {
     let sha256 = Hex32(document.sha256());
     match document_head(tx, agent)? {
         Some(head) if head.sha256 == sha256 => {
             return Ok((StoredDocument { head, body: document.body().clone() }, false));
         }
-        Some(head) => keep_base(tx, agent, &head)?,
+        Some(head) => {
+            if let Some(old) = contents::get(tx, &head.sha256)? {
+                let now = accepted_unix_ms;
+                signals::ops::retain_withdrawn(tx, agent, &old, document.body(), now)?;
+            }
+            keep_base(tx, agent, &head, uses)?;
+        }
         None => {}
     }
-    signals::ops::retain_withdrawn(tx, agent, document.body(), accepted_unix_ms)?;
     let head = DocumentHead {
         version: next_version(tx, agent)?,
         sha256,
@@ -356,7 +399,7 @@ pub(super) fn put_document(
         accepted_unix_ms,
     };
     put_json(tx, Table::Heads, key(agent), &head)?;
-    tx.put(Table::Bodies, key(agent), document.body())?;
+    uses.add(sha256);
     Ok((StoredDocument { head, body: document.body().clone() }, true))
 }
 
@@ -547,7 +590,7 @@ fn needed_results(
     saved: u64,
 ) -> Result<BTreeSet<u64>, StoreError> {
     let mut needed = BTreeSet::from([saved]);
-    let body = view.get(Table::Bodies, key(agent))?.unwrap_or_default();
+    let body = document(view, agent)?.map(|document| document.body).unwrap_or_default();
     for id in config_ids(&body) {
         let of_config = joined(&prefix(agent), id.as_bytes());
         needed.extend(get_number(view, Table::NewestResults, &of_config)?);

@@ -4,6 +4,8 @@
 //! server, so this back end (1) looks for room before a transaction starts, and (2) after a failure
 //! drops the database and opens the file again, which is as the last commit left it.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -136,9 +138,8 @@ impl Backend for RedbBackend {
         self.with_database(&mut |database| {
             let mut transaction = database.begin_write()?;
             transaction.set_durability(Durability::Immediate)?;
-            let mut changes = Changes(transaction);
-            job(&mut changes)?;
-            Ok(changes.0.commit()?)
+            job(&mut Changes { transaction: &transaction, open: RefCell::default() })?;
+            Ok(transaction.commit()?)
         })
     }
 }
@@ -167,29 +168,53 @@ impl Snapshot for View {
     }
 }
 
-struct Changes(WriteTransaction);
+/// A transaction, and the tables that it has opened so far: opening one costs as much as using it.
+struct Changes<'t> {
+    transaction: &'t WriteTransaction,
+    open: RefCell<BTreeMap<Table, redb::Table<'t, Bytes, Bytes>>>,
+}
 
-impl Snapshot for Changes {
-    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        get(&self.0.open_table(definition(table))?, key)
-    }
-
-    fn scan(&self, table: Table, from: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreError> {
-        scan(&self.0.open_table(definition(table))?, from, visit)
+impl<'t> Changes<'t> {
+    fn with<T>(
+        &self,
+        table: Table,
+        job: impl FnOnce(&mut redb::Table<'t, Bytes, Bytes>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        // Visitors of a scan may look into other tables.
+        let open = self.open.borrow_mut().remove(&table);
+        let mut opened = match open {
+            Some(open) => open,
+            None => self.transaction.open_table(definition(table))?,
+        };
+        let done = job(&mut opened);
+        self.open.borrow_mut().insert(table, opened);
+        done
     }
 }
 
-impl Transaction for Changes {
+impl Snapshot for Changes<'_> {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.with(table, |table| get(table, key))
+    }
+
+    fn scan(&self, table: Table, from: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreError> {
+        self.with(table, |table| scan(table, from, visit))
+    }
+}
+
+impl Transaction for Changes<'_> {
     fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
-        let mut table = self.0.open_table(definition(table))?;
-        table.insert(key, value)?;
-        Ok(())
+        self.with(table, |table| {
+            table.insert(key, value)?;
+            Ok(())
+        })
     }
 
     fn delete(&mut self, table: Table, key: &[u8]) -> Result<(), StoreError> {
-        let mut table = self.0.open_table(definition(table))?;
-        table.remove(key)?;
-        Ok(())
+        self.with(table, |table| {
+            table.remove(key)?;
+            Ok(())
+        })
     }
 }
 

@@ -28,6 +28,20 @@ fn put(id: &str, text: &str) -> Write {
     Write::PutDocument { agent: agent(id), document: document(text), accepted_unix_ms: 1 }
 }
 
+/// The agent has this version.
+fn delivered(id: &str, version: u64) -> Write {
+    Write::SaveAgent(AgentRecord {
+        agent_id: agent(id),
+        software: String::new(),
+        boot_id: String::new(),
+        remote: String::new(),
+        connected_unix_ms: 0,
+        seen_unix_ms: 0,
+        delivered_version: Some(version),
+        applied_version: None,
+    })
+}
+
 /// A document that lists these configs.
 fn put_listing(id: &str, configs: &[&str]) -> Write {
     let entries: Vec<String> = configs.iter().map(|c| format!("{{\"id\": \"{c}\"}}")).collect();
@@ -136,19 +150,7 @@ fn versions_rise_per_agent_and_the_same_document_keeps_its_version() {
 fn the_document_that_an_agent_holds_is_kept_when_it_is_replaced() {
     on_every_backend(|store| {
         let base = |text| store.base(&agent("a"), Hex32(document(text).sha256())).unwrap();
-        let delivered = |version| {
-            let record = AgentRecord {
-                agent_id: agent("a"),
-                software: String::new(),
-                boot_id: String::new(),
-                remote: String::new(),
-                connected_unix_ms: 0,
-                seen_unix_ms: 0,
-                delivered_version: Some(version),
-                applied_version: None,
-            };
-            store.one(Write::SaveAgent(record));
-        };
+        let delivered = |version| store.one(delivered("a", version));
         store.one(put("a", "one"));
         assert_eq!(base("one").as_ref(), Some(document("one").body()), "the present one");
         delivered(1);
@@ -418,10 +420,95 @@ fn a_file_that_is_no_store_is_not_touched() {
 fn a_store_of_a_newer_program_is_refused() {
     let backend = Arc::new(MemoryBackend::default());
     backend
-        .write(0, &mut |tx| tx.put(backend::Table::Meta, b"format", &2u64.to_be_bytes()))
+        .write(0, &mut |tx| tx.put(backend::Table::Meta, b"format", &3u64.to_be_bytes()))
         .unwrap();
     let error = Store::new(backend).err().unwrap();
-    assert_eq!(error, StoreError::Format { found: 2, known: 1 });
+    assert_eq!(error, StoreError::Format { found: 3, known: 2 });
+}
+
+/// What documents are stored, with how often they are used.
+fn contents(backend: &MemoryBackend) -> Vec<(Vec<u8>, u64)> {
+    use backend::{Backend, Table};
+    let mut all = Vec::new();
+    backend
+        .read(&mut |view| {
+            view.scan(Table::Contents, &[], &mut |digest, body| {
+                let uses = view.get(Table::ContentUses, digest)?.unwrap();
+                all.push((body.to_vec(), u64::from_be_bytes(uses.try_into().unwrap())));
+                Ok(true)
+            })
+        })
+        .unwrap();
+    all.sort();
+    all
+}
+
+#[test]
+fn a_store_of_format_1_is_brought_up_to_date() {
+    use backend::{Backend, Table};
+    let backend = Arc::new(MemoryBackend::default());
+    let (one, two) = (document("one"), document("two"));
+    let head = |of: &ValidDocument, version| {
+        serde_json::to_vec(&DocumentHead {
+            version,
+            sha256: Hex32(of.sha256()),
+            bytes: of.body().len() as u64,
+            deployments: 1,
+            accepted_unix_ms: 1,
+        })
+        .unwrap()
+    };
+    backend
+        .write(0, &mut |tx| {
+            tx.put(Table::Meta, b"format", &1u64.to_be_bytes())?;
+            for (agent, present, version) in [(b"a", &two, 2), (b"b", &two, 1), (b"c", &one, 1)] {
+                tx.put(Table::Heads, agent, &head(present, version))?;
+                tx.put(Table::Bodies, agent, present.body())?;
+                tx.put(Table::Versions, agent, &(version as u64).to_be_bytes())?;
+            }
+            tx.put(Table::Bases, b"a", &[&one.sha256()[..], one.body()].concat())
+        })
+        .unwrap();
+    for _ in 0..2 {
+        let store = Store::new(backend.clone()).unwrap();
+        for (id, present) in [("a", &two), ("b", &two), ("c", &one)] {
+            assert_eq!(store.document(&agent(id)).unwrap().unwrap().body, present.body());
+        }
+        let base = store.base(&agent("a"), Hex32(one.sha256())).unwrap();
+        assert_eq!(base.as_ref(), Some(one.body()));
+        let expected = [(one.body().to_vec(), 2), (two.body().to_vec(), 2)];
+        assert_eq!(contents(&backend), expected);
+    }
+}
+
+#[test]
+fn a_document_is_stored_once_and_until_nobody_has_it() {
+    let backend = Arc::new(MemoryBackend::default());
+    let store = Store::new(backend.clone()).unwrap();
+    let stored = || -> Vec<(String, u64)> {
+        let names = |body: Vec<u8>| {
+            let known = ["one", "two"].into_iter().find(|name| document(name).body()[..] == body);
+            known.unwrap().to_owned()
+        };
+        contents(&backend).into_iter().map(|(body, uses)| (names(body), uses)).collect()
+    };
+    let is = |name: &str, uses| (name.to_owned(), uses);
+    store.one(put("a", "one"));
+    store.one(put("b", "one"));
+    store.one(put("b", "one"));
+    assert_eq!(stored(), [is("one", 2)]);
+    // "a" is known to hold it, so a delta can build on it; "b" is not.
+    store.one(delivered("a", 1));
+    store.one(put("a", "two"));
+    store.one(put("b", "two"));
+    assert_eq!(stored(), [is("one", 1), is("two", 2)]);
+    store.one(delivered("a", 2));
+    store.one(put("a", "one"));
+    assert_eq!(stored(), [is("one", 1), is("two", 2)], "the one before the last is forgotten");
+    let agents = ["a", "b"].map(agent).to_vec();
+    let document = document("one");
+    store.one(Write::PutDocuments { agents, document, accepted_unix_ms: 2 });
+    assert_eq!(stored(), [is("one", 2), is("two", 1)]);
 }
 
 #[test]

@@ -253,7 +253,7 @@ impl Write {
             + match self {
                 Self::PutDocument { document, .. } => document.body().len(),
                 Self::PutDocuments { agents, document, .. } => {
-                    agents.len() * (RECORD_BYTES + document.body().len())
+                    agents.len() * RECORD_BYTES + document.body().len()
                 }
                 Self::AddPins(pins) => pins.len() * RECORD_BYTES,
                 Self::SaveResult { bytes, .. } => *bytes,

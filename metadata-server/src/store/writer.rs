@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
+use std::time::Duration;
 
 use super::{Outcome, Store, StoreError, Write};
 use crate::clock;
@@ -16,7 +17,9 @@ pub const QUEUED_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Bytes of writes in one transaction.
 const BATCH_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Writes in one transaction.
-const BATCH_WRITES_MAX: usize = 512;
+const BATCH_WRITES_MAX: usize = 4096;
+/// How long writes that nobody waits for wait for others.
+const LINGER_MAX: Duration = Duration::from_millis(50);
 
 type Done = Box<dyn FnOnce(Result<Outcome, StoreError>) + Send>;
 /// Told every write that was done, after it is durable and before its caller is.
@@ -98,6 +101,11 @@ impl WriterThread {
     }
 }
 
+/// Whether nobody waits for it.
+fn is_patient(write: &Write) -> bool {
+    matches!(write, Write::SaveAgent(_))
+}
+
 struct Worker {
     store: Store,
     observer: Observer,
@@ -124,6 +132,9 @@ impl Worker {
                     Job::Stop => stop = true,
                 }
             }
+            if !stop && backlog.iter().all(|(write, _)| is_patient(write)) {
+                stop |= self.linger(&mut backlog);
+            }
             while !backlog.is_empty() {
                 self.commit(&mut backlog);
                 if !stop {
@@ -134,6 +145,27 @@ impl Worker {
                 return;
             }
         }
+    }
+
+    /// Collects more of the writes that nobody waits for, until one comes that somebody does. True: it is time to stop.
+    fn linger(&self, backlog: &mut VecDeque<(Write, Done)>) -> bool {
+        let until = clock::now() + LINGER_MAX;
+        while backlog.len() < BATCH_WRITES_MAX {
+            let left = until.saturating_duration_since(clock::now());
+            match self.jobs.recv_timeout(left) {
+                Ok(Job::Write(write, done)) => {
+                    let is_patient = is_patient(&write);
+                    backlog.push_back((*write, done));
+                    if !is_patient {
+                        break;
+                    }
+                }
+                Ok(Job::Stop) => return true,
+                Err(mpsc::RecvTimeoutError::Timeout) => break,
+                Err(mpsc::RecvTimeoutError::Disconnected) => return true,
+            }
+        }
+        false
     }
 
     /// Commits as much of the backlog as fits one transaction, and answers.

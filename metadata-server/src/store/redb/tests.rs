@@ -84,14 +84,14 @@ fn on(disk: &Arc<Disk>, free_bytes: FreeBytes) -> Arc<RedbBackend> {
 }
 
 fn put(backend: &RedbBackend, key: &[u8], bytes: usize) -> Result<(), StoreError> {
-    backend.write(bytes, &mut |tx| tx.put(Table::Bodies, key, &vec![7; bytes]))
+    backend.write(bytes, &mut |tx| tx.put(Table::Contents, key, &vec![7; bytes]))
 }
 
 fn size(backend: &RedbBackend, key: &[u8]) -> Option<usize> {
     let mut size = None;
     backend
         .read(&mut |view| {
-            size = view.get(Table::Bodies, key)?.map(|v| v.len());
+            size = view.get(Table::Contents, key)?.map(|v| v.len());
             Ok(())
         })
         .unwrap();

@@ -8,9 +8,7 @@ use serde_json::Value;
 
 use super::super::StoreError;
 use super::super::backend::{Snapshot, Table, Transaction};
-use super::super::ops::{
-    document, get_json, get_number, joined, key, next_number, prefix, put_json,
-};
+use super::super::ops::{document, get_json, get_number, joined, next_number, prefix, put_json};
 use super::{
     SavedWait, Signal, SignalJob, SignalOf, SignalOutcome, SignalWrite, WAITS_OVER_PER_AGENT_MAX,
     WAITS_PER_AGENT_MAX, WITHDRAWN_INPUTS_BYTES_MAX, WITHDRAWN_KEPT_MS, WITHDRAWN_PER_AGENT_MAX,
@@ -241,6 +239,7 @@ fn sweep(
 pub(in super::super) fn retain_withdrawn(
     tx: &mut dyn Transaction,
     agent: &AgentId,
+    old: &[u8],
     new: &[u8],
     now_unix_ms: u64,
 ) -> Result<(), StoreError> {
@@ -255,12 +254,11 @@ pub(in super::super) fn retain_withdrawn(
         inputs: Value,
     }
 
-    let Some(old) = tx.get(Table::Bodies, key(agent))? else { return Ok(()) };
     if !old.windows(DELETE_TEXT.len()).any(|text| text == DELETE_TEXT) {
         return Ok(());
     }
     // What was accepted can be read.
-    let Ok(old) = serde_json::from_slice::<Body>(&old) else { return Ok(()) };
+    let Ok(old) = serde_json::from_slice::<Body>(old) else { return Ok(()) };
     let listed: BTreeSet<String> = config_ids(new).into_iter().collect();
     let mut left = old.deployments;
     left.retain(|entry| !listed.contains(&entry.id) && is_delete(&entry.inputs));
