@@ -5,13 +5,16 @@ use std::time::{Duration, Instant};
 
 use tracing_subscriber::EnvFilter;
 
-use crate::clock;
 use crate::config::{Config, LogFormat};
 use crate::notice::Notice;
 use crate::store::signals::SignalState;
 
 /// Time in which one kind of line appears once.
 const REPEAT_AFTER: Duration = Duration::from_secs(10);
+
+/// Lines about agents of one kind in a second. When a fleet gets a document, or is back after an outage, the others are
+/// counted in one line: a journal drops what comes faster, and then also what matters.
+const AGENT_LINES_PER_S_MAX: u64 = 100;
 
 /// Starts logging to stderr. A second call changes nothing.
 pub fn start(config: &Config) {
@@ -51,9 +54,74 @@ impl Limiter {
     }
 }
 
-/// One line per step of an agent's life. Refusals can be caused by anybody who can send a datagram,
-/// so they are limited.
-pub(crate) fn notice(notice: &Notice, refusals: &mut Limiter) {
+/// Admits so many lines of a kind in a second, and says how many others there were.
+#[derive(Debug, Default)]
+pub(crate) struct Flow {
+    kinds: BTreeMap<&'static str, Second>,
+}
+
+#[derive(Debug)]
+struct Second {
+    ends: Instant,
+    lines: u64,
+}
+
+impl Flow {
+    /// Whether a line of this kind may appear now.
+    fn admit(&mut self, now: Instant, kind: &'static str) -> bool {
+        let ends = now + Duration::from_secs(1);
+        let second = self.kinds.entry(kind).or_insert(Second { ends, lines: 0 });
+        second.lines += 1;
+        second.lines <= AGENT_LINES_PER_S_MAX
+    }
+
+    /// When [`Flow::end`] has something to do.
+    pub(crate) fn next_end(&self) -> Option<Instant> {
+        self.kinds.values().map(|second| second.ends).min()
+    }
+
+    /// Ends the seconds that are over; returns what kinds of lines were left out in them, and how many.
+    fn end(&mut self, now: Instant) -> Vec<(&'static str, u64)> {
+        let ended = self.kinds.extract_if(.., |_, second| second.ends <= now);
+        let left_out = ended.map(|(kind, s)| (kind, s.lines.saturating_sub(AGENT_LINES_PER_S_MAX)));
+        left_out.filter(|(_, lines)| *lines > 0).collect()
+    }
+
+    /// Says what was left out in the seconds that are over.
+    pub(crate) fn tell(&mut self, now: Instant) {
+        for (kind, lines) in self.end(now) {
+            tracing::info!(lines, "{kind}: as many more in a second");
+        }
+    }
+}
+
+/// What keeps a flood out of the log.
+#[derive(Debug, Default)]
+pub(crate) struct Limits {
+    /// Refusals can be caused by anybody who can send a datagram.
+    refusals: Limiter,
+    /// What happens to agents may happen to all of them at once.
+    pub(crate) agents: Flow,
+}
+
+/// The step of an agent's life that there may be too many of for a line each.
+fn agent_line(notice: &Notice) -> Option<&'static str> {
+    Some(match notice {
+        Notice::DocumentAccepted { .. } => "document accepted",
+        Notice::AgentConnected { .. } => "agent connected",
+        Notice::AgentDisconnected { .. } => "agent disconnected",
+        Notice::DocumentDelivered { .. } => "document delivered",
+        Notice::DocumentApplied { .. } => "document applied",
+        Notice::ResultStored { .. } => "result stored",
+        _ => return None,
+    })
+}
+
+/// One line per step of an agent's life, as far as they do not come too fast.
+pub(crate) fn notice(now: Instant, notice: &Notice, limits: &mut Limits) {
+    if agent_line(notice).is_some_and(|kind| !limits.agents.admit(now, kind)) {
+        return;
+    }
     match notice {
         Notice::DocumentAccepted { agent_id, version, bytes, deployments, .. } => {
             tracing::info!(agent = %agent_id, version, bytes, deployments, "document accepted");
@@ -63,7 +131,7 @@ pub(crate) fn notice(notice: &Notice, refusals: &mut Limiter) {
         }
         Notice::AgentRefused(refusal) => {
             let reason = refusal.reason.as_str();
-            if let Some(suppressed) = refusals.admit(clock::now(), reason) {
+            if let Some(suppressed) = limits.refusals.admit(now, reason) {
                 tracing::warn!(
                     reason,
                     remote = refusal.remote,
@@ -141,5 +209,20 @@ mod tests {
         assert_eq!(limiter.admit(at(9), "a"), None);
         assert_eq!(limiter.admit(at(10), "a"), Some(2));
         assert_eq!(limiter.admit(at(20), "a"), Some(0));
+    }
+
+    #[test]
+    fn when_a_fleet_gets_a_document_some_agents_have_a_line_and_the_others_are_counted() {
+        let start = Instant::now();
+        let mut flow = Flow::default();
+        let lines = (0..10_000).filter(|_| flow.admit(start, "delivered")).count();
+        assert_eq!(lines as u64, AGENT_LINES_PER_S_MAX);
+        assert!(flow.admit(start, "accepted"), "another kind");
+        let end = start + Duration::from_secs(1);
+        assert_eq!(flow.next_end(), Some(end));
+        assert!(flow.end(end - Duration::from_millis(1)).is_empty());
+        assert_eq!(flow.end(end), [("delivered", 10_000 - AGENT_LINES_PER_S_MAX)]);
+        assert_eq!(flow.next_end(), None);
+        assert!(flow.admit(end, "delivered"));
     }
 }

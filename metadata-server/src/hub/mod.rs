@@ -7,6 +7,7 @@
 pub mod agent_log;
 pub mod core;
 mod follow;
+mod openings;
 mod pins;
 mod pushes;
 mod reads;

@@ -77,14 +77,6 @@ pub(super) enum Order {
     HangUp(PeerId),
 }
 
-impl Order {
-    pub(super) fn peer(&self) -> PeerId {
-        match self {
-            Self::Offer { peer, .. } | Self::Withdraw(peer) | Self::HangUp(peer) => *peer,
-        }
-    }
-}
-
 /// A document asked for.
 #[derive(Debug)]
 pub(super) struct Push {
@@ -191,7 +183,6 @@ impl Pushes {
     pub(super) fn forget(&mut self, peer: PeerId) {
         let Some(key) = self.peers.remove(&peer) else { return };
         self.sending.remove(&peer);
-        self.orders.retain(|order| order.peer() != peer);
         let Some(entry) = self.entries.get_mut(&key) else { return };
         entry.users.remove(&peer);
         if !entry.users.is_empty() {
@@ -310,7 +301,14 @@ impl Pushes {
 
     /// What to tell a session now.
     pub(super) fn poll_order(&mut self) -> Option<Order> {
-        self.orders.pop_front()
+        // An offer that was overtaken is not worth making.
+        while let Some(order) = self.orders.pop_front() {
+            match &order {
+                Order::Offer { peer, version, .. } if self.version(*peer) != Some(*version) => {}
+                _ => return Some(order),
+            }
+        }
+        None
     }
 
     /// Bytes in memory.
@@ -383,6 +381,11 @@ mod tests {
         Some(Form::with_digest(vec![0; bytes].into(), digest(0)))
     }
 
+    fn peer_of(order: &Order) -> u64 {
+        let (Order::Offer { peer, .. } | Order::Withdraw(peer) | Order::HangUp(peer)) = order;
+        peer.0
+    }
+
     fn orders(pushes: &mut Pushes) -> Vec<Order> {
         std::iter::from_fn(|| pushes.poll_order()).collect()
     }
@@ -398,7 +401,7 @@ mod tests {
     /// Who is told to stop sending.
     fn withdrawn(pushes: &mut Pushes) -> Vec<u64> {
         let withdrawn = |order: &Order| matches!(order, Order::Withdraw(_));
-        orders(pushes).iter().filter(|o| withdrawn(o)).map(|order| order.peer().0).collect()
+        orders(pushes).iter().filter(|o| withdrawn(o)).map(peer_of).collect()
     }
 
     #[test]
@@ -545,7 +548,7 @@ mod tests {
 
     fn hung_up_on(pushes: &mut Pushes) -> Vec<u64> {
         let hung_up = |order: &Order| matches!(order, Order::HangUp(_));
-        orders(pushes).iter().filter(|o| hung_up(o)).map(|order| order.peer().0).collect()
+        orders(pushes).iter().filter(|o| hung_up(o)).map(peer_of).collect()
     }
 
     #[test]

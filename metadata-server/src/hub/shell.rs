@@ -5,7 +5,7 @@
 //! own, and nothing here blocks: the store is read on the blocking pool and written by its thread,
 //! and both answer through a channel.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -24,6 +24,7 @@ use tokio::sync::{broadcast, mpsc};
 
 use super::core::{Action, Core, Input, Loaded, LoadedDocument, Moment, NotQueued, PeerId};
 use super::follow::Followers;
+use super::openings::Openings;
 use super::pushes::{
     Job, Key, LOOK_INTERVAL, Order, PROGRESS_PARTS, Push, Pushes, STALLED_TIME_MAX,
 };
@@ -32,7 +33,7 @@ use super::turns::Turns;
 use super::{Command, HubStats};
 use crate::clock;
 use crate::document::sha256;
-use crate::log::{self, Limiter};
+use crate::log;
 use crate::metrics::Metrics;
 use crate::notice::{Notice, Stamped};
 use crate::relay::reach;
@@ -87,8 +88,12 @@ struct Link {
     association: AssociationId,
     path: PathKey,
     session: Session,
-    /// The entry in `Shell::timers`.
+    /// The entry in `Shell::timers`: when its time comes at the earliest.
     armed: Option<Instant>,
+    /// It is among `Shell::stirred`.
+    stirred: bool,
+    /// It is in `Shell::turns`.
+    queued: bool,
     /// It is an agent's, as its certificate says.
     known: bool,
     closing: bool,
@@ -104,23 +109,24 @@ struct Shell {
     notices: broadcast::Sender<Arc<Stamped>>,
     limits: SessionLimits,
     answers: mpsc::UnboundedSender<Input>,
-    links: BTreeMap<PeerId, Link>,
+    links: HashMap<PeerId, Box<Link>>,
     peers: HashMap<AssociationId, PeerId>,
     timers: BTreeSet<(Instant, PeerId)>,
     pushes: Pushes,
+    openings: Openings,
     followers: Followers,
     /// When it is looked how far documents are.
     look_at: Instant,
     /// By certificate and address, for when an agent is back.
     paths: KnownPaths<PathKey>,
     made: mpsc::UnboundedSender<Made>,
-    /// Sessions that may have something to say or send.
-    awake: BTreeSet<PeerId>,
+    /// Sessions that may have something to say, and then to send.
+    stirred: Vec<PeerId>,
     /// Whose turn it is to send.
     turns: Turns,
     last_peer: u64,
     packet: Vec<u8>,
-    refusals: Limiter,
+    log: log::Limits,
     /// When a stop no longer waits for anybody.
     stop_at: Option<Instant>,
 }
@@ -140,19 +146,20 @@ pub(super) async fn run(parts: Parts) -> io::Result<()> {
         notices,
         limits,
         answers,
-        links: BTreeMap::new(),
+        links: HashMap::new(),
         peers: HashMap::new(),
         timers: BTreeSet::new(),
         pushes: Pushes::default(),
+        openings: Openings::default(),
         followers: Followers::default(),
         look_at: clock::now(),
         paths: KnownPaths::new(PATHS_REMEMBERED_MAX),
         made,
-        awake: BTreeSet::new(),
+        stirred: Vec::new(),
         turns: Turns::default(),
         last_peer: 0,
         packet: Vec::new(),
-        refusals: Limiter::default(),
+        log: log::Limits::default(),
         stop_at: None,
     };
     loop {
@@ -197,12 +204,15 @@ impl Shell {
 
     fn next_wake(&self) -> Option<Instant> {
         // While the channel is full nobody can send; the driver returns once there is room.
-        if !self.awake.is_empty() && self.driver.has_room() {
+        if !(self.turns.is_empty() && self.stirred.is_empty()) && self.driver.has_room() {
             return Some(clock::now());
         }
         let session = self.timers.first().map(|(at, _)| *at);
         let look = (!self.pushes.is_idle()).then_some(self.look_at);
-        [self.core.next_timeout(), session, look, self.stop_at].into_iter().flatten().min()
+        let log = self.log.agents.next_end();
+        let room = self.openings.room_at();
+        let next = [self.core.next_timeout(), session, look, room, log, self.stop_at];
+        next.into_iter().flatten().min()
     }
 
     fn is_over(&self) -> bool {
@@ -244,21 +254,29 @@ impl Shell {
         while let Some((association, event)) = self.driver.poll_event() {
             self.on_event(association, event);
         }
-        let now = clock::now();
+        // What came later may be the answer that a timer waits for.
+        let heard = self.driver.heard_until();
         while let Some(&(at, peer)) = self.timers.first() {
-            if at > now {
+            if at > heard {
                 break;
             }
             self.timers.pop_first();
-            if let Some(link) = self.links.get_mut(&peer) {
-                link.armed = None;
-                link.session.handle_timeout(now);
-                self.awake.insert(peer);
+            let Some(link) = self.links.get_mut(&peer) else { continue };
+            link.armed = None;
+            if link.session.next_timeout().is_some_and(|at| at <= heard) {
+                link.session.handle_timeout(heard);
+                stir(&mut self.stirred, peer, link);
+            } else {
+                arm(&mut self.timers, peer, link);
             }
         }
+        let now = clock::now();
         if self.core.next_timeout().is_some_and(|at| at <= now) {
             let moment = self.moment();
             self.core.handle_timeout(moment);
+        }
+        if self.log.agents.next_end().is_some_and(|at| at <= now) {
+            self.log.agents.tell(now);
         }
         if self.look_at <= now && !self.pushes.is_idle() {
             self.look_at = now + LOOK_INTERVAL;
@@ -266,15 +284,11 @@ impl Shell {
             self.pushes.look(now, |peer| links.get(&peer).map_or(0, |link| parts(&link.session)));
             self.attend_pushes();
         }
+        if self.openings.room_at().is_some_and(|at| at <= now) {
+            self.attend_pushes();
+        }
         self.settle();
-        // What sending brings about is looked at now; what that wants sent, in the next turn.
-        for input in self.transmit() {
-            self.settled(&input);
-            self.tell_core(input);
-        }
-        while let Some(action) = self.core.poll_action() {
-            self.act(action);
-        }
+        self.transmit();
     }
 
     fn on_event(&mut self, association: AssociationId, event: Event) {
@@ -283,7 +297,7 @@ impl Shell {
             Event::Message { sequence, data, ecn } => {
                 let Some(peer) = self.peers.get(&association).copied() else { return };
                 let Some(link) = self.links.get_mut(&peer) else { return };
-                self.awake.insert(peer);
+                stir(&mut self.stirred, peer, link);
                 let (now, ecn) = (clock::now(), delivery::Ecn::from_bits(ecn.bits()));
                 let taken = link.session.handle_marked_packet(now, sequence, ecn, &data);
                 if let Err(error) = taken {
@@ -341,10 +355,19 @@ impl Shell {
         if let Some(known) = self.paths.take(&path) {
             session.begin_on(now, &known, established.round_trip);
         }
-        let link = Link { association, path, session, armed: None, known: false, closing: false };
+        let mut link = Box::new(Link {
+            association,
+            path,
+            session,
+            armed: None,
+            stirred: false,
+            queued: false,
+            known: false,
+            closing: false,
+        });
+        stir(&mut self.stirred, peer, &mut link);
         self.links.insert(peer, link);
         self.peers.insert(association, peer);
-        self.awake.insert(peer);
         self.tell_core(Input::Established {
             peer,
             fingerprint: Fingerprint::from_bytes(fingerprint),
@@ -355,24 +378,35 @@ impl Shell {
 
     /// Lets core and sessions talk until neither has anything to say.
     fn settle(&mut self) {
+        let mut stirred = Vec::new();
         loop {
             while let Some(action) = self.core.poll_action() {
                 self.act(action);
             }
-            let mut inputs = Vec::new();
-            for peer in &self.awake {
-                let Some(link) = self.links.get_mut(peer) else { continue };
-                while let Some(event) = link.session.poll_event() {
-                    inputs.push(session_input(*peer, event));
-                }
-            }
-            if inputs.is_empty() {
+            std::mem::swap(&mut stirred, &mut self.stirred);
+            if stirred.is_empty() {
                 return;
             }
-            for input in inputs {
-                self.settled(&input);
-                self.tell_core(input);
+            for peer in stirred.drain(..) {
+                self.listen(peer);
             }
+        }
+    }
+
+    /// Takes in what a session has to say, and sees to its turn to send.
+    fn listen(&mut self, peer: PeerId) {
+        loop {
+            let Some(link) = self.links.get_mut(&peer) else { return };
+            link.stirred = false;
+            let Some(event) = link.session.poll_event() else {
+                if !std::mem::replace(&mut link.queued, true) {
+                    self.turns.push(peer, link.session.unsent_bytes());
+                }
+                return;
+            };
+            let input = session_input(peer, event);
+            self.settled(&input);
+            self.tell_core(input);
         }
     }
 
@@ -560,15 +594,20 @@ impl Shell {
             });
         }
         let now = clock::now();
-        while let Some(order) = self.pushes.poll_order() {
+        while self.openings.has_room(now)
+            && let Some(order) = self.pushes.poll_order()
+        {
             match order {
-                Order::Offer { peer, version, form } => self.session(peer, |session| {
-                    let offered = session.offer_form(now, metadata_name(), version, form);
-                    if let Err(error) = offered {
-                        // Versions and sizes were checked before: only a session that is over refuses.
-                        tracing::warn!(peer = peer.0, %error, "document not offered");
-                    }
-                }),
+                Order::Offer { peer, version, form } => {
+                    self.openings.begin(now, peer);
+                    self.session(peer, |session| {
+                        let offered = session.offer_form(now, metadata_name(), version, form);
+                        if let Err(error) = offered {
+                            // Versions and sizes were checked before: only a session that is over refuses.
+                            tracing::warn!(peer = peer.0, %error, "document not offered");
+                        }
+                    });
+                }
                 Order::Withdraw(peer) => {
                     self.session(peer, |session| session.withdraw(now, &metadata_name()));
                 }
@@ -593,6 +632,7 @@ impl Shell {
         };
         if name.as_str() == METADATA && self.pushes.version(*peer) == Some(*version) {
             self.pushes.forget(*peer);
+            self.openings.end(*peer);
             self.attend_pushes();
         }
     }
@@ -600,55 +640,39 @@ impl Shell {
     fn session(&mut self, peer: PeerId, job: impl FnOnce(&mut Session)) {
         if let Some(link) = self.links.get_mut(&peer) {
             job(&mut link.session);
-            self.awake.insert(peer);
+            stir(&mut self.stirred, peer, link);
         }
     }
 
-    /// Sends what the sessions have to say, as far as the channel has room; returns what they
-    /// report meanwhile.
-    fn transmit(&mut self) -> Vec<Input> {
+    /// Sends what the sessions have to say, as far as the channel has room.
+    fn transmit(&mut self) {
         let now = clock::now();
-        let mut inputs = Vec::new();
-        let links = &self.links;
-        let unsent = |peer| links.get(&peer).map_or(0, |link| link.session.unsent_bytes());
-        let order = self.turns.order(std::mem::take(&mut self.awake), unsent);
-        let mut waiting = order.into_iter();
         let mut packets = TURN_PACKETS_MAX;
-        while let Some((peer, kind)) = waiting.next() {
-            if packets == 0 || !self.driver.has_room() {
-                self.turns.stopped_at((peer, kind));
-                self.awake.insert(peer);
-                self.awake.extend(waiting.map(|(peer, _)| peer));
-                break;
-            }
+        self.turns.begin();
+        while packets > 0
+            && self.driver.has_room()
+            && let Some(peer) = self.turns.next()
+        {
             let Some(link) = self.links.get_mut(&peer) else { continue };
-            if send_burst(&mut self.driver, peer, link, now, &mut self.packet, &mut packets) {
-                self.awake.insert(peer);
+            link.queued =
+                send_burst(&mut self.driver, peer, link, now, &mut self.packet, &mut packets);
+            if link.queued {
+                self.turns.push(peer, link.session.unsent_bytes());
             }
-            while let Some(event) = link.session.poll_event() {
-                inputs.push(session_input(peer, event));
+            if link.session.has_events() {
+                stir(&mut self.stirred, peer, link);
             }
             if link.closing && link.session.is_closed() {
                 self.driver.close(now, link.association);
             }
-            let next = link.session.next_timeout();
-            if next != link.armed {
-                if let Some(at) = link.armed {
-                    self.timers.remove(&(at, peer));
-                }
-                link.armed = next;
-                if let Some(at) = next {
-                    self.timers.insert((at, peer));
-                }
-            }
+            arm(&mut self.timers, peer, link);
         }
         self.driver.flush();
-        inputs
     }
 
     fn forget(&mut self, peer: PeerId) {
-        self.awake.remove(&peer);
         self.pushes.forget(peer);
+        self.openings.end(peer);
         self.attend_pushes();
         let Some(link) = self.links.remove(&peer) else { return };
         if let Some(at) = link.armed {
@@ -664,9 +688,28 @@ impl Shell {
 
     fn tell(&mut self, notice: Notice) {
         self.metrics.count(&notice);
-        log::notice(&notice, &mut self.refusals);
+        log::notice(clock::now(), &notice, &mut self.log);
         // An error means that nobody watches.
         drop(self.notices.send(Arc::new(Stamped { unix_ms: clock::unix_ms(), notice })));
+    }
+}
+
+/// Has a session heard in this turn.
+fn stir(stirred: &mut Vec<PeerId>, peer: PeerId, link: &mut Link) {
+    if !std::mem::replace(&mut link.stirred, true) {
+        stirred.push(peer);
+    }
+}
+
+/// Sees to it that a session's timer is heard in time. One that runs off too early is set again then: most are put off
+/// again and again.
+fn arm(timers: &mut BTreeSet<(Instant, PeerId)>, peer: PeerId, link: &mut Link) {
+    let Some(at) = link.session.next_timeout() else { return };
+    if link.armed.is_none_or(|armed| at < armed) {
+        if let Some(armed) = link.armed.replace(at) {
+            timers.remove(&(armed, peer));
+        }
+        timers.insert((at, peer));
     }
 }
 

@@ -4,7 +4,7 @@
 //! to others. Each kind goes round robin; and every eighth turn those with much go first, so that they move
 //! however many of the others there are.
 
-use std::collections::BTreeSet;
+use std::collections::VecDeque;
 
 use super::core::PeerId;
 
@@ -13,59 +13,37 @@ pub(super) const LITTLE_BYTES_MAX: u64 = 64 << 10;
 /// One turn of so many begins with those that have much.
 const TURNS: u64 = 8;
 
-/// How much a session has to send.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    Little,
-    Much,
-}
-
-/// See the module's text.
-#[derive(Debug)]
+/// See the module's text. A session is in it once at most, which is for its owner to see to.
+#[derive(Debug, Default)]
 pub(super) struct Turns {
     turn: u64,
-    /// With whom each kind begins: who found the channel full.
-    next: [PeerId; 2],
-}
-
-impl Default for Turns {
-    fn default() -> Self {
-        Self { turn: 0, next: [PeerId(0); 2] }
-    }
+    little: VecDeque<PeerId>,
+    much: VecDeque<PeerId>,
 }
 
 impl Turns {
-    /// The order of a turn. `unsent`: bytes that a session has to send.
-    pub(super) fn order(
-        &mut self,
-        awake: BTreeSet<PeerId>,
-        unsent: impl Fn(PeerId) -> u64,
-    ) -> Vec<(PeerId, Kind)> {
-        self.turn += 1;
-        let (little, much): (Vec<_>, Vec<_>) = awake
-            .into_iter()
-            .map(|peer| match unsent(peer) {
-                0..=LITTLE_BYTES_MAX => (peer, Kind::Little),
-                _ => (peer, Kind::Much),
-            })
-            .partition(|(_, kind)| *kind == Kind::Little);
-        let [little, much] = [little, much].map(|mut peers| {
-            if let Some((_, kind)) = peers.first() {
-                let next = self.next[*kind as usize];
-                let begin = peers.partition_point(|(peer, _)| *peer < next);
-                peers.rotate_left(begin);
-            }
-            peers
-        });
-        let (mut first, second) =
-            if self.turn.is_multiple_of(TURNS) { (much, little) } else { (little, much) };
-        first.extend(second);
-        first
+    /// A session has something to send, `unsent` bytes of documents among it: its turn comes after the others'.
+    pub(super) fn push(&mut self, peer: PeerId, unsent: u64) {
+        let queue = if unsent <= LITTLE_BYTES_MAX { &mut self.little } else { &mut self.much };
+        queue.push_back(peer);
     }
 
-    /// The channel was full when it came to this one.
-    pub(super) fn stopped_at(&mut self, (peer, kind): (PeerId, Kind)) {
-        self.next[kind as usize] = peer;
+    /// A turn begins.
+    pub(super) fn begin(&mut self) {
+        self.turn += 1;
+    }
+
+    /// Who sends next in this turn.
+    pub(super) fn next(&mut self) -> Option<PeerId> {
+        if self.turn.is_multiple_of(TURNS) {
+            self.much.pop_front().or_else(|| self.little.pop_front())
+        } else {
+            self.little.pop_front().or_else(|| self.much.pop_front())
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.little.is_empty() && self.much.is_empty()
     }
 }
 
@@ -90,24 +68,27 @@ mod tests {
     }
 
     impl World {
+        /// A session gets something to send.
+        fn offer(&mut self, peer: PeerId, bytes: u64) {
+            let before = self.unsent.insert(peer, bytes);
+            if before.is_none_or(|bytes| bytes == 0) {
+                self.turns.push(peer, bytes);
+            }
+        }
+
         fn turn(&mut self) {
-            let awake: BTreeSet<PeerId> = self
-                .unsent
-                .iter()
-                .filter(|(_, bytes)| **bytes > 0)
-                .map(|(peer, _)| *peer)
-                .collect();
-            let unsent = &self.unsent;
-            let order = self.turns.order(awake, |peer| unsent[&peer]);
+            self.turns.begin();
             let mut room = ROOM;
-            for (peer, kind) in order {
-                if room == 0 {
-                    return self.turns.stopped_at((peer, kind));
-                }
+            while room > 0
+                && let Some(peer) = self.turns.next()
+            {
                 let bytes = self.unsent.get_mut(&peer).unwrap();
                 let packets = bytes.div_ceil(PACKET).min(BURST).min(room);
                 room -= packets;
                 *bytes = bytes.saturating_sub(packets * PACKET);
+                if *bytes > 0 {
+                    self.turns.push(peer, *bytes);
+                }
                 *self.sent.entry(peer).or_default() += packets;
             }
         }
@@ -116,7 +97,7 @@ mod tests {
     fn busy_with(large: u64) -> World {
         let mut world = World::default();
         for peer in 0..large {
-            world.unsent.insert(PeerId(2 * peer), 16 << 20);
+            world.offer(PeerId(2 * peer), 16 << 20);
         }
         for _ in 0..7 {
             world.turn();
@@ -133,7 +114,7 @@ mod tests {
                     let mut world = busy_with(large);
                     (0..wait).for_each(|_| world.turn());
                     let peer = PeerId(place | 1);
-                    world.unsent.insert(peer, 2 << 10);
+                    world.offer(peer, 2 << 10);
                     world.turn();
                     world.turn();
                     assert_eq!(world.unsent[&peer], 0, "{large} large ones, {wait}");
@@ -148,7 +129,7 @@ mod tests {
         world.sent.clear();
         for _ in 0..800 {
             for peer in 0..2_000 {
-                world.unsent.insert(PeerId(2 * peer + 1), 2 << 10);
+                world.offer(PeerId(2 * peer + 1), 2 << 10);
             }
             world.turn();
         }
@@ -164,7 +145,7 @@ mod tests {
         let mut world = World::default();
         for _ in 0..100 {
             for peer in 0..3_000 {
-                world.unsent.insert(PeerId(peer), PACKET);
+                world.offer(PeerId(peer), PACKET);
             }
             world.turn();
         }

@@ -16,7 +16,7 @@ use super::core::{Core, Verdict};
 use super::plan::{InForce, Plan, plan, refusal, signal_data};
 use super::{ATTEMPT_TIME_MAX, Parts, THREADS};
 use crate::clock;
-use crate::log::{self, Limiter};
+use crate::log;
 use crate::metrics::Metrics;
 use crate::notice::{Notice, Stamped};
 use crate::store::signals::{SavedWait, Signal, SignalJob, SignalOf, SignalWrite};
@@ -51,7 +51,7 @@ struct Shell {
     notices: broadcast::Sender<Arc<Stamped>>,
     work: Sender<u64>,
     events: mpsc::UnboundedSender<Event>,
-    failures: Limiter,
+    log: log::Limits,
 }
 
 pub(super) fn start(
@@ -78,8 +78,8 @@ pub(super) fn start(
             .spawn(move || work_off(&jobs, &store, &client, &events))
             .context("starting a thread for signals")?;
     }
-    let failures = Limiter::default();
-    let mut shell = Shell { core, writer, metrics, notices, work, events, failures };
+    let log = log::Limits::default();
+    let mut shell = Shell { core, writer, metrics, notices, work, events, log };
     Ok(tokio::spawn(async move {
         let mut stopping = false;
         while !(stopping && shell.core.is_idle()) {
@@ -138,7 +138,7 @@ impl Shell {
 
     fn tell(&mut self, notice: Notice) {
         self.metrics.count(&notice);
-        log::notice(&notice, &mut self.failures);
+        log::notice(clock::now(), &notice, &mut self.log);
         // An error means that nobody watches.
         drop(self.notices.send(Arc::new(Stamped { unix_ms: clock::unix_ms(), notice })));
     }
