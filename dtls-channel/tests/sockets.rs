@@ -47,6 +47,29 @@ async fn run(
 }
 
 #[tokio::test]
+async fn who_does_not_want_to_sleep_gets_what_waits_in_the_kernel() {
+    let (mut server, mut client) = (server(), client());
+    let address = server.local_addr().unwrap();
+    let id = client.connect(Instant::now(), address, Arc::new(config())).unwrap();
+    let mut open = 0;
+    run(&mut server, &mut client, |_, _, _, _, event| {
+        open += usize::from(matches!(event, Event::Established(_)));
+        open == 2
+    })
+    .await;
+    // The runtime, which this task does not leave, has not heard of any of these.
+    for _ in 0..10 {
+        while server.poll_event().is_some() {}
+        let sent_at = Instant::now();
+        client.send(sent_at, id, b"here").unwrap();
+        client.flush();
+        server.wait(Some(sent_at)).await.unwrap();
+        assert!(matches!(server.poll_event(), Some((_, Event::Message { .. }))));
+        assert!(server.heard_until() > sent_at);
+    }
+}
+
+#[tokio::test]
 async fn many_clients_echo_their_bursts_through_one_socket() {
     const PEERS: usize = 20;
     const BURST: usize = 50;

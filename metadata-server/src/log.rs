@@ -82,9 +82,14 @@ impl Flow {
 
     /// Ends the seconds that are over; returns what kinds of lines were left out in them, and how many.
     fn end(&mut self, now: Instant) -> Vec<(&'static str, u64)> {
-        let ended = self.kinds.extract_if(.., |_, second| second.ends <= now);
-        let left_out = ended.map(|(kind, s)| (kind, s.lines.saturating_sub(AGENT_LINES_PER_S_MAX)));
-        left_out.filter(|(_, lines)| *lines > 0).collect()
+        let mut left_out = Vec::new();
+        self.kinds.retain(|kind, second| {
+            if second.ends <= now && second.lines > AGENT_LINES_PER_S_MAX {
+                left_out.push((*kind, second.lines - AGENT_LINES_PER_S_MAX));
+            }
+            second.ends > now
+        });
+        left_out
     }
 
     /// Says what was left out in the seconds that are over.

@@ -461,10 +461,11 @@ fn a_store_of_format_1_is_brought_up_to_date() {
     backend
         .write(0, &mut |tx| {
             tx.put(Table::Meta, b"format", &1u64.to_be_bytes())?;
-            for (agent, present, version) in [(b"a", &two, 2), (b"b", &two, 1), (b"c", &one, 1)] {
+            for (agent, present, version) in [(b"a", &two, 2u64), (b"b", &two, 1), (b"c", &one, 1)]
+            {
                 tx.put(Table::Heads, agent, &head(present, version))?;
                 tx.put(Table::Bodies, agent, present.body())?;
-                tx.put(Table::Versions, agent, &(version as u64).to_be_bytes())?;
+                tx.put(Table::Versions, agent, &version.to_be_bytes())?;
             }
             tx.put(Table::Bases, b"a", &[&one.sha256()[..], one.body()].concat())
         })
