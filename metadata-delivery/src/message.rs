@@ -194,6 +194,10 @@ pub struct Welcome {
     /// not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub newest: Option<Holds>,
+    /// When the server stops, agents come back at random times within so many milliseconds: a fleet that is back at
+    /// once is a storm. None: whenever the agent sees fit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub return_within_ms: Option<u32>,
 }
 
 /// Where the agent stands with a document; the newest snapshot replaces earlier ones.

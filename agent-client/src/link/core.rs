@@ -18,6 +18,8 @@ const PAUSE_MS_MIN: u64 = 20;
 /// First pause after a refusal, and the longest.
 const REFUSED_PAUSE_MS_MIN: u64 = 5_000;
 const REFUSED_PAUSE_MS_MAX: u64 = 300_000;
+/// No server makes an agent stay away for longer when it stops.
+const RETURN_MS_MAX: u32 = 60_000;
 
 /// How patient the link is with a server that cannot be reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +62,8 @@ pub struct Core {
     servers: usize,
     next_server: usize,
     failures: u32,
+    /// Within what time to be back when the server stops, as it has said.
+    return_within: Duration,
     random: u64,
 }
 
@@ -72,6 +76,7 @@ impl Core {
             servers: servers.max(1),
             next_server: 0,
             failures: 0,
+            return_within: Duration::ZERO,
             random: seed,
         }
     }
@@ -118,8 +123,10 @@ impl Core {
         }
     }
 
-    /// The server knows us.
-    pub fn welcomed(&mut self) {
+    /// The server knows us, and says within how many milliseconds we should be back once it has stopped.
+    pub fn welcomed(&mut self, return_within_ms: Option<u32>) {
+        let ms = return_within_ms.unwrap_or(0).min(RETURN_MS_MAX);
+        self.return_within = Duration::from_millis(ms.into());
         if matches!(self.phase, Phase::Greeting { .. }) {
             self.phase = Phase::Connected;
             self.failures = 0;
@@ -144,6 +151,7 @@ impl Core {
                 let longest = doubled(self.patience.pause_min, rounds).min(self.patience.pause_max);
                 self.random_below(longest)
             }
+            Kind::ServerStops => self.random_below(self.patience.pause_min.max(self.return_within)),
             Kind::Refused | Kind::Superseded => {
                 let longest = doubled(Duration::from_millis(REFUSED_PAUSE_MS_MIN), rounds)
                     .min(Duration::from_millis(REFUSED_PAUSE_MS_MAX));
@@ -210,7 +218,7 @@ mod tests {
                 core.handle_timeout(now + Duration::from_secs(3600));
             }),
             ("established", |core, now| core.established(now)),
-            ("welcomed", |core, _| core.welcomed()),
+            ("welcomed", |core, _| core.welcomed(None)),
             ("failed", |core, now| core.failed(now, &unreachable())),
             ("again", |core, now| core.again(now)),
         ];
@@ -237,6 +245,31 @@ mod tests {
     }
 
     #[test]
+    fn when_the_server_stops_a_fleet_is_back_within_the_time_that_the_server_has_named() {
+        let stops = Failure::of_close("s:1", "a", CloseCode::Shutdown, "the server stops");
+        for (named, least, most) in [(None, 800, 1_000), (Some(5_000), 4_500, 5_000)] {
+            let pauses = (0..200).map(|seed| {
+                let (mut core, now) = core(1, seed);
+                core.handle_timeout(now);
+                core.established(now);
+                core.welcomed(named);
+                core.failed(now, &stops);
+                core.next_timeout().unwrap() - now
+            });
+            let longest = pauses.max().unwrap();
+            let range = Duration::from_millis(least)..=Duration::from_millis(most);
+            assert!(range.contains(&longest), "{longest:?} of {named:?}");
+        }
+        let (mut core, now) = core(1, 1);
+        core.welcomed(Some(u32::MAX));
+        assert_eq!(core.return_within, Duration::from_secs(60));
+        // Another failure is no reason to stay away for longer.
+        core.handle_timeout(now);
+        core.failed(now, &unreachable());
+        assert!(core.next_timeout().unwrap() - now <= Duration::from_secs(1));
+    }
+
+    #[test]
     fn pauses_grow_to_their_cap_are_random_and_start_anew_after_a_welcome() {
         let mut longest = Duration::ZERO;
         let mut first = Vec::new();
@@ -249,7 +282,7 @@ mod tests {
             now = core.next_timeout().unwrap();
             core.handle_timeout(now);
             core.established(now);
-            core.welcomed();
+            core.welcomed(None);
             core.failed(now, &unreachable());
             let pause = core.next_timeout().unwrap() - now;
             assert!(pause <= Duration::from_secs(1), "{pause:?} after a welcome");
@@ -294,7 +327,7 @@ mod tests {
         now = core.next_timeout().unwrap();
         assert_eq!(core.handle_timeout(now), Some(Due::Connect(1)));
         core.established(now);
-        core.welcomed();
+        core.welcomed(None);
         core.failed(now, &unreachable());
         now = core.next_timeout().unwrap();
         assert_eq!(core.handle_timeout(now), Some(Due::Connect(1)));

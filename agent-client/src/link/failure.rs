@@ -23,6 +23,8 @@ pub struct Failure {
 pub enum Kind {
     /// The other side was not reached, or got lost: soon again, then more rarely.
     Unreachable,
+    /// The server stops, most often to be started again: soon again, but not all agents at once.
+    ServerStops,
     /// One side does not want the other. Trying helps only once somebody has changed something.
     Refused,
     /// This agent is connected from elsewhere: being quick would only throw that one out.
@@ -85,7 +87,7 @@ impl Failure {
             "on the server run: metadata-server enroll {agent}; then here: agent-client enroll --token-file FILE"
         );
         let (word, kind, hint) = match code {
-            CloseCode::Shutdown => ("server_stops", Kind::Unreachable, None),
+            CloseCode::Shutdown => ("server_stops", Kind::ServerStops, None),
             CloseCode::UnknownAgent => ("unknown_agent", Kind::Refused, Some(enroll)),
             CloseCode::PinMismatch => (
                 "pin_mismatch",
@@ -116,7 +118,7 @@ impl Failure {
         };
         let text = match kind {
             Kind::Refused => format!("server {server} refused this agent: {code}: {reason}"),
-            Kind::Unreachable | Kind::Superseded => {
+            Kind::Unreachable | Kind::ServerStops | Kind::Superseded => {
                 format!("server {server} closed the connection: {code}: {reason}")
             }
         };

@@ -587,7 +587,7 @@ impl Link {
                 session.stored(now, &document.name, document.version);
             }
         }
-        self.core.welcomed();
+        self.core.welcomed(welcome.return_within_ms);
         self.last_failure = None;
         self.changed();
         self.happened.push_back(Happened::Welcomed { newest: welcome.newest });

@@ -518,7 +518,7 @@ impl Fleet {
         };
         let Some(agent) = self.agents.get_mut(number as usize) else { return };
         agent.newest = welcome.newest.map_or(0, |newest| newest.version);
-        agent.link.welcomed();
+        agent.link.welcomed(welcome.return_within_ms);
         if let Some(connection) = &mut agent.connection
             && let Some(session) = &mut connection.session
         {

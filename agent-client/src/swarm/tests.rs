@@ -201,6 +201,7 @@ impl Server {
                             agent_id: agent_id.clone(),
                             keep_alive_s: 8,
                             newest: newest.map(|(newest, _)| *newest).or(holds),
+                            return_within_ms: None,
                         };
                         session.offer(now, welcome.to_document(1).unwrap()).unwrap();
                         if let Some((newest, body)) = newest {

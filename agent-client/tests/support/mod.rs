@@ -444,6 +444,7 @@ impl Serving {
             agent_id: AGENT.into(),
             keep_alive_s: 15,
             newest: newest.filter(|_| self.says_newest),
+            return_within_ms: None,
         };
         peer.session.offer(now, welcome.to_document(1).unwrap()).unwrap();
         if let Some(document) = self.memory.document.clone().filter(|_| hello.holds != newest) {

@@ -46,6 +46,7 @@ fn every_message_is_the_json_of_the_protocol_document() {
         agent_id: "8a1c".into(),
         keep_alive_s: 20,
         newest: Some(Holds { version: 42, sha256: Hex32([0xab; 32]) }),
+        return_within_ms: Some(5000),
     };
     let progress = Progress {
         document_version: 4,
@@ -135,6 +136,7 @@ fn too_many_deployments_a_zero_keep_alive_and_an_oversized_result_are_refused() 
         agent_id: "a".into(),
         keep_alive_s: 0,
         newest: None,
+        return_within_ms: None,
     };
     assert!(matches!(welcome.to_document(1), Err(MessageError::Field { .. })));
     let result = DeploymentResult { deploy_stdout: "x".repeat(RESULT_BYTES_MAX), ..result() };

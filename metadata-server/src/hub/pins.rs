@@ -28,6 +28,11 @@ impl Pins {
         }
     }
 
+    /// How many agents are known.
+    pub(super) fn len(&self) -> usize {
+        self.pinned.len()
+    }
+
     pub(super) fn owner(&self, fingerprint: &Fingerprint) -> Option<&AgentId> {
         self.owner.get(fingerprint)
     }

@@ -152,6 +152,7 @@ impl Server {
             agent_id: "agent".to_owned(),
             keep_alive_s: 5,
             newest,
+            return_within_ms: None,
         };
         let welcome = welcome.to_document(1).expect("a welcome");
         match open.session.offer(now, welcome) {

@@ -10,6 +10,11 @@ use super::follow::is_log_request;
 use super::*;
 use crate::store::{Dropped, Kept, StoreError, StoredDocument};
 
+/// Agents that a server that was started again welcomes in a second with little trouble.
+const RETURNS_PER_S: usize = 2000;
+/// Agents spread over about a second by themselves.
+const RETURN_MS_MIN: usize = 1000;
+
 impl Core {
     pub(super) fn on_received(&mut self, moment: Moment, id: PeerId, document: Document) {
         if self.accepted(id).is_none() {
@@ -82,6 +87,7 @@ impl Core {
     fn welcome(&mut self, id: PeerId, newest: Option<Holds>) -> Result<(), MessageError> {
         let keep_alive_s = self.settings.keep_alive.as_secs().max(1);
         let software = self.settings.software.clone();
+        let return_within_ms = return_within_ms(self.pins.len());
         let Some(accepted) = self.accepted(id) else { return Ok(()) };
         let welcome = Welcome {
             protocol: PROTOCOL,
@@ -89,6 +95,7 @@ impl Core {
             agent_id: accepted.record.agent_id.to_string(),
             keep_alive_s: u32::try_from(keep_alive_s).unwrap_or(u32::MAX),
             newest,
+            return_within_ms,
         };
         let document = welcome.to_document(HELLO_VERSION)?;
         accepted.welcomed = true;
@@ -329,6 +336,12 @@ impl Core {
     }
 }
 
+/// How a fleet of so many is to be spread when it comes back. `None` for one that may as well come at once.
+pub(super) fn return_within_ms(agents: usize) -> Option<u32> {
+    let ms = agents.saturating_mul(1000) / RETURNS_PER_S;
+    (ms > RETURN_MS_MIN).then(|| u32::try_from(ms).unwrap_or(u32::MAX))
+}
+
 /// Whether nothing more will happen to a deployment in this state.
 fn has_ended(state: DeploymentState) -> bool {
     match state {
@@ -337,5 +350,18 @@ fn has_ended(state: DeploymentState) -> bool {
         | DeploymentState::Interrupted
         | DeploymentState::Skipped => true,
         DeploymentState::Received | DeploymentState::Running | DeploymentState::Unknown => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fleet_is_spread_over_half_a_second_for_each_thousand_of_its_agents() {
+        assert_eq!(return_within_ms(0), None);
+        assert_eq!(return_within_ms(2_000), None, "they are spread as far as that by themselves");
+        assert_eq!(return_within_ms(10_000), Some(5_000));
+        assert_eq!(return_within_ms(usize::MAX), Some(u32::MAX));
     }
 }
