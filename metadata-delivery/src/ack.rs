@@ -131,6 +131,11 @@ impl ReceivedPackets {
         self.ack_at
     }
 
+    /// When the newest packet came.
+    pub(crate) fn last_at(&self) -> Option<Instant> {
+        self.largest_at
+    }
+
     /// Whether there is something to report, due or not.
     pub(crate) fn has_news(&self) -> bool {
         self.unreported > 0

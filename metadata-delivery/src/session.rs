@@ -47,8 +47,9 @@ pub struct SessionConfig {
     /// [`PAYLOAD_BYTES_MAX`]. While there is much to send, larger packets than `payload_max` are
     /// tried (RFC 8899), and used once one has arrived. `None`: no such search.
     pub payload_search_max: Option<usize>,
-    /// After this long without a packet that asks for an acknowledgement, a PING is sent.
-    /// `None`: never, the peer does it.
+    /// After this long without a packet from the peer, or one to it that asks for an acknowledgement, a PING is sent.
+    /// `None`: never, the peer does it. One side is best somewhat more patient than the other, which then does it
+    /// for both.
     pub keep_alive: Option<Duration>,
     /// After this long without an acknowledgement that is due, the peer is lost.
     pub peer_timeout: Duration,
@@ -305,7 +306,7 @@ impl Session {
             let frame = frame?;
             ack_eliciting |= frame.is_ack_eliciting();
             hurry |= matches!(frame, Frame::Close { .. });
-            answered |= matches!(frame, Frame::Stored { .. } | Frame::Refused { .. });
+            answered |= matches!(frame, Frame::Stored { .. } | Frame::Refused { .. } | Frame::Ping);
             room &= self.handle_frame(now, frame)?;
         }
         if !room {
@@ -316,7 +317,8 @@ impl Session {
         self.counters.packets_received += 1;
         self.received.record(now, packet_number, ack_eliciting);
         self.received.count(now, ecn);
-        // After the last answer nothing is going to be sent soon that an acknowledgement could go with.
+        // After the last answer, and a sign of life, nothing is going to be sent soon that an acknowledgement could go
+        // with.
         if hurry || answered && self.outbound.is_empty() {
             self.received.hurry(now);
         }
@@ -652,7 +654,8 @@ impl Session {
 
     /// While packets are in flight, probes keep the path alive.
     fn keep_alive_at(&self) -> Option<Instant> {
-        let due = self.recovery.last_sent_at() + self.config.keep_alive?;
+        let last = self.received.last_at().max(Some(self.recovery.last_sent_at()))?;
+        let due = last + self.config.keep_alive?;
         (self.recovery.is_idle() && !self.ping_due).then_some(due)
     }
 

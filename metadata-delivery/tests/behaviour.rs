@@ -240,7 +240,10 @@ fn keep_alives_cost_one_packet_each_way_and_notice_a_dead_path() {
         peer_timeout: Duration::from_secs(15),
         ..SessionConfig::default()
     };
-    let mut pair = Pair::with(12, LinkConfig::default(), [agent, SessionConfig::default()]);
+    // A little more patient, so that it has nothing to ask.
+    let server =
+        SessionConfig { keep_alive: Some(Duration::from_secs(25)), ..SessionConfig::default() };
+    let mut pair = Pair::with(12, LinkConfig::default(), [agent, server]);
     pair.run_for(Duration::from_secs(3600));
     let [from_agent, from_server] = pair.packets;
     assert!((170..=190).contains(&from_agent), "{from_agent} packets from the agent");

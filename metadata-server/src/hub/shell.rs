@@ -344,7 +344,8 @@ impl Shell {
                 payload_search_max: Some(
                     self.driver.message_size_for(association, self.limits.datagram_bytes_max),
                 ),
-                keep_alive: Some(self.limits.keep_alive),
+                // Agents say that they live; only of one that does not is it asked.
+                keep_alive: Some(self.limits.keep_alive / 4 * 5),
                 peer_timeout: self.limits.peer_timeout,
                 initial_rtt: established.round_trip.unwrap_or(default.initial_rtt),
                 ecn: true,
