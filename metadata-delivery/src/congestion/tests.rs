@@ -265,6 +265,6 @@ fn a_window_that_was_shrunk_for_marks_finds_back_when_there_are_no_more() {
         sender.sent += 1;
     }
     assert_eq!(sender.congestion.window(), WINDOW_FLOOR_PACKETS * PACKET);
-    let windows = sender.rounds(120, path);
-    assert!((95..=130).contains(&mean(&windows[80..])), "{windows:?}");
+    let windows = sender.rounds(240, path);
+    assert!((95..=130).contains(&mean(&windows[160..])), "{windows:?}");
 }
