@@ -659,10 +659,16 @@ impl Handshake {
 
     /// The records that waited for keys.
     fn replay_early(&mut self, now: Instant, sink: &mut Sink) -> Option<Outcome> {
-        self.core.early.bytes = 0;
         let ecn = sink.incoming_ecn;
-        for (mut kept, ecn_then) in std::mem::take(&mut self.core.early.records) {
-            sink.incoming_ecn = ecn_then;
+        let outcome = self.replay_each(now, sink);
+        sink.incoming_ecn = ecn;
+        outcome
+    }
+
+    fn replay_each(&mut self, now: Instant, sink: &mut Sink) -> Option<Outcome> {
+        self.core.early.bytes = 0;
+        for (mut kept, ecn) in std::mem::take(&mut self.core.early.records) {
+            sink.incoming_ecn = ecn;
             for record in Records::with_id_length(&mut kept, self.core.ids.own().len()) {
                 match self.handle_sealed(now, record, sink) {
                     Ok(Outcome::Continue) => {}
@@ -671,7 +677,6 @@ impl Handshake {
                 }
             }
         }
-        sink.incoming_ecn = ecn;
         None
     }
 
