@@ -43,8 +43,13 @@ pub(crate) struct ReceivedPackets {
     since_asked: u16,
     /// How many more of them are acknowledged at once.
     at_once: u8,
-    /// When they have to be reported.
-    ack_at: Option<Instant>,
+    /// Whether a report is due, and is even if an answer is about to be given.
+    due: bool,
+    pressing: bool,
+    /// When the first of those came that were not reported yet.
+    owed_since: Option<Instant>,
+    /// A packet came that asks for no report, and whose sender would like to have one with whatever is sent next.
+    untold: bool,
     /// Congestion marks of all packets received.
     ecn: EcnCounts,
 }
@@ -78,19 +83,16 @@ impl ReceivedPackets {
         // A gap is news that the sender can act on: say so at once (RFC 9000 §13.2.1).
         let at_once = self.at_once > 0;
         self.at_once = self.at_once.saturating_sub(1);
-        let due = if in_order && !at_once && self.unreported < ACK_EVERY {
-            now + ACK_DELAY_MAX
-        } else {
-            now
-        };
-        self.ack_at = Some(self.ack_at.map_or(due, |at| at.min(due)));
+        self.pressing |= !in_order || at_once;
+        self.due |= self.pressing || self.unreported >= ACK_EVERY;
+        self.owed_since.get_or_insert(now);
     }
 
     /// Notes how a packet that was recorded was marked. Congestion is told at once (RFC 9000 §13.2.1).
-    pub(crate) fn count(&mut self, now: Instant, ecn: Ecn) {
+    pub(crate) fn count(&mut self, ecn: Ecn) {
         self.ecn.add(ecn);
         if ecn == Ecn::Ce {
-            self.hurry(now);
+            self.hurry();
         }
     }
 
@@ -121,14 +123,33 @@ impl ReceivedPackets {
         }
     }
 
-    /// Does not hold back the acknowledgement that is owed.
-    pub(crate) fn hurry(&mut self, now: Instant) {
-        self.ack_at = self.ack_at.map(|at| at.min(now));
+    /// Goes with whatever is sent next, as news of a packet that was recorded and asked for none.
+    pub(crate) fn tell(&mut self) {
+        self.untold = true;
     }
 
-    /// When the acknowledgement is due.
+    /// Whether a report that is sent now is one the peer misses if it is lost: all packets came, in their order, and the
+    /// last were not reported yet. So they are in flight to it, and it will ask.
+    pub(crate) fn is_missed(&self) -> bool {
+        self.owed_since.is_some() && !self.pressing && self.ranges.len() == 1
+    }
+
+    /// Does not hold back the acknowledgement that is owed.
+    pub(crate) fn hurry(&mut self) {
+        self.due = self.owed_since.is_some();
+        self.pressing = self.due;
+    }
+
+    /// Holds back the acknowledgement that is owed, however many packets it is for, as the next packet that carries
+    /// anything is close. Not where it has news of what did not arrive, or may have.
+    pub(crate) fn wait_for_answer(&mut self) {
+        self.due = self.pressing || self.ranges.len() > 1;
+    }
+
+    /// When the acknowledgement is due; may lie in the past.
     pub(crate) fn ack_at(&self) -> Option<Instant> {
-        self.ack_at
+        let delay = if self.due { Duration::ZERO } else { ACK_DELAY_MAX };
+        Some(self.owed_since? + delay)
     }
 
     /// When the newest packet came.
@@ -138,7 +159,7 @@ impl ReceivedPackets {
 
     /// Whether there is something to report, due or not.
     pub(crate) fn has_news(&self) -> bool {
-        self.unreported > 0
+        self.unreported > 0 || self.untold
     }
 
     /// Whether a report may have been lost. It is repeated in packets that are sent anyway: the
@@ -159,7 +180,9 @@ impl ReceivedPackets {
     /// Notes that everything was reported.
     pub(crate) fn reported(&mut self) {
         self.unreported = 0;
-        self.ack_at = None;
+        self.untold = false;
+        (self.due, self.pressing) = (false, false);
+        self.owed_since = None;
     }
 
     /// Whether we have long only acknowledged. Asking now and then for an acknowledgement keeps
@@ -210,6 +233,35 @@ mod tests {
         received.record(now, 7, true);
         assert_eq!(received.ack_at(), Some(now), "7 came late");
         assert_eq!(numbers(&received), [(5, 8)]);
+    }
+
+    #[test]
+    fn what_an_answer_follows_is_acknowledged_with_it_unless_something_is_amiss() {
+        let now = start();
+        let of = |numbers: &[u64]| {
+            let mut received = ReceivedPackets::default();
+            numbers.iter().for_each(|number| received.record(now, *number, true));
+            received
+        };
+        let mut received = of(&[1, 2, 3]);
+        received.wait_for_answer();
+        assert_eq!(received.ack_at(), Some(now + ACK_DELAY_MAX), "from the first of them on");
+        received.record(now + Duration::from_millis(1), 4, true);
+        assert_eq!(received.ack_at(), Some(now), "nobody said that one follows on this one");
+        for numbers in [&[1, 3][..], &[2, 1], &[1, 3, 4]] {
+            let mut received = of(numbers);
+            received.wait_for_answer();
+            assert_eq!(received.ack_at(), Some(now), "{numbers:?}");
+        }
+        let mut told = of(&[1, 3]);
+        told.reported();
+        told.record(now, 4, true);
+        told.wait_for_answer();
+        assert_eq!(told.ack_at(), Some(now), "the report may have been lost");
+        let mut marked = of(&[1, 2]);
+        marked.count(Ecn::Ce);
+        marked.wait_for_answer();
+        assert_eq!(marked.ack_at(), Some(now));
     }
 
     #[test]

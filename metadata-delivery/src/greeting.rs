@@ -1,6 +1,6 @@
 //! HELLO both ways: what we accept, what the peer accepts.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::PacketError;
 use crate::ack::ACK_DELAY_MAX;
@@ -22,13 +22,15 @@ pub(crate) struct Greeting {
     acked: bool,
     /// Whether a packet has to be sent for it alone.
     due: bool,
+    /// When it will have to be, unless something is sent before.
+    due_at: Option<Instant>,
     peer: Option<Hello>,
 }
 
 impl Greeting {
     /// `abilities`: as in HELLO.
     pub(crate) fn new(abilities: u64) -> Self {
-        Self { abilities, generation: 0, acked: false, due: true, peer: None }
+        Self { abilities, generation: 0, acked: false, due: true, due_at: None, peer: None }
     }
 
     /// Our limits have changed: say so.
@@ -36,6 +38,23 @@ impl Greeting {
         self.generation += 1;
         self.acked = false;
         self.due = true;
+    }
+
+    /// What it can go with is close: until then it needs no packet of its own.
+    pub(crate) fn wait(&mut self, until: Instant) {
+        self.due = false;
+        self.due_at = Some(until);
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is due.
+    pub(crate) fn due_at(&self) -> Option<Instant> {
+        self.due_at
+    }
+
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        if self.due_at.take_if(|at| *at <= now).is_some() {
+            self.due = true;
+        }
     }
 
     pub(crate) fn is_due(&self) -> bool {
@@ -60,6 +79,7 @@ impl Greeting {
 
     pub(crate) fn sent(&mut self) {
         self.due = false;
+        self.due_at = None;
     }
 
     pub(crate) fn acked(&mut self, generation: u64) {

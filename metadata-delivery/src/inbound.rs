@@ -18,17 +18,18 @@ use crate::packet::Packet;
 use crate::range_set::RangeSet;
 use crate::recovery::SentFrame;
 use crate::repair::{Block, Received, Recovered};
+use crate::sorted::Sorted;
 use crate::wire::{ENCODING_RAW, ENCODING_ZSTD, Frame, Offer};
 use crate::{Base, Document, Name, PacketError, refusal};
 
 /// What the peer sends us.
 #[derive(Debug, Default)]
 pub(crate) struct Inbound {
-    open: BTreeMap<u64, Open>,
+    open: Sorted<u64, Open>,
     /// Numbers of transfers that are over. Gaps are few: see [`PacketError::TransferGaps`].
     settled: RangeSet,
-    answers: BTreeMap<u64, Answer>,
-    names: BTreeMap<Name, NameState>,
+    answers: Sorted<u64, Answer>,
+    names: Sorted<Name, NameState>,
     /// What the application holds, for deltas to build on. Few sessions have any.
     #[expect(clippy::box_collection, reason = "a server has many sessions, none of which has any")]
     bases: Option<Box<BTreeMap<Name, Base>>>,
@@ -75,6 +76,16 @@ struct Answer {
     /// `None`: stored.
     refusal: Option<(u16, String)>,
     due: bool,
+    quiet_in: Option<Quiet>,
+}
+
+/// The packet of an answer that asked for no acknowledgement.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Quiet {
+    /// Its number.
+    pub(crate) number: u64,
+    /// The largest number of the peer's that it acknowledged.
+    pub(crate) reported: u64,
 }
 
 /// At least one of the two is there.
@@ -164,7 +175,7 @@ impl Inbound {
             self.answer(transfer, Some((code, reason)))?;
             return Ok(Taken::Quietly);
         }
-        if self.names.contains_key(&name) && self.compare(&name, offer)? == Newer::No {
+        if self.names.get(&name).is_some() && self.compare(&name, offer)? == Newer::No {
             return Ok(Taken::Quietly);
         }
         let coding = match offer.base {
@@ -202,7 +213,7 @@ impl Inbound {
             repairs: None,
         };
         self.open.insert(transfer, Open::Receiving(Box::new(receiving)));
-        self.names.entry(name).or_default().receiving = Some(transfer);
+        self.names.or_default(name).receiving = Some(transfer);
         self.complete_if_possible(transfer)
     }
 
@@ -338,7 +349,7 @@ impl Inbound {
             return Ok(Taken::Quietly);
         };
         let Receiving { name, version, sha256, coding, plain_length, assembly, .. } = *receiving;
-        let state = self.names.entry(name.clone()).or_default();
+        let state = self.names.or_default(name.clone());
         state.receiving = None;
         let Some(body) = finish(assembly, &coding, plain_length, sha256) else {
             if state.delivered.is_none() {
@@ -416,7 +427,7 @@ impl Inbound {
 
     fn answer(&mut self, transfer: u64, refusal: Option<(u16, String)>) -> Result<(), PacketError> {
         let refusal = refusal.map(|(code, reason)| (code, tidy_reason(&reason)));
-        self.answers.insert(transfer, Answer { refusal, due: true });
+        self.answers.insert(transfer, Answer { refusal, due: true, quiet_in: None });
         self.settle(transfer)
     }
 
@@ -461,13 +472,56 @@ impl Inbound {
     pub(crate) fn fill(&mut self, packet: &mut Packet<'_>) {
         for (&transfer, answer) in self.answers.iter_mut().filter(|(_, answer)| answer.due) {
             let frame = match &answer.refusal {
-                None => Frame::Stored { transfer },
+                None => Frame::Stored { transfer, quiet: false },
                 Some((code, reason)) => Frame::Refused { transfer, code: *code, reason },
             };
             if !packet.push(&frame, SentFrame::Answer { transfer }) {
                 return;
             }
             answer.due = false;
+        }
+    }
+
+    /// Whether every answer to send says that a document is stored.
+    pub(crate) fn has_only_stored(&self) -> bool {
+        self.answers.values().all(|answer| !answer.due || answer.refusal.is_none())
+    }
+
+    /// Puts as many answers as fit into a packet without asking for an acknowledgement.
+    pub(crate) fn fill_quietly(&mut self, quiet: Quiet, packet: &mut Packet<'_>) {
+        for (&transfer, answer) in self.answers.iter_mut().filter(|(_, answer)| answer.due) {
+            if !packet.push_quietly(&Frame::Stored { transfer, quiet: true }) {
+                return;
+            }
+            (answer.due, answer.quiet_in) = (false, Some(quiet));
+        }
+    }
+
+    /// The peer has told which packets it has: `arrived`, up to `largest`. Of those between the others are lost. Says what
+    /// those have reported that arrived.
+    pub(crate) fn quiet_settled(
+        &mut self,
+        largest: u64,
+        arrived: impl Fn(u64) -> bool,
+    ) -> Option<u64> {
+        let quiet = self.answers.iter().filter_map(|(t, answer)| Some((*t, answer.quiet_in?)));
+        let told: Vec<(u64, Quiet)> = quiet.filter(|(_, quiet)| quiet.number <= largest).collect();
+        let mut reported = None;
+        for (transfer, quiet) in told {
+            if arrived(quiet.number) {
+                reported = reported.max(Some(quiet.reported));
+                self.answer_acked(transfer);
+            } else {
+                self.answer_lost(transfer);
+            }
+        }
+        reported
+    }
+
+    /// The peer asks for something, and has not said that it has those answers: perhaps it asks for them.
+    pub(crate) fn doubt_quiet(&mut self) {
+        for (_, answer) in self.answers.iter_mut() {
+            answer.due |= answer.quiet_in.take().is_some();
         }
     }
 
@@ -478,6 +532,7 @@ impl Inbound {
     pub(crate) fn answer_lost(&mut self, transfer: u64) {
         if let Some(answer) = self.answers.get_mut(&transfer) {
             answer.due = true;
+            answer.quiet_in = None;
         }
     }
 }

@@ -106,6 +106,7 @@ mod recovery;
 mod repair;
 mod rtt;
 mod session;
+mod sorted;
 mod stats;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

@@ -7,8 +7,6 @@
 
 mod repairs;
 
-use std::collections::BTreeMap;
-
 use bytes::Bytes;
 
 use crate::form::Chosen;
@@ -17,6 +15,7 @@ use crate::packet::Packet;
 use crate::range_set::RangeSet;
 use crate::recovery::SentFrame;
 use crate::repair::{Lossy, Sending};
+use crate::sorted::Sorted;
 use crate::wire::{self, ENCODING_RAW, Frame, Offer, VARINT_MAX};
 use crate::{Form, Name, OfferError, refusal};
 
@@ -45,9 +44,9 @@ pub(crate) struct PeerLimits {
 #[derive(Debug, Default)]
 pub(crate) struct Outbound {
     /// Not offered on the wire yet. At most one version per name, here and in `open` together.
-    waiting: BTreeMap<Name, Waiting>,
-    open: BTreeMap<u64, Transfer>,
-    cancels: BTreeMap<u64, Cancel>,
+    waiting: Sorted<Name, Waiting>,
+    open: Sorted<u64, Transfer>,
+    cancels: Sorted<u64, Cancel>,
     next_transfer: u64,
     /// Bytes in `waiting` and `open`.
     bytes: usize,
@@ -231,7 +230,9 @@ impl Outbound {
     /// will never take are returned with the reason.
     pub(crate) fn promote(&mut self, peer: &PeerLimits) -> Vec<(Name, u64, u16, String)> {
         let mut refused = Vec::new();
-        while ((self.open.len() + self.cancels.len()) as u64) < peer.inbound_transfers_max {
+        while !self.waiting.is_empty()
+            && ((self.open.len() + self.cancels.len()) as u64) < peer.inbound_transfers_max
+        {
             let length = |form: &Form| form.chosen(peer.encodings).bytes.len();
             let first = self.waiting.iter();
             let first = first.min_by_key(|(_, waiting)| (waiting.urgency, length(&waiting.form)));

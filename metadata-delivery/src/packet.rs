@@ -48,6 +48,18 @@ impl<'a> Packet<'a> {
         true
     }
 
+    /// Adds a frame that asks for nothing, if it fits.
+    #[must_use]
+    pub(crate) fn push_quietly(&mut self, frame: &Frame<'_>) -> bool {
+        let before = self.out.len();
+        frame.write(self.out);
+        let fits = self.out.len() <= self.limit;
+        if !fits {
+            self.out.truncate(before);
+        }
+        fits
+    }
+
     /// Fills what is left, if that is enough for a frame.
     pub(crate) fn pad(&mut self) {
         wire::write_padding(self.out, self.limit - self.out.len());

@@ -18,6 +18,7 @@ use crate::outbound::{Answered, Outbound, Urgency};
 use crate::pacer::Pacer;
 use crate::path_mtu::PathMtu;
 use crate::recovery::{Recovery, SentFrame, SentPacket, Settled, TimedOut};
+use crate::stats::Counters;
 use crate::wire::{self, ABILITY_ECN, Ack, Frame};
 use crate::{
     Base, CloseCode, Document, Ecn, Event, Form, KnownPath, Limits, Name, OfferError, PacketError,
@@ -32,6 +33,9 @@ const OLDEST_MAX: usize = 64;
 
 /// Packets in flight up to which those of a background document leave: so many are ahead of whatever comes next.
 pub const BACKGROUND_PACKETS_MAX: usize = 4;
+
+/// Longest time that a HELLO waits for something that it can go with.
+const HELLO_DELAY_MAX: Duration = Duration::from_millis(10);
 
 /// Time between two copies of a CLOSE: a probe timeout within these bounds.
 const CLOSE_SPACING_MIN: Duration = Duration::from_millis(20);
@@ -84,7 +88,7 @@ impl Default for SessionConfig {
 /// [`poll_transmit`](Self::poll_transmit), then [`poll_event`](Self::poll_event), then arm a timer
 /// for [`next_timeout`](Self::next_timeout).
 ///
-/// Memory: the struct itself (1.7 KiB) while nothing is under way, and at most
+/// Memory: the struct itself (1.6 KiB) while nothing is under way, and at most
 /// [`NAMES_REMEMBERED_MAX`](crate::NAMES_REMEMBERED_MAX) names of what came before; nothing is
 /// allocated ahead of need. What the peer can make us hold is bounded by [`Limits`] and the
 /// constants beside it.
@@ -108,7 +112,7 @@ pub struct Session {
     /// When the application last had something new to say.
     news_at: Instant,
     events: VecDeque<Event>,
-    counters: Stats,
+    counters: Counters,
 }
 
 #[derive(Debug)]
@@ -136,7 +140,7 @@ impl Session {
         let payload_max = config.payload_max.clamp(PAYLOAD_BYTES_MIN, PAYLOAD_BYTES_MAX);
         let search_max = config.payload_search_max.unwrap_or(0).min(PAYLOAD_BYTES_MAX);
         let config = SessionConfig { payload_max, limits: config.limits.clamped(), ..config };
-        Self {
+        let mut session = Self {
             phase: Phase::Open,
             greeting: Greeting::new(if config.ecn { ABILITY_ECN } else { 0 }),
             received: ReceivedPackets::default(),
@@ -151,8 +155,17 @@ impl Session {
             ping_due: false,
             news_at: now,
             events: VecDeque::new(),
-            counters: Stats::default(),
+            counters: Counters::default(),
             config,
+        };
+        session.greet(now);
+        session
+    }
+
+    /// Where round trips are short, what follows on a new association, and on new limits, is close: HELLO goes with it.
+    fn greet(&mut self, now: Instant) {
+        if !self.is_far() {
+            self.greeting.wait(now + HELLO_DELAY_MAX);
         }
     }
 
@@ -265,9 +278,10 @@ impl Session {
     /// Replaces the limits and tells the peer: how a stranger becomes known. The peer learns the
     /// new ones no later than any document offered afterwards. Transfers accepted under the
     /// former limits go on.
-    pub fn set_limits(&mut self, _now: Instant, limits: Limits) {
+    pub fn set_limits(&mut self, now: Instant, limits: Limits) {
         self.config.limits = limits.clamped();
         self.greeting.renew();
+        self.greet(now);
     }
 
     /// Takes in a packet. Duplicates and late packets do no harm.
@@ -301,11 +315,14 @@ impl Session {
         }
         let mut ack_eliciting = false;
         let mut room = true;
-        let (mut hurry, mut answered) = (false, false);
+        let (mut hurry, mut answered, mut greeted, mut quiet) = (false, false, false, false);
+        let documents_before = self.counters.documents_received;
         for frame in wire::frames(payload) {
             let frame = frame?;
             ack_eliciting |= frame.is_ack_eliciting();
             hurry |= matches!(frame, Frame::Close { .. });
+            greeted |= matches!(frame, Frame::Hello(_));
+            quiet |= matches!(frame, Frame::Stored { quiet: true, .. });
             answered |= matches!(frame, Frame::Stored { .. } | Frame::Refused { .. } | Frame::Ping);
             room &= self.handle_frame(now, frame)?;
         }
@@ -316,11 +333,22 @@ impl Session {
         }
         self.counters.packets_received += 1;
         self.received.record(now, packet_number, ack_eliciting);
-        self.received.count(now, ecn);
+        self.received.count(ecn);
+        if ack_eliciting {
+            self.inbound.doubt_quiet();
+        } else if quiet {
+            self.received.tell();
+        }
         // After the last answer, and a sign of life, nothing is going to be sent soon that an acknowledgement could go
         // with.
         if hurry || answered && self.outbound.is_empty() {
-            self.received.hurry(now);
+            self.received.hurry();
+        }
+        // A document is answered as soon as it is durable. Where round trips are long, or packets get lost, its sender
+        // had better hear before.
+        let whole = self.counters.documents_received > documents_before;
+        if whole && !greeted && !self.is_far() && !self.congestion.has_lost() {
+            self.received.wait_for_answer();
         }
         Ok(())
     }
@@ -347,7 +375,7 @@ impl Session {
                 let taken = self.inbound.on_repair(transfer, offset, nth, symbol)?;
                 return Ok(self.take(taken));
             }
-            (Phase::Open, Frame::Stored { transfer }) => {
+            (Phase::Open, Frame::Stored { transfer, .. }) => {
                 if let Answered::Over(name, version) = self.answered(transfer, None)? {
                     self.counters.documents_stored += 1;
                     self.events.push_back(Event::Stored { name, version });
@@ -408,6 +436,10 @@ impl Session {
         let in_flight = self.recovery.bytes_in_flight();
         let before = self.recovery.largest_acked();
         let settled = self.recovery.on_ack(now, ack, self.greeting.peer_ack_delay_max())?;
+        let arrived = |number| ack.ranges().any(|(low, high)| (low..=high).contains(&number));
+        if let Some(reported) = self.inbound.quiet_settled(ack.largest, arrived) {
+            self.received.report_arrived(reported);
+        }
         let in_order = Some(ack.largest) > before;
         let arrived = (&settled.acked[..], &settled.late[..]);
         let congested = self.marking.on_ack(now, arrived, in_order, ack.ecn);
@@ -592,6 +624,7 @@ impl Session {
         if self.peer_lost_at().is_some_and(|at| at <= now) {
             return self.end(Event::PeerLost);
         }
+        self.greeting.handle_timeout(now);
         let in_flight = self.recovery.bytes_in_flight();
         match self.recovery.on_timeout(now, self.greeting.peer_ack_delay_max()) {
             TimedOut::Nothing => {}
@@ -637,6 +670,7 @@ impl Session {
             Phase::Open => {
                 let timers = [
                     self.received.ack_at(),
+                    self.greeting.due_at(),
                     self.recovery.next_timeout(self.greeting.peer_ack_delay_max()),
                     self.peer_lost_at(),
                     self.keep_alive_at(),
@@ -697,7 +731,7 @@ impl Session {
             in_flight_bytes: self.recovery.bytes_in_flight(),
             inbound_bytes: self.inbound.held_bytes(),
             outbound_bytes: self.outbound.bytes(),
-            ..self.counters
+            ..self.counters.told()
         }
     }
 }

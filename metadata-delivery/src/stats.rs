@@ -63,3 +63,60 @@ pub struct Stats {
     /// Bytes of our documents that wait to be stored by the peer.
     pub outbound_bytes: usize,
 }
+
+/// Of those, what a session counts itself.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Counters {
+    pub(crate) packets_sent: u64,
+    pub(crate) bytes_sent: u64,
+    pub(crate) packets_received: u64,
+    pub(crate) packets_duplicate: u64,
+    pub(crate) packets_without_room: u64,
+    pub(crate) packets_lost: u64,
+    pub(crate) congestion_told: u64,
+    pub(crate) mtu_probes_sent: u64,
+    pub(crate) packets_late: u64,
+    pub(crate) probe_timeouts: u64,
+    pub(crate) documents_received: u64,
+    pub(crate) documents_stored: u64,
+    pub(crate) documents_refused: u64,
+    pub(crate) forms_unread: u64,
+}
+
+impl Counters {
+    pub(crate) fn told(&self) -> Stats {
+        let Self {
+            packets_sent,
+            bytes_sent,
+            packets_received,
+            packets_duplicate,
+            packets_without_room,
+            packets_lost,
+            congestion_told,
+            mtu_probes_sent,
+            packets_late,
+            probe_timeouts,
+            documents_received,
+            documents_stored,
+            documents_refused,
+            forms_unread,
+        } = *self;
+        Stats {
+            packets_sent,
+            bytes_sent,
+            packets_received,
+            packets_duplicate,
+            packets_without_room,
+            packets_lost,
+            congestion_told,
+            mtu_probes_sent,
+            packets_late,
+            probe_timeouts,
+            documents_received,
+            documents_stored,
+            documents_refused,
+            forms_unread,
+            ..Stats::default()
+        }
+    }
+}

@@ -133,7 +133,7 @@ impl Outbound {
     /// parts of the transfer were not acknowledged for a while.
     pub(crate) fn repeat(&mut self, waited: &BTreeSet<u64>, on_their_way: &BTreeMap<u64, usize>) {
         let Some(loss) = self.lossy.loss else { return };
-        for (transfer, open) in &mut self.open {
+        for (transfer, open) in self.open.iter_mut() {
             if let Some(repairs) = &mut open.repairs {
                 let on_their_way = on_their_way.get(transfer).copied().unwrap_or(0);
                 if repairs.stands_in() {

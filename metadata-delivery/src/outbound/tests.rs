@@ -306,7 +306,7 @@ fn a_delta_takes_its_own_length_of_the_peers_room_and_says_what_it_builds_on() {
     let bytes = form.body().len() as u64;
     outbound.offer(name("a"), 1, form.clone(), Urgency::Usual, &Limits::default()).unwrap();
     outbound.promote(&PeerLimits { inbound_bytes_max: bytes - 1, ..PEER });
-    let open = &outbound.open[&0];
+    let open = outbound.open.get(&0).unwrap();
     assert!(open.length() < 200, "{} bytes", open.length());
     let offer = open.offer_frame(0);
     assert_eq!(offer.encoding, ENCODING_DELTA);
@@ -331,8 +331,8 @@ fn a_form_that_the_peer_cannot_read_is_followed_by_the_document_itself_once() {
         assert_eq!(outbound.answered(0, Some(code)), Answered::Again);
         assert_eq!(outbound.bytes(), bytes);
         outbound.promote(&PEER);
-        assert_eq!(outbound.open[&1].chosen.encoding, ENCODING_RAW);
-        assert_eq!(outbound.open[&1].length(), bytes as u64);
+        assert_eq!(outbound.open.get(&1).unwrap().chosen.encoding, ENCODING_RAW);
+        assert_eq!(outbound.open.get(&1).unwrap().length(), bytes as u64);
         assert_eq!(outbound.answered(1, Some(code)), Answered::Over(name("a"), 1));
         assert_eq!(outbound.bytes(), 0);
     }

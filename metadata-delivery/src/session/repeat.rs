@@ -71,7 +71,8 @@ impl Session {
         self.recovery.set_suspect(suspect, !suspect && !self.is_far());
     }
 
-    fn is_far(&self) -> bool {
+    /// Whether a round trip takes longer than a peer's work.
+    pub(super) fn is_far(&self) -> bool {
         self.recovery.rtt().shortest() >= FEAR_ROUND_TRIP_MIN
     }
 

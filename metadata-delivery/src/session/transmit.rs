@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::{BACKGROUND_PACKETS_MAX, CLOSE_SPACING_MAX, CLOSE_SPACING_MIN, Phase, Session};
+use crate::inbound::Quiet;
 use crate::outbound::Urgency;
 use crate::packet::Packet;
 use crate::recovery::SentFrame;
@@ -31,6 +32,7 @@ impl Session {
                 if self.marked {
                     self.marking.retracted();
                 }
+                self.inbound.doubt_quiet();
                 for frame in self.recovery.retract(packet_number) {
                     self.frame_lost(frame);
                 }
@@ -47,7 +49,7 @@ impl Session {
         }
         let mut packet = Packet::new(out, self.packet_bytes_max());
         let acked = match self.phase {
-            Phase::Open => self.write_open(now, &mut packet),
+            Phase::Open => self.write_open(now, packet_number, &mut packet),
             Phase::Closing(_) => self.write_closing(now, &mut packet),
             Phase::Over => self.write_over(now, &mut packet),
         };
@@ -103,11 +105,14 @@ impl Session {
     /// The size of a probe of the path MTU that may leave now. Only with much to send, as nobody
     /// else gains by it, and only when the peer needs no HELLO in it.
     fn mtu_probe_due(&mut self, now: Instant) -> Option<usize> {
+        // Seldom true, and quickly told.
+        let much = (MTU_PROBE_PACKETS_MIN * self.path_mtu.payload_max()) as u64;
+        if self.outbound.wire_bytes() <= much {
+            return None;
+        }
         let greeted = self.greeting.hello(&self.config.limits).is_none();
-        let useful = self.outbound.has_something(Urgency::Usual)
-            && self.outbound.wire_bytes()
-                > (MTU_PROBE_PACKETS_MIN * self.path_mtu.payload_max()) as u64
-            && matches!(self.phase, Phase::Open);
+        let useful =
+            self.outbound.has_something(Urgency::Usual) && matches!(self.phase, Phase::Open);
         if !greeted || !useful || self.recovery.probe_owed() || !self.may_send(now) {
             return None;
         }
@@ -133,7 +138,7 @@ impl Session {
     }
 
     /// Writes what an open session has to say. Returns the largest number acknowledged, if any.
-    fn write_open(&mut self, now: Instant, packet: &mut Packet<'_>) -> Option<u64> {
+    fn write_open(&mut self, now: Instant, number: u64, packet: &mut Packet<'_>) -> Option<u64> {
         self.reckon_with_loss();
         let peer = self.greeting.peer_limits();
         for (name, version, code, reason) in self.outbound.promote(&peer) {
@@ -149,15 +154,38 @@ impl Session {
         if !content && !ack_due {
             return None;
         }
+        let quietly = content && self.may_answer_quietly();
         let acked = self.write_ack(now, packet);
-        if content {
-            self.write_content(packet);
+        match acked.filter(|_| quietly) {
+            Some(reported) => self.inbound.fill_quietly(Quiet { number, reported }, packet),
+            None if content => self.write_content(packet),
+            None => {}
         }
         acked
     }
 
+    /// Whether what there is to say need not ask for an acknowledgement: that documents are stored, beside the
+    /// acknowledgement of their last packets. If it is lost the peer misses both, and its probe brings both again. Where
+    /// round trips are long or losses known, that would take too long.
+    fn may_answer_quietly(&self) -> bool {
+        self.received.is_missed()
+            && !self.received.should_ask()
+            && !self.is_far()
+            && !self.congestion.has_lost()
+            && self.recovery.timeouts() == 0
+            && !self.recovery.probe_owed()
+            && !self.ping_due
+            && self.greeting.hello(&self.config.limits).is_none()
+            && self.outbound.is_empty()
+            && self.inbound.has_only_stored()
+    }
+
     /// Tells what is to be sent next how the path loses packets.
     pub(super) fn reckon_with_loss(&mut self) {
+        // Who has nothing to send need not know.
+        if self.outbound.is_empty() {
+            return;
+        }
         let symbols_max = self.greeting.peer_limits().repair_symbols_max;
         self.outbound.set_lossy(Lossy {
             loss: self.feared_loss(),

@@ -37,6 +37,9 @@ mod kind {
     pub(super) const REPAIR: u64 = 10;
 }
 
+/// Behind the transfer in a STORED that asks for no acknowledgement.
+const QUIET: u64 = 1;
+
 /// Bytes of a frame before its body, as this implementation writes it: a type below 64 and a
 /// length of two bytes.
 const HEADER_BYTES: usize = 3;
@@ -60,8 +63,8 @@ pub(crate) enum Frame<'a> {
     Offer(Offer<'a>),
     /// A piece of a transfer.
     Data { transfer: u64, offset: u64, bytes: &'a [u8] },
-    /// The receiver of a transfer has made the document durable.
-    Stored { transfer: u64 },
+    /// The receiver of a transfer has made the document durable. `quiet`: it asks for no acknowledgement of that.
+    Stored { transfer: u64, quiet: bool },
     /// The receiver of a transfer will not take the document.
     Refused { transfer: u64, code: u16, reason: &'a str },
     /// The sender gives a transfer up.
@@ -77,7 +80,7 @@ pub(crate) enum Frame<'a> {
 impl<'a> Frame<'a> {
     /// Whether a packet with this frame has to be acknowledged (RFC 9002 §2).
     pub(crate) fn is_ack_eliciting(&self) -> bool {
-        !matches!(self, Self::Padding | Self::Ack(_))
+        !matches!(self, Self::Padding | Self::Ack(_) | Self::Stored { quiet: true, .. })
     }
 
     /// Appends the frame.
@@ -93,9 +96,12 @@ impl<'a> Frame<'a> {
                 varint::put(out, *offset);
                 out.extend_from_slice(bytes);
             }),
-            Self::Stored { transfer } => {
-                framed(out, kind::STORED, |out| varint::put(out, *transfer));
-            }
+            Self::Stored { transfer, quiet } => framed(out, kind::STORED, |out| {
+                varint::put(out, *transfer);
+                if *quiet {
+                    varint::put(out, QUIET);
+                }
+            }),
             Self::Refused { transfer, code, reason } => framed(out, kind::REFUSED, |out| {
                 varint::put(out, *transfer);
                 put_reason(out, *code, reason);
@@ -126,7 +132,8 @@ impl<'a> Frame<'a> {
             kind::OFFER => Offer::read(reader).map(Self::Offer),
             kind::DATA => read_data(reader).map_err(ended("DATA")),
             kind::STORED => {
-                read_transfer(reader, "STORED").map(|transfer| Self::Stored { transfer })
+                let transfer = read_transfer(reader, "STORED")?;
+                Ok(Self::Stored { transfer, quiet: reader.varint() == Ok(QUIET) })
             }
             kind::REFUSED => {
                 let transfer = read_transfer(reader, "REFUSED")?;

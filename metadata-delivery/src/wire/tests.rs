@@ -89,7 +89,8 @@ fn vectors() -> Vec<(Frame<'static>, Vec<u8>)> {
             Frame::Data { transfer: 3, offset: 1000, bytes: b"abc" },
             cat(&[&[0x05, 0x40, 0x06], &[0x03], &[0x43, 0xe8], b"abc"]),
         ),
-        (Frame::Stored { transfer: 3 }, vec![0x06, 0x40, 0x01, 0x03]),
+        (Frame::Stored { transfer: 3, quiet: false }, vec![0x06, 0x40, 0x01, 0x03]),
+        (Frame::Stored { transfer: 3, quiet: true }, vec![0x06, 0x40, 0x02, 0x03, 0x01]),
         (
             Frame::Refused { transfer: 64, code: 256, reason: "full" },
             cat(&[&[0x07, 0x40, 0x09], &[0x40, 0x40], &[0x41, 0x00], &[0x04], b"full"]),
@@ -218,6 +219,8 @@ fn a_body_cut_at_any_length_is_an_error() {
         let needed = match frame {
             Frame::Data { bytes, .. } => body.len() - bytes.len(),
             Frame::Repair { symbol, .. } => body.len() - symbol.len(),
+            // What follows may be absent.
+            Frame::Stored { quiet: true, .. } => body.len() - 1,
             _ => body.len(),
         };
         // The last two fields of HELLO, of two bytes and one here, may be absent.
@@ -253,7 +256,10 @@ fn unknown_frames_and_unknown_trailing_fields_are_skipped() {
     framed(&mut packet, 0x1234, |out| out.extend_from_slice(b"of the future"));
     framed(&mut packet, kind::STORED, |out| out.extend_from_slice(&[5, 99, 98]));
     framed(&mut packet, kind::PING, |out| out.extend_from_slice(&[1]));
-    assert_eq!(read(&packet), Ok(vec![Frame::Unknown, Frame::Stored { transfer: 5 }, Frame::Ping]));
+    assert_eq!(
+        read(&packet),
+        Ok(vec![Frame::Unknown, Frame::Stored { transfer: 5, quiet: false }, Frame::Ping])
+    );
     assert!(Frame::Unknown.is_ack_eliciting());
 }
 
