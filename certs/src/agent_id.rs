@@ -2,8 +2,9 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 /// Longest agent id, in characters (all ASCII, so bytes too).
 pub const AGENT_ID_CHARS_MAX: usize = 255;
@@ -11,10 +12,10 @@ pub const AGENT_ID_CHARS_MAX: usize = 255;
 /// The name of an agent: in practice a Nova server's UUID.
 ///
 /// 1 to 255 characters out of `A-Z a-z 0-9 . _ -`, the first of them not a dot. So an id is safe
-/// as a file name, a URL path segment, a store key and a word of a log line.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct AgentId(String);
+/// as a file name, a URL path segment, a store key and a word of a log line. A clone shares the text.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "String")]
+pub struct AgentId(Arc<str>);
 
 impl AgentId {
     /// The id as text.
@@ -64,7 +65,7 @@ impl TryFrom<String> for AgentId {
         if id.starts_with('.') {
             return Err(AgentIdError::LeadingDot(id));
         }
-        Ok(Self(id))
+        Ok(Self(id.into()))
     }
 }
 
@@ -78,7 +79,13 @@ impl FromStr for AgentId {
 
 impl From<AgentId> for String {
     fn from(id: AgentId) -> Self {
-        id.0
+        id.as_str().to_owned()
+    }
+}
+
+impl Serialize for AgentId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
     }
 }
 
