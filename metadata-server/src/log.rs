@@ -95,7 +95,7 @@ impl Flow {
     /// Says what was left out in the seconds that are over.
     pub(crate) fn tell(&mut self, now: Instant) {
         for (kind, lines) in self.end(now) {
-            tracing::info!(lines, "{kind}: as many more in a second");
+            tracing::info!(lines, "{kind}: more in one second than are shown");
         }
     }
 }

@@ -9,8 +9,9 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
+use metadata_delivery::message::Hex32;
 use metadata_server::store::queues::{MessagesQuery, QueueKey};
-use metadata_server::store::{RedbBackend, ResultsQuery, Store};
+use metadata_server::store::{AgentRecord, RedbBackend, ResultsQuery, Store};
 use serde_json::Value as Json;
 use support::{Running, config, http};
 
@@ -21,8 +22,8 @@ const SHARED: &str = "x-project-id: project\r\n\
     url-paths: /v2/queues/signals/messages\r\n";
 
 /// Puts the store where a server with this folder looks for it.
-fn unpack(folder: &Path) -> std::path::PathBuf {
-    let packed = std::fs::File::open("tests/data/store.redb.gz").unwrap();
+fn unpack(packed: &str, folder: &Path) -> std::path::PathBuf {
+    let packed = std::fs::File::open(Path::new("tests/data").join(packed)).unwrap();
     let mut bytes = Vec::new();
     flate2::read::GzDecoder::new(packed).read_to_end(&mut bytes).unwrap();
     let state = folder.join("state");
@@ -44,7 +45,7 @@ fn deployment(body: &[u8]) -> String {
 #[test]
 fn what_an_earlier_build_has_stored_is_read() {
     let folder = tempfile::tempdir().unwrap();
-    let path = unpack(folder.path());
+    let path = unpack("store.redb.gz", folder.path());
     let store = Store::new(Arc::new(RedbBackend::open(&path).unwrap())).unwrap();
     let (vm, polled) = ("vm".parse().unwrap(), "polled".parse().unwrap());
     let key = |name| QueueKey::new("project", name).unwrap();
@@ -81,10 +82,40 @@ fn what_an_earlier_build_has_stored_is_read() {
     assert_eq!(store.heat_sources().unwrap(), [polled]);
 }
 
+#[test]
+fn what_a_build_of_format_2_has_stored_is_read_and_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = unpack("store-2.redb.gz", folder.path());
+    let (vm, new) = ("vm".parse().unwrap(), "new".parse().unwrap());
+    for _ in 0..2 {
+        let store = Store::new(Arc::new(RedbBackend::open(&path).unwrap())).unwrap();
+        let heads = store.document_heads().unwrap();
+        let heads: Vec<_> = heads.iter().map(|(id, head)| (id.as_str(), head.version)).collect();
+        assert_eq!(heads, [("new", 1), ("vm", 3)]);
+        for id in [&vm, &new] {
+            assert_eq!(deployment(&store.document(id).unwrap().unwrap().body), "a3");
+        }
+        let held: Hex32 =
+            "24f6fe6ad5557cc01a901895f5f62c6d0f0555314ca3839923c36b22db75a8db".parse().unwrap();
+        assert_eq!(deployment(&store.base(&vm, held).unwrap().unwrap()), "a2");
+        assert_eq!(store.base(&new, held).unwrap(), None);
+        let agents = store.agents().unwrap();
+        assert_eq!(agents.len(), 1);
+        assert_eq!(store.agent(&vm).unwrap().as_ref(), agents.first());
+        assert_eq!(store.agent(&new).unwrap(), None);
+        let AgentRecord { agent_id, software, boot_id, remote, .. } = &agents[0];
+        assert_eq!((agent_id, software.as_str()), (&vm, "agent-client 0.1.0"));
+        assert_eq!((remote.as_str(), boot_id.is_empty()), ("127.0.0.1:39297", false));
+        let times = (agents[0].connected_unix_ms, agents[0].seen_unix_ms);
+        assert_eq!(times, (1_795_374_821_846, 1_795_374_827_155));
+        assert_eq!((agents[0].delivered_version, agents[0].applied_version), (Some(2), Some(1)));
+    }
+}
+
 #[tokio::test]
 async fn a_server_goes_on_with_the_store_of_an_earlier_build() {
     let folder = tempfile::tempdir().unwrap();
-    unpack(folder.path());
+    unpack("store.redb.gz", folder.path());
     let settings =
         [("zaqar_listen", "127.0.0.1:0"), ("zaqar_any_token", "true"), ("signal", "off")];
     let running = Running::start(config(folder.path(), &settings)).await;

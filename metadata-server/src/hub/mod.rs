@@ -2,20 +2,25 @@
 //!
 //! [`core`] decides. It is sans-IO: events and the time go in, actions come out, and it is tested on
 //! a virtual clock. `shell` owns the DTLS driver, one delivery session per association and their
-//! timers, in one task, and does what the core says.
+//! timers, in one task on a thread of its own, and does what the core says.
 
 pub mod agent_log;
+mod commands;
 pub mod core;
 mod follow;
+mod gathering;
+mod links;
+mod lookups;
 mod openings;
 mod pins;
 mod pushes;
 mod reads;
 mod shell;
+mod timers;
 mod turns;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,8 +30,9 @@ use dtls_channel::{
     Credentials, Driver, EndpointConfig, PeerRefused, PeerVerifier, Stats as DtlsStats, TicketKeys,
 };
 use metadata_delivery::Limits;
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{broadcast, oneshot};
 
+use self::commands::{Commands, Inbox};
 use self::core::{Census, Core, Input, LiveAgent, NotFollowed, PeerId, Settings};
 pub use self::follow::Follower;
 use crate::config::Config;
@@ -39,8 +45,8 @@ use crate::tickets::TICKET_LIFETIME;
 
 /// Notices a slow watcher may lag behind before it misses some.
 const NOTICES_BUFFERED_MAX: usize = 1024;
-/// Commands that may wait for the hub.
-const COMMANDS_QUEUED_MAX: usize = 1024;
+/// Threads that read the store for the hub; they are made as they are needed.
+const READERS_MAX: usize = 8;
 /// Room for packets and welcome beside the newest document.
 const OUTBOUND_SPARE_BYTES: usize = 64 * 1024;
 
@@ -80,14 +86,14 @@ pub struct HubStats {
 /// The way to the hub's task. Cheap to clone.
 #[derive(Clone)]
 pub struct HubHandle {
-    commands: mpsc::Sender<Command>,
+    commands: Commands,
     notices: broadcast::Sender<Arc<Stamped>>,
 }
 
 /// The hub before it runs: its channels, so that the store can be told whom to tell.
 pub struct HubChannels {
     handle: HubHandle,
-    inbox: mpsc::Receiver<Command>,
+    inbox: Inbox,
 }
 
 /// The server's side of DTLS accepts every certificate whose key was proven: who is welcome, the
@@ -107,7 +113,7 @@ impl PeerVerifier for AnyProvenKey {
 impl HubChannels {
     /// New channels.
     pub fn new() -> Self {
-        let (commands, inbox) = mpsc::channel(COMMANDS_QUEUED_MAX);
+        let (commands, inbox) = commands::channel();
         let (notices, _) = broadcast::channel(NOTICES_BUFFERED_MAX);
         Self { handle: HubHandle { commands, notices }, inbox }
     }
@@ -156,7 +162,7 @@ impl HubChannels {
                 _ => return,
             };
             // An error means that the hub has stopped: the next start reads the store.
-            drop(commands.blocking_send(Command::Input(Box::new(input))));
+            let _ = commands.give_blocking(Command::Input(Box::new(input)));
         })
     }
 
@@ -179,9 +185,9 @@ impl HubChannels {
         let dtls = dtls_channel::Config::new(credentials, Arc::new(AnyProvenKey))
             .with_ticket_keys(ticket_keys, TICKET_LIFETIME);
         let endpoint = EndpointConfig { server: Some(Arc::new(dtls)), ..Default::default() };
-        let driver = Driver::bind(config.listen, endpoint)
+        let socket = UdpSocket::bind(config.listen)
             .map_err(|e| crate::error::Failure::listen("UDP", "listen", config.listen, &e))?;
-        let address = driver.local_addr().context("asking for the socket's address")?;
+        let address = socket.local_addr().context("asking for the socket's address")?;
         let settings = Settings {
             server: identity.fingerprint(),
             software: crate::SOFTWARE.into(),
@@ -203,18 +209,32 @@ impl HubChannels {
                 ..Limits::server()
             },
         };
-        let task = tokio::spawn(shell::run(shell::Parts {
-            driver,
-            core: Core::new(settings, pins),
-            store,
-            writer,
-            metrics,
-            notices: self.handle.notices,
-            commands: self.inbox,
-            limits,
-        }));
+        let core = Core::new(settings, pins);
+        let (notices, commands) = (self.handle.notices, self.inbox);
+        let task = on_its_own_thread(async move {
+            let driver = Driver::from_socket(socket, endpoint)?;
+            let parts =
+                shell::Parts { driver, core, store, writer, metrics, notices, commands, limits };
+            shell::run(parts).await
+        })
+        .context("starting the hub's thread")?;
         Ok((address, task))
     }
+}
+
+/// Runs the hub on a thread with an event loop of its own: there datagrams wake who takes them and nobody else.
+fn on_its_own_thread(
+    hub: impl Future<Output = io::Result<()>> + Send + 'static,
+) -> io::Result<tokio::task::JoinHandle<io::Result<()>>> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .max_blocking_threads(READERS_MAX)
+        .enable_all()
+        .build()?;
+    let (ends, ended) = oneshot::channel();
+    // Whoever would be told may have gone.
+    let run = move || drop(ends.send(runtime.block_on(hub)));
+    std::thread::Builder::new().name("hub".into()).spawn(run)?;
+    Ok(tokio::spawn(async { ended.await.unwrap_or_else(|_| Err(io::Error::other("it panicked"))) }))
 }
 
 impl Default for HubChannels {
@@ -257,12 +277,12 @@ impl HubHandle {
     /// Asks the hub to say goodbye to all agents and stop, after `timeout` at the latest.
     pub async fn drain(&self, timeout: Duration) {
         // An error means that it has stopped.
-        drop(self.commands.send(Command::Drain(timeout)).await);
+        let _ = self.commands.give(Command::Drain(timeout)).await;
     }
 
     async fn ask<T>(&self, question: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
         let (answer, answered) = oneshot::channel();
-        self.commands.send(question(answer)).await.ok()?;
+        self.commands.give(question(answer)).await?;
         answered.await.ok()
     }
 }
@@ -285,7 +305,7 @@ mod tests {
         let mut observer = channels.observer();
         observer(&enrol, &Outcome::Enrolment(done));
         observer(&Write::RemovePin { agent, fingerprint }, &Outcome::Unpin { removed: true });
-        let mut next = || match channels.inbox.try_recv() {
+        let mut next = || match channels.inbox.queue.try_recv() {
             Ok(Command::Input(input)) => *input,
             _ => panic!("nothing came"),
         };

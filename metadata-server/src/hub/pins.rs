@@ -1,27 +1,31 @@
 //! The pins as the hub needs them: who owns a fingerprint, and what an agent may show.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashMap};
 
 use certs::{AgentId, Fingerprint};
 
 /// Both directions of "this fingerprint belongs to this agent".
 #[derive(Debug, Default)]
 pub(super) struct Pins {
-    owner: BTreeMap<Fingerprint, AgentId>,
-    pinned: BTreeMap<AgentId, BTreeSet<Fingerprint>>,
+    owner: HashMap<Fingerprint, AgentId>,
+    /// In ascending order; one as a rule.
+    pinned: BTreeMap<AgentId, Vec<Fingerprint>>,
 }
 
 impl Pins {
     pub(super) fn add(&mut self, fingerprint: Fingerprint, agent: &AgentId) {
         self.remove(&fingerprint);
         self.owner.insert(fingerprint, agent.clone());
-        self.pinned.entry(agent.clone()).or_default().insert(fingerprint);
+        let pinned = self.pinned.entry(agent.clone()).or_insert_with(|| Vec::with_capacity(1));
+        if let Err(place) = pinned.binary_search(&fingerprint) {
+            pinned.insert(place, fingerprint);
+        }
     }
 
     pub(super) fn remove(&mut self, fingerprint: &Fingerprint) {
         let Some(agent) = self.owner.remove(fingerprint) else { return };
         if let Some(pinned) = self.pinned.get_mut(&agent) {
-            pinned.remove(fingerprint);
+            pinned.retain(|other| other != fingerprint);
             if pinned.is_empty() {
                 self.pinned.remove(&agent);
             }
@@ -43,7 +47,7 @@ impl Pins {
             .parse()
             .ok()
             .and_then(|agent: AgentId| self.pinned.get(&agent))
-            .map(|pinned| pinned.iter().copied().collect())
+            .cloned()
             .unwrap_or_default()
     }
 }

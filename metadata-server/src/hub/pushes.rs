@@ -10,7 +10,7 @@
 //! have a share of the memory that they cannot exceed, and small ones a reserve. Whoever takes a document and never
 //! stores it is hung up on once others wait for the memory.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use certs::AgentId;
@@ -77,6 +77,13 @@ pub(super) enum Order {
     HangUp(PeerId),
 }
 
+#[derive(Debug)]
+struct Offer {
+    peer: PeerId,
+    version: u64,
+    form: Form,
+}
+
 /// A document asked for.
 #[derive(Debug)]
 pub(super) struct Push {
@@ -103,8 +110,8 @@ struct Entry {
     class: usize,
     /// Bytes in memory, or that will be.
     bytes: usize,
-    /// Who is to have it, or is having it sent: the agent, and which version that is there.
-    users: BTreeMap<PeerId, (AgentId, u64)>,
+    /// Who is to have it, or is having it sent.
+    users: HashMap<PeerId, AgentId>,
     /// When it was last asked for, by [`Pushes::clock`].
     used_at: u64,
 }
@@ -120,11 +127,11 @@ struct Sending {
 /// See the module's text. Arrays are by class.
 #[derive(Debug, Default)]
 pub(super) struct Pushes {
-    entries: BTreeMap<Key, Entry>,
-    /// What each agent is to have: one document, the newest.
-    peers: BTreeMap<PeerId, Key>,
+    entries: HashMap<Key, Entry>,
+    /// What each agent is to have: one document, the newest, and the version that it is there.
+    peers: HashMap<PeerId, (Key, u64)>,
     /// Who is being sent its document.
-    sending: BTreeMap<PeerId, Sending>,
+    sending: HashMap<PeerId, Sending>,
     /// In the order of asking.
     waiting: [VecDeque<Key>; CLASSES],
     making: [usize; CLASSES],
@@ -134,7 +141,9 @@ pub(super) struct Pushes {
     unused: BTreeSet<(u64, Key)>,
     unused_bytes: usize,
     clock: u64,
-    orders: VecDeque<Order>,
+    /// Of those to withdraw and to hang up.
+    urgent: VecDeque<Order>,
+    offers: VecDeque<Offer>,
 }
 
 impl Pushes {
@@ -142,12 +151,12 @@ impl Pushes {
     /// and need not be encoded.
     pub(super) fn push(&mut self, push: Push, form: Option<Form>) {
         let Push { peer, agent, version, key, bytes } = push;
-        if self.peers.get(&peer).is_some_and(|before| *before != key) {
+        if self.peers.get(&peer).is_some_and(|(before, _)| *before != key) {
             // At once: the newer one may wait long for room, and what is sent meanwhile is sent in vain.
             self.forget(peer);
-            self.orders.push_back(Order::Withdraw(peer));
+            self.urgent.push_back(Order::Withdraw(peer));
         }
-        self.peers.insert(peer, key);
+        self.peers.insert(peer, (key, version));
         self.clock += 1;
         if !self.entries.contains_key(&key) {
             let class = match bytes {
@@ -165,7 +174,7 @@ impl Pushes {
                     State::Waiting
                 }
             };
-            let entry = Entry { state, class, bytes, users: BTreeMap::new(), used_at: 0 };
+            let entry = Entry { state, class, bytes, users: HashMap::new(), used_at: 0 };
             self.entries.insert(key, entry);
         }
         let Some(entry) = self.entries.get_mut(&key) else { return };
@@ -173,15 +182,15 @@ impl Pushes {
             self.unused_bytes -= entry.bytes;
         }
         entry.used_at = self.clock;
-        entry.users.insert(peer, (agent, version));
+        entry.users.insert(peer, agent);
         if let State::Made(form) = &entry.state {
-            self.orders.push_back(Order::Offer { peer, version, form: form.clone() });
+            self.offers.push_back(Offer { peer, version, form: form.clone() });
         }
     }
 
     /// A peer has its document, will not take it, or is gone.
     pub(super) fn forget(&mut self, peer: PeerId) {
-        let Some(key) = self.peers.remove(&peer) else { return };
+        let Some((key, _)) = self.peers.remove(&peer) else { return };
         self.sending.remove(&peer);
         let Some(entry) = self.entries.get_mut(&key) else { return };
         entry.users.remove(&peer);
@@ -205,8 +214,7 @@ impl Pushes {
 
     /// The version that a peer is to have, if it does not have it.
     pub(super) fn version(&self, peer: PeerId) -> Option<u64> {
-        let entry = self.entries.get(self.peers.get(&peer)?)?;
-        entry.users.get(&peer).map(|(_, version)| *version)
+        self.peers.get(&peer).map(|(_, version)| *version)
     }
 
     /// What to make now. Answer with [`Pushes::made`].
@@ -219,7 +227,8 @@ impl Pushes {
             }
             self.waiting[class].pop_front();
             let Some(entry) = self.entries.get_mut(&key) else { continue };
-            let Some((&peer, (agent, version))) = entry.users.first_key_value() else { continue };
+            let Some((&peer, agent)) = entry.users.iter().next() else { continue };
+            let Some((_, version)) = self.peers.get(&peer) else { continue };
             let job = Job { key, agent: agent.clone(), peer, version: *version };
             entry.state = State::Making;
             self.making[class] += 1;
@@ -237,7 +246,7 @@ impl Pushes {
         self.making[entry.class] -= 1;
         self.bytes[entry.class] -= entry.bytes;
         let Some(form) = form else {
-            if entry.users.get(&job.peer).is_some_and(|(_, version)| *version == job.version) {
+            if self.peers.get(&job.peer) == Some(&(key, job.version)) {
                 entry.users.remove(&job.peer);
                 self.peers.remove(&job.peer);
             }
@@ -251,9 +260,13 @@ impl Pushes {
         };
         entry.bytes = form.held_bytes();
         self.bytes[entry.class] += entry.bytes;
-        for (&peer, &(_, version)) in &entry.users {
-            self.orders.push_back(Order::Offer { peer, version, form: form.clone() });
+        let first = self.offers.len();
+        for &peer in entry.users.keys() {
+            let Some(&(_, version)) = self.peers.get(&peer) else { continue };
+            self.offers.push_back(Offer { peer, version, form: form.clone() });
         }
+        // Those that have been connected for longest go first.
+        self.offers.make_contiguous()[first..].sort_unstable_by_key(|offer| offer.peer);
         entry.state = State::Made(form);
         if entry.users.is_empty() {
             self.unused.insert((entry.used_at, key));
@@ -272,7 +285,7 @@ impl Pushes {
     pub(super) fn look(&mut self, now: Instant, parts: impl Fn(PeerId) -> u64) {
         let entries = &self.entries;
         let is_sent = |key| entries.get(key).is_some_and(|e| matches!(e.state, State::Made(_)));
-        for (&peer, _) in self.peers.iter().filter(|(_, key)| is_sent(key)) {
+        for (&peer, _) in self.peers.iter().filter(|(_, (key, _))| is_sent(key)) {
             let parts = parts(peer);
             let sending = self.sending.entry(peer).or_insert(Sending { since: now, parts });
             if sending.parts != parts {
@@ -280,14 +293,14 @@ impl Pushes {
             }
         }
         while self.is_short_of_memory() {
-            let longest = self.sending.iter().min_by_key(|(_, sending)| sending.since);
+            let longest = self.sending.iter().min_by_key(|(peer, sending)| (sending.since, **peer));
             let Some((&peer, _)) = longest.filter(|(_, s)| s.since + STALLED_TIME_MAX <= now)
             else {
                 return;
             };
             self.sending.remove(&peer);
             self.forget(peer);
-            self.orders.push_back(Order::HangUp(peer));
+            self.urgent.push_back(Order::HangUp(peer));
         }
     }
 
@@ -299,13 +312,15 @@ impl Pushes {
         })
     }
 
-    /// What to tell a session now.
-    pub(super) fn poll_order(&mut self) -> Option<Order> {
+    /// What to tell a session now: what ends something at once, offers if there is room for one.
+    pub(super) fn poll_order(&mut self, may_offer: bool) -> Option<Order> {
+        if let Some(order) = self.urgent.pop_front() {
+            return Some(order);
+        }
         // An offer that was overtaken is not worth making.
-        while let Some(order) = self.orders.pop_front() {
-            match &order {
-                Order::Offer { peer, version, .. } if self.version(*peer) != Some(*version) => {}
-                _ => return Some(order),
+        while may_offer && let Some(Offer { peer, version, form }) = self.offers.pop_front() {
+            if self.version(peer) == Some(version) {
+                return Some(Order::Offer { peer, version, form });
             }
         }
         None
@@ -387,7 +402,7 @@ mod tests {
     }
 
     fn orders(pushes: &mut Pushes) -> Vec<Order> {
-        std::iter::from_fn(|| pushes.poll_order()).collect()
+        std::iter::from_fn(|| pushes.poll_order(true)).collect()
     }
 
     fn ready(pushes: &mut Pushes) -> Vec<(u64, u64)> {
@@ -546,6 +561,22 @@ mod tests {
         fit
     }
 
+    #[test]
+    fn what_is_overtaken_stops_at_once_although_offers_wait_for_room() {
+        let mut pushes = Pushes::default();
+        for (peer, document) in [(1, 1), (2, 2)] {
+            push(&mut pushes, peer, key(0, document), 10);
+        }
+        jobs(&mut pushes);
+        made(&mut pushes, key(0, 1), form(10));
+        made(&mut pushes, key(0, 2), form(10));
+        assert!(matches!(pushes.poll_order(true), Some(Order::Offer { peer: PeerId(1), .. })));
+        push(&mut pushes, 1, key(0, 2), 10);
+        assert!(matches!(pushes.poll_order(false), Some(Order::Withdraw(PeerId(1)))));
+        assert!(pushes.poll_order(false).is_none());
+        assert_eq!(ready(&mut pushes), [(2, 2), (1, 2)]);
+    }
+
     fn hung_up_on(pushes: &mut Pushes) -> Vec<u64> {
         let hung_up = |order: &Order| matches!(order, Order::HangUp(_));
         orders(pushes).iter().filter(|o| hung_up(o)).map(peer_of).collect()
@@ -652,14 +683,14 @@ mod tests {
         for peer in 1..=3 {
             push(&mut pushes, peer, key(1, 2), 100);
         }
+        let given_up = pushes.next_job().unwrap();
+        pushes.made(&given_up, None);
+        assert_eq!((pushes.held_bytes(), pushes.version(given_up.peer)), (0, None));
         let job = pushes.next_job().unwrap();
-        assert_eq!(job.peer, PeerId(1));
-        pushes.made(&job, None);
-        assert_eq!((pushes.held_bytes(), pushes.version(PeerId(1))), (0, None));
-        let job = pushes.next_job().unwrap();
-        assert_eq!(job.peer, PeerId(2), "from what the next has");
+        assert_ne!(job.peer, given_up.peer, "from what another has");
         pushes.made(&job, form(100));
-        assert_eq!(ready(&mut pushes), [(2, 2), (3, 2)]);
+        let others: Vec<_> = (1..=3).filter(|n| *n != given_up.peer.0).map(|n| (n, 2)).collect();
+        assert_eq!(ready(&mut pushes), others);
 
         push(&mut pushes, 4, key(1, 5), 100);
         let job = pushes.next_job().unwrap();

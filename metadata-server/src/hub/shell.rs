@@ -3,32 +3,34 @@
 //! One turn: take in what came (datagrams, commands, answers of the store), let sessions and core
 //! work until neither has anything to say, then send. No association has a task or a timer of its
 //! own, and nothing here blocks: the store is read on the blocking pool and written by its thread,
-//! and both answer through a channel.
+//! and both answer through a channel. The thread belongs to this task alone, so between turns it may
+//! rest for a moment while much comes in (see [`Gathering`]).
 
-use std::collections::{BTreeSet, HashMap};
 use std::io;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use certs::proof::{EXPORTER_BYTES, EXPORTER_LABEL};
 use certs::{AgentId, Fingerprint};
 use dtls_channel::{AssociationId, Driver, Ecn, Established, Event};
-use metadata_delivery::message::{Hex32, Holds, METADATA, WaitSignal, metadata_name};
+use metadata_delivery::message::{Hex32, METADATA, WaitSignal, metadata_name};
 use metadata_delivery::{
-    self as delivery, Base, CloseCode, ENCODED_BYTES_MIN, Form, KnownPaths, Limits, Session,
+    self as delivery, CloseCode, ENCODED_BYTES_MIN, Form, KnownPaths, Limits, Session,
     SessionConfig,
 };
 use openstack_client::http::UrlPrefix;
 use tokio::sync::{broadcast, mpsc};
 
-use super::core::{Action, Core, Input, Loaded, LoadedDocument, Moment, NotQueued, PeerId};
+use super::commands::Inbox;
+use super::core::{Action, Core, Input, Moment, NotQueued, PeerId};
 use super::follow::Followers;
+use super::gathering::{Gathering, Rush};
+use super::links::{Link, Links, PathKey};
+use super::lookups::{Arrival, Made, load_all, make, raised};
 use super::openings::Openings;
-use super::pushes::{
-    Job, Key, LOOK_INTERVAL, Order, PROGRESS_PARTS, Push, Pushes, STALLED_TIME_MAX,
-};
+use super::pushes::{Key, LOOK_INTERVAL, Order, PROGRESS_PARTS, Push, Pushes, STALLED_TIME_MAX};
 use super::reads::Reads;
+use super::timers::Timers;
 use super::turns::Turns;
 use super::{Command, HubStats};
 use crate::clock;
@@ -48,6 +50,8 @@ const BURST_PACKETS_MAX: usize = 64;
 const TURN_PACKETS_MAX: usize = 1024;
 /// Agents of which the path is remembered after they have gone; some 200 bytes each.
 const PATHS_REMEMBERED_MAX: usize = 16_384;
+/// Agents that one look into the store is for.
+const ARRIVALS_PER_READ_MAX: usize = 64;
 /// Commands and answers taken in one turn.
 const INPUTS_PER_TURN_MAX: usize = 256;
 
@@ -59,7 +63,7 @@ pub(super) struct Parts {
     pub(super) writer: Writer,
     pub(super) metrics: Arc<Metrics>,
     pub(super) notices: broadcast::Sender<Arc<Stamped>>,
-    pub(super) commands: mpsc::Receiver<Command>,
+    pub(super) commands: Inbox,
     pub(super) limits: SessionLimits,
 }
 
@@ -81,24 +85,6 @@ pub(super) struct SessionLimits {
     pub(super) agent: Limits,
 }
 
-/// Whose path it is, and where it led.
-type PathKey = ([u8; 32], IpAddr);
-
-struct Link {
-    association: AssociationId,
-    path: PathKey,
-    session: Session,
-    /// The entry in `Shell::timers`: when its time comes at the earliest.
-    armed: Option<Instant>,
-    /// It is among `Shell::stirred`.
-    stirred: bool,
-    /// It is in `Shell::turns`.
-    queued: bool,
-    /// It is an agent's, as its certificate says.
-    known: bool,
-    closing: bool,
-}
-
 struct Shell {
     driver: Driver,
     core: Core,
@@ -109,9 +95,9 @@ struct Shell {
     notices: broadcast::Sender<Arc<Stamped>>,
     limits: SessionLimits,
     answers: mpsc::UnboundedSender<Input>,
-    links: HashMap<PeerId, Box<Link>>,
-    peers: HashMap<AssociationId, PeerId>,
-    timers: BTreeSet<(Instant, PeerId)>,
+    links: Links,
+    timers: Timers,
+    gathering: Gathering,
     pushes: Pushes,
     openings: Openings,
     followers: Followers,
@@ -120,11 +106,12 @@ struct Shell {
     /// By certificate and address, for when an agent is back.
     paths: KnownPaths<PathKey>,
     made: mpsc::UnboundedSender<Made>,
+    /// Those who said hello in this turn.
+    arrivals: Vec<Arrival>,
     /// Sessions that may have something to say, and then to send.
     stirred: Vec<PeerId>,
     /// Whose turn it is to send.
     turns: Turns,
-    last_peer: u64,
     packet: Vec<u8>,
     log: log::Limits,
     /// When a stop no longer waits for anybody.
@@ -146,32 +133,41 @@ pub(super) async fn run(parts: Parts) -> io::Result<()> {
         notices,
         limits,
         answers,
-        links: HashMap::new(),
-        peers: HashMap::new(),
-        timers: BTreeSet::new(),
+        links: Links::default(),
+        timers: Timers::new(clock::now()),
+        gathering: Gathering::new(clock::now()),
         pushes: Pushes::default(),
         openings: Openings::default(),
         followers: Followers::default(),
         look_at: clock::now(),
         paths: KnownPaths::new(PATHS_REMEMBERED_MAX),
         made,
+        arrivals: Vec::new(),
         stirred: Vec::new(),
         turns: Turns::default(),
-        last_peer: 0,
         packet: Vec::new(),
         log: log::Limits::default(),
         stop_at: None,
     };
+    commands.belongs_here();
     loop {
-        let until = shell.next_wake();
+        let mut until = shell.next_wake();
+        let now = clock::now();
+        if until.is_none_or(|at| at > now)
+            && let Some(rest) = shell.rest(now)
+        {
+            commands.rest(rest);
+            until = Some(clock::now());
+        }
+        shell.gathering.begin(clock::now());
         tokio::select! {
             waited = shell.driver.wait(until) => waited?,
-            Some(command) = commands.recv() => shell.on_command(command),
+            Some(command) = commands.queue.recv() => shell.on_command(command),
             Some(answer) = answered.recv() => shell.tell_core(answer),
             Some(made) = makers.recv() => shell.on_made(made),
         }
         for _ in 0..INPUTS_PER_TURN_MAX {
-            match (commands.try_recv(), answered.try_recv()) {
+            match (commands.queue.try_recv(), answered.try_recv()) {
                 (Err(_), Err(_)) => break,
                 (command, answer) => {
                     if let Ok(command) = command {
@@ -207,12 +203,20 @@ impl Shell {
         if !(self.turns.is_empty() && self.stirred.is_empty()) && self.driver.has_room() {
             return Some(clock::now());
         }
-        let session = self.timers.first().map(|(at, _)| *at);
+        let session = self.timers.next();
         let look = (!self.pushes.is_idle()).then_some(self.look_at);
         let log = self.log.agents.next_end();
         let room = self.openings.room_at();
         let next = [self.core.next_timeout(), session, look, room, log, self.stop_at];
         next.into_iter().flatten().min()
+    }
+
+    /// How long to rest after a turn.
+    fn rest(&mut self, now: Instant) -> Option<Duration> {
+        // Documents and handshakes wait for what comes; signs of life do not.
+        let is_awaited = !self.pushes.is_idle() || self.driver.endpoint().half_open() > 0;
+        let rush = if is_awaited { Rush::Awaited } else { Rush::Idle };
+        self.gathering.rest(now, self.driver.stats().datagrams_in, rush)
     }
 
     fn is_over(&self) -> bool {
@@ -256,18 +260,20 @@ impl Shell {
         }
         // What came later may be the answer that a timer waits for.
         let heard = self.driver.heard_until();
-        while let Some(&(at, peer)) = self.timers.first() {
-            if at > heard {
-                break;
-            }
-            self.timers.pop_first();
-            let Some(link) = self.links.get_mut(&peer) else { continue };
-            link.armed = None;
-            if link.session.next_timeout().is_some_and(|at| at <= heard) {
-                link.session.handle_timeout(heard);
-                stir(&mut self.stirred, peer, link);
-            } else {
-                arm(&mut self.timers, peer, link);
+        while let Some((at, peers)) = self.timers.take(heard) {
+            for peer in peers {
+                // It may be gone, or have another timer since.
+                let Some(link) = self.links.get_mut(peer).filter(|link| link.armed == Some(at))
+                else {
+                    continue;
+                };
+                link.armed = None;
+                if link.session.next_timeout().is_some_and(|at| at <= heard) {
+                    link.session.handle_timeout(heard);
+                    stir(&mut self.stirred, link);
+                } else {
+                    arm(&mut self.timers, heard, link);
+                }
             }
         }
         let now = clock::now();
@@ -281,13 +287,14 @@ impl Shell {
         if self.look_at <= now && !self.pushes.is_idle() {
             self.look_at = now + LOOK_INTERVAL;
             let links = &self.links;
-            self.pushes.look(now, |peer| links.get(&peer).map_or(0, |link| parts(&link.session)));
+            self.pushes.look(now, |peer| links.get(peer).map_or(0, |link| parts(&link.session)));
             self.attend_pushes();
         }
         if self.openings.room_at().is_some_and(|at| at <= now) {
             self.attend_pushes();
         }
         self.settle();
+        self.look_up();
         self.transmit();
     }
 
@@ -295,29 +302,28 @@ impl Shell {
         match event {
             Event::Established(established) => self.on_established(association, &established),
             Event::Message { sequence, data, ecn } => {
-                let Some(peer) = self.peers.get(&association).copied() else { return };
-                let Some(link) = self.links.get_mut(&peer) else { return };
-                stir(&mut self.stirred, peer, link);
+                let Some(link) = self.links.of(association) else { return };
+                stir(&mut self.stirred, link);
                 let (now, ecn) = (clock::now(), delivery::Ecn::from_bits(ecn.bits()));
                 let taken = link.session.handle_marked_packet(now, sequence, ecn, &data);
                 if let Err(error) = taken {
-                    let code = error.close_code();
+                    let (peer, code) = (link.peer, error.close_code());
                     self.tell_core(Input::Misbehaved(peer, code, error.to_string()));
                 }
             }
             Event::PathChanged { old, new } => {
-                let Some(peer) = self.peers.get(&association).copied() else { return };
+                let Some(link) = self.links.of(association) else { return };
                 tracing::info!(%old, %new, "an agent's address has changed");
                 if old.ip() != new.ip() {
-                    self.session(peer, |session| session.path_changed(clock::now()));
+                    link.session.path_changed(clock::now());
+                    stir(&mut self.stirred, link);
                 }
-                if let Some(link) = self.links.get_mut(&peer) {
-                    link.path.1 = new.ip();
-                }
+                link.path.1 = new.ip();
+                let peer = link.peer;
                 self.tell_core(Input::Moved(peer, new));
             }
             Event::Closed(reason) => {
-                if let Some(peer) = self.peers.remove(&association) {
+                if let Some(peer) = self.links.of(association).map(|link| link.peer) {
                     self.forget(peer);
                     self.tell_core(Input::Gone(peer, reason.to_string()));
                 }
@@ -331,10 +337,6 @@ impl Shell {
         let Some(fingerprint) = established.peer_fingerprint else {
             return self.driver.close(clock::now(), association);
         };
-        self.last_peer += 1;
-        let peer = PeerId(self.last_peer);
-        let mut exporter = [0; EXPORTER_BYTES];
-        established.exporter.export(EXPORTER_LABEL, &[], &mut exporter);
         let default = SessionConfig::default();
         let now = clock::now();
         let mut session = Session::new(
@@ -356,7 +358,8 @@ impl Shell {
         if let Some(known) = self.paths.take(&path) {
             session.begin_on(now, &known, established.round_trip);
         }
-        let mut link = Box::new(Link {
+        let link = self.links.add(association, |peer| Link {
+            peer,
             association,
             path,
             session,
@@ -366,15 +369,16 @@ impl Shell {
             known: false,
             closing: false,
         });
-        stir(&mut self.stirred, peer, &mut link);
-        self.links.insert(peer, link);
-        self.peers.insert(association, peer);
-        self.tell_core(Input::Established {
-            peer,
-            fingerprint: Fingerprint::from_bytes(fingerprint),
-            exporter,
-            remote: established.remote,
+        let peer = link.peer;
+        stir(&mut self.stirred, link);
+        let fingerprint = Fingerprint::from_bytes(fingerprint);
+        let exporter = (!self.core.is_pinned(&fingerprint)).then(|| {
+            let mut exporter = [0; EXPORTER_BYTES];
+            established.exporter.export(EXPORTER_LABEL, &[], &mut exporter);
+            exporter
         });
+        let remote = established.remote;
+        self.tell_core(Input::Established { peer, fingerprint, exporter, remote });
     }
 
     /// Lets core and sessions talk until neither has anything to say.
@@ -397,7 +401,7 @@ impl Shell {
     /// Takes in what a session has to say, and sees to its turn to send.
     fn listen(&mut self, peer: PeerId) {
         loop {
-            let Some(link) = self.links.get_mut(&peer) else { return };
+            let Some(link) = self.links.get_mut(peer) else { return };
             link.stirred = false;
             let Some(event) = link.session.poll_event() else {
                 if !std::mem::replace(&mut link.queued, true) {
@@ -417,7 +421,7 @@ impl Shell {
             Action::Open(peer) => {
                 let limits = self.limits.agent;
                 self.session(peer, |session| session.set_limits(now, limits));
-                if let Some(link) = self.links.get_mut(&peer) {
+                if let Some(link) = self.links.get_mut(peer) {
                     link.known = true;
                 }
             }
@@ -438,12 +442,12 @@ impl Shell {
             }
             Action::Close(peer, code, reason) => {
                 self.session(peer, |session| session.close(now, code, &reason));
-                if let Some(link) = self.links.get_mut(&peer) {
+                if let Some(link) = self.links.get_mut(peer) {
                     link.closing = true;
                 }
             }
             Action::Hangup(peer) => {
-                if let Some(link) = self.links.get(&peer) {
+                if let Some(link) = self.links.get(peer) {
                     self.driver.close(now, link.association);
                 }
             }
@@ -451,7 +455,7 @@ impl Shell {
                 self.read(move |store| Input::TokenFound(peer, store.token(&token_id)));
             }
             Action::Load(peer, agent, holds) => {
-                self.read(move |store| Input::Loaded(peer, load(store, &agent, holds)));
+                self.arrivals.push(Arrival { peer, agent, holds });
             }
             Action::RaiseVersion(peer, agent, holds) => {
                 let write =
@@ -509,6 +513,9 @@ impl Shell {
             Action::HideLog(agent) => self.followers.hide(&agent),
             // Nobody waits for it: the next one says it all again.
             Action::SaveAgent(record) => self.writer.submit(Write::SaveAgent(record), drop),
+            Action::SaveStanding(agent, standing) => {
+                self.writer.submit(Write::SaveStanding(agent, standing), drop);
+            }
             Action::Tell(notice) => self.tell(notice),
         }
     }
@@ -530,6 +537,18 @@ impl Shell {
             };
             Input::SignalLookedAt(peer, looked)
         });
+    }
+
+    /// Has looked up, for some at a time, what those who said hello in this turn should hold.
+    fn look_up(&mut self) {
+        while !self.arrivals.is_empty() {
+            let from = self.arrivals.len().saturating_sub(ARRIVALS_PER_READ_MAX);
+            let some = self.arrivals.split_off(from);
+            let (store, answers) = (self.store.clone(), self.answers.clone());
+            self.reads.submit(move || {
+                load_all(&store, &some).into_iter().for_each(|input| drop(answers.send(input)));
+            });
+        }
     }
 
     /// Reads the store on the blocking pool; the answer comes as an input.
@@ -595,9 +614,7 @@ impl Shell {
             });
         }
         let now = clock::now();
-        while self.openings.has_room(now)
-            && let Some(order) = self.pushes.poll_order()
-        {
+        while let Some(order) = self.pushes.poll_order(self.openings.has_room(now)) {
             match order {
                 Order::Offer { peer, version, form } => {
                     self.openings.begin(now, peer);
@@ -639,9 +656,9 @@ impl Shell {
     }
 
     fn session(&mut self, peer: PeerId, job: impl FnOnce(&mut Session)) {
-        if let Some(link) = self.links.get_mut(&peer) {
+        if let Some(link) = self.links.get_mut(peer) {
             job(&mut link.session);
-            stir(&mut self.stirred, peer, link);
+            stir(&mut self.stirred, link);
         }
     }
 
@@ -654,19 +671,18 @@ impl Shell {
             && self.driver.has_room()
             && let Some(peer) = self.turns.next()
         {
-            let Some(link) = self.links.get_mut(&peer) else { continue };
-            link.queued =
-                send_burst(&mut self.driver, peer, link, now, &mut self.packet, &mut packets);
+            let Some(link) = self.links.get_mut(peer) else { continue };
+            link.queued = send_burst(&mut self.driver, link, now, &mut self.packet, &mut packets);
             if link.queued {
                 self.turns.push(peer, link.session.unsent_bytes());
             }
             if link.session.has_events() {
-                stir(&mut self.stirred, peer, link);
+                stir(&mut self.stirred, link);
             }
             if link.closing && link.session.is_closed() {
                 self.driver.close(now, link.association);
             }
-            arm(&mut self.timers, peer, link);
+            arm(&mut self.timers, now, link);
         }
         self.driver.flush();
     }
@@ -675,10 +691,7 @@ impl Shell {
         self.pushes.forget(peer);
         self.openings.end(peer);
         self.attend_pushes();
-        let Some(link) = self.links.remove(&peer) else { return };
-        if let Some(at) = link.armed {
-            self.timers.remove(&(at, peer));
-        }
+        let Some(link) = self.links.remove(peer) else { return };
         // Strangers come with as many certificates as they like: they would push the agents' paths out.
         if link.known
             && let Some(path) = link.session.known_path(clock::now())
@@ -690,34 +703,31 @@ impl Shell {
     fn tell(&mut self, notice: Notice) {
         self.metrics.count(&notice);
         log::notice(clock::now(), &notice, &mut self.log);
-        // An error means that nobody watches.
-        drop(self.notices.send(Arc::new(Stamped { unix_ms: clock::unix_ms(), notice })));
+        if self.notices.receiver_count() > 0 {
+            // An error means that nobody watches any more.
+            drop(self.notices.send(Arc::new(Stamped { unix_ms: clock::unix_ms(), notice })));
+        }
     }
 }
 
 /// Has a session heard in this turn.
-fn stir(stirred: &mut Vec<PeerId>, peer: PeerId, link: &mut Link) {
+fn stir(stirred: &mut Vec<PeerId>, link: &mut Link) {
     if !std::mem::replace(&mut link.stirred, true) {
-        stirred.push(peer);
+        stirred.push(link.peer);
     }
 }
 
 /// Sees to it that a session's timer is heard in time. One that runs off too early is set again then: most are put off
 /// again and again.
-fn arm(timers: &mut BTreeSet<(Instant, PeerId)>, peer: PeerId, link: &mut Link) {
-    let Some(at) = link.session.next_timeout() else { return };
-    if link.armed.is_none_or(|armed| at < armed) {
-        if let Some(armed) = link.armed.replace(at) {
-            timers.remove(&(armed, peer));
-        }
-        timers.insert((at, peer));
+fn arm(timers: &mut Timers, now: Instant, link: &mut Link) {
+    if let Some(at) = link.session.next_timeout() {
+        link.armed = Some(timers.arm(now, at, link.armed, link.peer));
     }
 }
 
 /// Sends what one session has to say, in so many packets at most. True if there may be more than fitted its turn.
 fn send_burst(
     driver: &mut Driver,
-    peer: PeerId,
     link: &mut Link,
     now: Instant,
     packet: &mut Vec<u8>,
@@ -739,7 +749,7 @@ fn send_burst(
                 *packets -= 1;
             }
             Err(error) => {
-                tracing::debug!(peer = peer.0, %error, "packet not sent");
+                tracing::debug!(peer = link.peer.0, %error, "packet not sent");
                 return false;
             }
         }
@@ -770,62 +780,4 @@ fn session_input(peer: PeerId, event: delivery::Event) -> Input {
         }
         delivery::Event::PeerLost => Input::Ended(peer, "the agent does not answer".into()),
     }
-}
-
-/// A form that was made; none if the document was replaced before it could be read.
-struct Made {
-    job: Job,
-    form: Result<Option<Form>, StoreError>,
-}
-
-/// Reads a document and what the agent holds, and encodes the one by means of the other.
-fn make(store: &Store, job: &Job, encode: bool) -> Result<Option<Form>, StoreError> {
-    let Job { key, agent, .. } = job;
-    let Some(StoredDocument { head, body }) = store.document(agent)? else { return Ok(None) };
-    if head.sha256 != key.document {
-        return Ok(None);
-    }
-    let form = Form::with_digest(body, head.sha256);
-    if !encode {
-        return Ok(Some(form));
-    }
-    let base = match key.base {
-        Some(sha256) => store.base(agent, sha256)?.map(Base::new),
-        None => None,
-    };
-    // What the store has kept may be another document than the agent says it holds.
-    let base = base.filter(|base| Some(base.sha256()) == key.base);
-    Ok(Some(form.encoded(base.as_ref())))
-}
-
-/// Compares what an agent holds with what it should hold.
-fn load(store: &Store, agent: &AgentId, holds: Option<Holds>) -> Result<Loaded, StoreError> {
-    let record = store.agent(agent)?;
-    let head = store.document_head(agent)?;
-    let document = match (head, holds) {
-        (Some(head), Some(holds))
-            if head.version == holds.version && head.sha256 == holds.sha256 =>
-        {
-            LoadedDocument::Held
-        }
-        (head, Some(holds)) if holds.version >= head.as_ref().map_or(0, |h| h.version) => {
-            LoadedDocument::Ahead
-        }
-        (Some(_), _) => store.document(agent)?.map_or(LoadedDocument::None, LoadedDocument::Push),
-        (None, _) => LoadedDocument::None,
-    };
-    Ok(Loaded { record, document })
-}
-
-/// What the agent gets after the store went on above what it holds.
-fn raised(outcome: Result<Outcome, StoreError>, holds: Holds) -> Result<Loaded, StoreError> {
-    let document = match outcome? {
-        Outcome::Document { document, .. } if document.head.sha256 == holds.sha256 => {
-            LoadedDocument::Held
-        }
-        Outcome::Document { document, .. } => LoadedDocument::Push(document),
-        Outcome::Done => LoadedDocument::None,
-        other => return Err(other.unexpected()),
-    };
-    Ok(Loaded { record: None, document })
 }

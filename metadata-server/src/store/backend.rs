@@ -9,21 +9,24 @@ use super::StoreError;
 pub enum Table {
     /// Facts about the store itself: the format, the last result's number.
     Meta,
-    /// Agent id → head of its document (JSON).
+    /// Agent id → the last version given to a document of it, the head of its document, its base; see `documents`.
+    Given,
+    /// Of formats 1 and 2: agent id → head of its document (JSON).
     Heads,
     /// SHA-256 → document with it, as accepted.
     Contents,
-    /// SHA-256 → in how many places of `Heads` and `Bases` it is (u64, big endian).
+    /// SHA-256 → in how many places of `Given` it is (u64, big endian).
     ContentUses,
     /// Of format 1: agent id → its document.
     Bodies,
-    /// Agent id → SHA-256 of the document before the present one that the agent held when it was replaced. In format 1
-    /// followed by that document.
+    /// Of formats 1 and 2: agent id → SHA-256 of its base, in format 1 followed by that document.
     Bases,
-    /// Agent id → the last version ever given to a document of it (u64, big endian).
+    /// Of formats 1 and 2: agent id → the last version ever given to a document of it (u64, big endian).
     Versions,
-    /// Agent id → what is known of the agent (JSON).
+    /// Agent id → how it presented itself (JSON); in formats 1 and 2 with what is in `Standing` now.
     Agents,
+    /// Agent id → when it came and was seen, what it holds and has applied; see `agents`.
+    Standing,
     /// Fingerprint (32 bytes) → pin (JSON).
     Pins,
     /// Agent id, 0, fingerprint → nothing.
@@ -70,8 +73,9 @@ pub enum Table {
 
 impl Table {
     /// All tables, so that a back end can create them.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 31] = [
         Self::Meta,
+        Self::Given,
         Self::Heads,
         Self::Contents,
         Self::ContentUses,
@@ -79,6 +83,7 @@ impl Table {
         Self::Bases,
         Self::Versions,
         Self::Agents,
+        Self::Standing,
         Self::Pins,
         Self::PinsOfAgent,
         Self::Tokens,
@@ -106,6 +111,7 @@ impl Table {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Meta => "meta",
+            Self::Given => "given",
             Self::Heads => "heads",
             Self::Contents => "contents",
             Self::ContentUses => "content_uses",
@@ -113,6 +119,7 @@ impl Table {
             Self::Bases => "bases",
             Self::Versions => "versions",
             Self::Agents => "agents",
+            Self::Standing => "standing",
             Self::Pins => "pins",
             Self::PinsOfAgent => "pins_of_agent",
             Self::Tokens => "tokens",

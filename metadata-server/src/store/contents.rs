@@ -2,15 +2,27 @@
 
 use std::collections::BTreeMap;
 
+use certs::AgentId;
 use metadata_delivery::message::Hex32;
 
-use super::StoreError;
 use super::backend::{Snapshot, Table, Transaction};
 use super::ops::{get_number, put_number};
+use super::{DocumentHead, StoreError};
 
 /// The document with this digest, if an agent has it or had it before.
 pub(super) fn get(view: &dyn Snapshot, sha256: &Hex32) -> Result<Option<Vec<u8>>, StoreError> {
     view.get(Table::Contents, &sha256.0)
+}
+
+/// The document that an agent's head tells of.
+pub(super) fn of(
+    view: &dyn Snapshot,
+    agent: &AgentId,
+    head: &DocumentHead,
+) -> Result<Vec<u8>, StoreError> {
+    get(view, &head.sha256)?.ok_or_else(|| StoreError::Corrupt {
+        what: format!("agent {agent} has a head but no body"),
+    })
 }
 
 /// How the uses of documents change in one write. They are counted together, so that a write for ten thousand agents
@@ -63,28 +75,4 @@ fn set(tx: &mut dyn Transaction, digest: &[u8; 32], uses: u64) -> Result<(), Sto
     }
     tx.delete(Table::ContentUses, digest)?;
     tx.delete(Table::Contents, digest)
-}
-
-/// Brings a store of format 1, which had a copy for each agent, to this one.
-pub(super) fn upgrade(
-    tx: &mut dyn Transaction,
-    heads: Vec<(Vec<u8>, Hex32)>,
-) -> Result<(), StoreError> {
-    for (agent, sha256) in heads {
-        if let Some(body) = tx.get(Table::Bodies, &agent)? {
-            let mut uses = Uses::default();
-            uses.add(sha256);
-            uses.settle(tx, &sha256.0, &body)?;
-            tx.delete(Table::Bodies, &agent)?;
-        }
-        if let Some(entry) = tx.get(Table::Bases, &agent)?
-            && let Some((sha256, body)) = entry.split_first_chunk::<32>()
-        {
-            let mut uses = Uses::default();
-            uses.add(Hex32(*sha256));
-            uses.settle(tx, sha256, body)?;
-            tx.put(Table::Bases, &agent, sha256)?;
-        }
-    }
-    Ok(())
 }

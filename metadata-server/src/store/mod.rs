@@ -2,20 +2,25 @@
 //!
 //! Three layers. [`backend`] is an ordered map with durable transactions ([`RedbBackend`] in one
 //! file, [`MemoryBackend`] for tests, later etcd for several servers). `ops` is what the bytes mean,
-//! written once. [`Store`] is the face: reads run on the caller's thread, writes go through the one
+//! written once, with `documents`, `agents` and others for parts of it. [`Store`] is the face: reads run on the caller's thread, writes go through the one
 //! thread of [`writer`], which commits all that waits in a single transaction and answers after the
 //! fsync. Nothing is acknowledged before it is durable.
 
+mod agents;
 pub mod backend;
 mod contents;
+mod documents;
+mod format;
 mod memory;
 mod ops;
 pub mod queues;
 mod redb;
 pub mod signals;
 mod types;
+mod view;
 pub mod writer;
 
+use std::borrow::Borrow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -26,14 +31,15 @@ use thiserror::Error;
 use self::signals::{SavedWait, Signal, SignalJob};
 
 pub use self::backend::Backend;
+pub use self::format::FORMAT;
 pub use self::memory::MemoryBackend;
-pub use self::ops::FORMAT;
 use self::queues::{MessagesQuery, QueueKey, QueueRecord, StoredMessage, StoredObject};
 pub use self::redb::RedbBackend;
 pub use self::types::{
     AgentRecord, DocumentHead, Dropped, Enrolment, Kept, Outcome, PinOrigin, PinRecord,
-    ResultsPage, ResultsQuery, SavedResult, StoredDocument, TicketKeyRecord, Write,
+    ResultsPage, ResultsQuery, SavedResult, Standing, StoredDocument, TicketKeyRecord, Write,
 };
+pub use self::view::View;
 
 /// Why the store did not do what it was asked. Nothing of the request was done.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -143,7 +149,7 @@ impl Store {
     /// # Errors
     /// It cannot be read or written, or is of a newer format.
     pub fn new(backend: Arc<dyn Backend>) -> Result<Self, StoreError> {
-        backend.write(0, &mut |tx| ops::check_format(tx))?;
+        backend.write(0, &mut |tx| format::check(tx))?;
         Ok(Self { backend: Arc::new(backend) })
     }
 
@@ -157,7 +163,7 @@ impl Store {
     /// # Errors
     /// Reading failed.
     pub fn document_head(&self, agent: &AgentId) -> Result<Option<DocumentHead>, StoreError> {
-        self.read(|view| ops::document_head(view, agent))
+        self.read(|view| documents::document_head(view, agent))
     }
 
     /// An agent's document.
@@ -165,7 +171,7 @@ impl Store {
     /// # Errors
     /// Reading failed.
     pub fn document(&self, agent: &AgentId) -> Result<Option<StoredDocument>, StoreError> {
-        self.read(|view| ops::document(view, agent))
+        self.read(|view| documents::document(view, agent))
     }
 
     /// The bytes of a document of an agent with this digest: the present one, or the one that the agent
@@ -174,7 +180,7 @@ impl Store {
     /// # Errors
     /// Reading failed.
     pub fn base(&self, agent: &AgentId, sha256: Hex32) -> Result<Option<bytes::Bytes>, StoreError> {
-        self.read(|view| ops::base(view, agent, sha256))
+        self.read(|view| documents::base(view, agent, sha256))
     }
 
     /// The heads of all documents, by agent.
@@ -182,7 +188,7 @@ impl Store {
     /// # Errors
     /// Reading failed.
     pub fn document_heads(&self) -> Result<Vec<(AgentId, DocumentHead)>, StoreError> {
-        self.read(ops::document_heads)
+        self.read(documents::document_heads)
     }
 
     /// What is known of one agent that has connected before.
@@ -190,7 +196,7 @@ impl Store {
     /// # Errors
     /// Reading failed.
     pub fn agent(&self, agent: &AgentId) -> Result<Option<AgentRecord>, StoreError> {
-        self.read(|view| ops::agent(view, agent))
+        self.read(|view| agents::agent(view, agent))
     }
 
     /// What is known of all agents that have ever connected.
@@ -198,7 +204,7 @@ impl Store {
     /// # Errors
     /// Reading failed.
     pub fn agents(&self) -> Result<Vec<AgentRecord>, StoreError> {
-        self.read(ops::agents)
+        self.read(agents::agents)
     }
 
     /// All pins.
@@ -385,7 +391,7 @@ impl Store {
 
     fn read<T>(
         &self,
-        job: impl Fn(&dyn backend::Snapshot) -> Result<T, StoreError>,
+        mut job: impl FnMut(&dyn backend::Snapshot) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let mut answer = None;
         self.backend.read(&mut |view| {
@@ -399,13 +405,13 @@ impl Store {
     ///
     /// # Errors
     /// None of them was done.
-    fn commit(&self, writes: &[Write]) -> Result<Vec<Outcome>, StoreError> {
-        let bytes = writes.iter().map(Write::bytes).sum();
+    fn commit<W: Borrow<Write>>(&self, writes: &[W]) -> Result<Vec<Outcome>, StoreError> {
+        let bytes = writes.iter().map(|write| write.borrow().bytes()).sum();
         let mut outcomes = Vec::with_capacity(writes.len());
         self.backend.write(bytes, &mut |tx| {
             outcomes.clear();
             for write in writes {
-                outcomes.push(ops::apply(tx, write)?);
+                outcomes.push(ops::apply(tx, write.borrow())?);
             }
             Ok(())
         })?;

@@ -2,30 +2,26 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bytes::Bytes;
 use certs::token::TokenRecord;
 use certs::{AgentId, Fingerprint};
-use metadata_delivery::message::{DeploymentResult, Hex32};
-use serde::Serialize;
+use metadata_delivery::message::DeploymentResult;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::StoreError;
+use super::agents;
 use super::backend::{Snapshot, Table, Transaction};
-use super::contents::{self, Uses};
+use super::documents;
 use super::queues;
 use super::signals;
 use super::types::{
-    AgentRecord, DocumentHead, Dropped, Enrolment, Kept, Outcome, PinOrigin, PinRecord,
-    ResultsPage, ResultsQuery, SavedResult, StoredDocument, TicketKeyRecord, Write,
+    Dropped, Enrolment, Kept, Outcome, PinOrigin, PinRecord, ResultsPage, ResultsQuery,
+    SavedResult, TicketKeyRecord, Write,
 };
-use crate::document::{ValidDocument, config_ids};
+use crate::document::config_ids;
 use crate::heat::HeatSource;
 
-/// The format of the store this program writes. Raise it when a table changes its meaning.
-pub const FORMAT: u64 = 2;
-
-const KEY_FORMAT: &[u8] = b"format";
 const KEY_LAST_RESULT: &[u8] = b"last_result";
 /// Eight bytes of time, then the keys.
 const KEY_TICKET_KEYS: &[u8] = b"ticket_keys";
@@ -36,115 +32,9 @@ const KEY_URL_KEY: &[u8] = b"queue_url_key";
 const RESULTS_PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Tokens are remembered for a week after they end, so that a late use is told from a forgery.
 const TOKEN_REMEMBERED_S: u64 = 7 * 24 * 3600;
-/// A version from an agent above this is not believed: it would leave no room to go on.
-const VERSION_BELIEVED_MAX: u64 = 1 << 53;
-
-/// Sets the format in an empty store, brings an older one up to date, refuses one of a newer program.
-pub(super) fn check_format(tx: &mut dyn Transaction) -> Result<(), StoreError> {
-    match get_number(tx, Table::Meta, KEY_FORMAT)? {
-        Some(found) if found > FORMAT => Err(StoreError::Format { found, known: FORMAT }),
-        Some(FORMAT) => Ok(()),
-        Some(_) => {
-            upgrade(tx)?;
-            tx.put(Table::Meta, KEY_FORMAT, &FORMAT.to_be_bytes())
-        }
-        None => tx.put(Table::Meta, KEY_FORMAT, &FORMAT.to_be_bytes()),
-    }
-}
-
-/// From format 1, the only one before this.
-fn upgrade(tx: &mut dyn Transaction) -> Result<(), StoreError> {
-    let heads = document_heads(tx)?;
-    let heads = heads.into_iter().map(|(agent, head)| (key(&agent).to_vec(), head.sha256));
-    contents::upgrade(tx, heads.collect())
-}
-
 /// Reads something, anything.
 pub(super) fn probe(view: &dyn Snapshot) -> Result<(), StoreError> {
-    view.get(Table::Meta, KEY_FORMAT).map(|_| ())
-}
-
-pub(super) fn document_head(
-    view: &dyn Snapshot,
-    agent: &AgentId,
-) -> Result<Option<DocumentHead>, StoreError> {
-    get_json(view, Table::Heads, key(agent))
-}
-
-pub(super) fn document(
-    view: &dyn Snapshot,
-    agent: &AgentId,
-) -> Result<Option<StoredDocument>, StoreError> {
-    let Some(head) = document_head(view, agent)? else { return Ok(None) };
-    match contents::get(view, &head.sha256)? {
-        Some(body) => Ok(Some(StoredDocument { head, body: Bytes::from(body) })),
-        None => Err(StoreError::Corrupt { what: format!("agent {agent} has a head but no body") }),
-    }
-}
-
-/// A document of the agent with this digest, as far as one is remembered: the present one, or the one it held
-/// before.
-pub(super) fn base(
-    view: &dyn Snapshot,
-    agent: &AgentId,
-    sha256: Hex32,
-) -> Result<Option<Bytes>, StoreError> {
-    let is_base = view.get(Table::Bases, key(agent))?.is_some_and(|base| base == sha256.0);
-    if is_base || document_head(view, agent)?.is_some_and(|head| head.sha256 == sha256) {
-        return Ok(contents::get(view, &sha256)?.map(Bytes::from));
-    }
-    Ok(None)
-}
-
-/// Remembers the document that is about to be replaced, if the agent holds it: a delta can build on it.
-fn keep_base(
-    tx: &mut dyn Transaction,
-    id: &AgentId,
-    head: &DocumentHead,
-    uses: &mut Uses,
-) -> Result<(), StoreError> {
-    uses.remove(head.sha256);
-    let held = agent(tx, id)?.and_then(|record| record.delivered_version);
-    if held == Some(head.version) {
-        if let Some(before) = tx.get(Table::Bases, key(id))? {
-            uses.remove(digest_of(Table::Bases, &before)?);
-        }
-        uses.add(head.sha256);
-        tx.put(Table::Bases, key(id), &head.sha256.0)?;
-    }
-    Ok(())
-}
-
-fn digest_of(table: Table, bytes: &[u8]) -> Result<Hex32, StoreError> {
-    let digest = bytes.try_into().map_err(|_| StoreError::Corrupt {
-        what: format!("a digest in {} has {} bytes", table.name(), bytes.len()),
-    })?;
-    Ok(Hex32(digest))
-}
-
-pub(super) fn document_heads(
-    view: &dyn Snapshot,
-) -> Result<Vec<(AgentId, DocumentHead)>, StoreError> {
-    let mut all = Vec::new();
-    view.scan(Table::Heads, &[], &mut |agent, value| {
-        let agent = String::from_utf8_lossy(agent).into_owned();
-        let agent = AgentId::try_from(agent)
-            .map_err(|e| StoreError::Corrupt { what: format!("key in heads: {e}") })?;
-        all.push((agent, parse(Table::Heads, value)?));
-        Ok(true)
-    })?;
-    Ok(all)
-}
-
-pub(super) fn agent(
-    view: &dyn Snapshot,
-    agent: &AgentId,
-) -> Result<Option<AgentRecord>, StoreError> {
-    get_json(view, Table::Agents, key(agent))
-}
-
-pub(super) fn agents(view: &dyn Snapshot) -> Result<Vec<AgentRecord>, StoreError> {
-    scan_json(view, Table::Agents)
+    view.get(Table::Meta, KEY_LAST_RESULT).map(|_| ())
 }
 
 pub(super) fn pins(view: &dyn Snapshot) -> Result<Vec<PinRecord>, StoreError> {
@@ -217,11 +107,7 @@ pub(super) fn heat_source(
 pub(super) fn heat_sources(view: &dyn Snapshot) -> Result<Vec<AgentId>, StoreError> {
     let mut all = Vec::new();
     view.scan(Table::HeatSources, &[], &mut |agent, _| {
-        let agent = String::from_utf8_lossy(agent).into_owned();
-        all.push(
-            AgentId::try_from(agent)
-                .map_err(|e| StoreError::Corrupt { what: format!("key in heat_sources: {e}") })?,
-        );
+        all.push(agent_of_key(Table::HeatSources, agent)?);
         Ok(true)
     })?;
     Ok(all)
@@ -270,14 +156,18 @@ pub(super) fn results(
 pub(super) fn apply(tx: &mut dyn Transaction, write: &Write) -> Result<Outcome, StoreError> {
     match write {
         Write::PutDocument { agent, document, accepted_unix_ms } => {
-            let (document, is_new) = put_document(tx, agent, document, *accepted_unix_ms)?;
+            let (document, is_new) = documents::put(tx, agent, document, *accepted_unix_ms)?;
             Ok(Outcome::Document { document, is_new })
         }
         Write::RaiseVersion { agent, held, held_sha256 } => {
-            raise_version(tx, agent, *held, *held_sha256)
+            documents::raise_version(tx, agent, *held, *held_sha256)
         }
         Write::SaveAgent(record) => {
-            put_json(tx, Table::Agents, key(&record.agent_id), record)?;
+            agents::save(tx, record)?;
+            Ok(Outcome::Done)
+        }
+        Write::SaveStanding(agent, standing) => {
+            agents::save_standing(tx, agent, *standing)?;
             Ok(Outcome::Done)
         }
         Write::SaveTicketKeys(TicketKeyRecord { made_unix_ms, keys }) => {
@@ -309,17 +199,7 @@ pub(super) fn apply(tx: &mut dyn Transaction, write: &Write) -> Result<Outcome, 
         }
         Write::AddPins(pins) => add_pins(tx, pins),
         Write::PutDocuments { agents, document, accepted_unix_ms } => {
-            let mut documents = Vec::with_capacity(agents.len());
-            let mut uses = Uses::default();
-            for agent in agents {
-                let (stored, is_new) =
-                    put_in_force(tx, agent, document, *accepted_unix_ms, &mut uses)?;
-                if is_new {
-                    documents.push((agent.clone(), stored));
-                }
-            }
-            uses.settle(tx, &document.sha256(), document.body())?;
-            Ok(Outcome::Documents(documents))
+            documents::put_for(tx, agents, document, *accepted_unix_ms).map(Outcome::Documents)
         }
         Write::RemovePin { agent, fingerprint } => {
             let removed = pin_of(tx, fingerprint)?.is_some_and(|p| p.agent_id == *agent);
@@ -354,81 +234,6 @@ pub(super) fn apply(tx: &mut dyn Transaction, write: &Write) -> Result<Outcome, 
             Ok(Outcome::Done)
         }
     }
-}
-
-/// The document in force from here on; false if it was before.
-pub(super) fn put_document(
-    tx: &mut dyn Transaction,
-    agent: &AgentId,
-    document: &ValidDocument,
-    accepted_unix_ms: u64,
-) -> Result<(StoredDocument, bool), StoreError> {
-    let mut uses = Uses::default();
-    let stored = put_in_force(tx, agent, document, accepted_unix_ms, &mut uses)?;
-    uses.settle(tx, &document.sha256(), document.body())?;
-    Ok(stored)
-}
-
-/// The same, but for the document's bytes and how often they are used.
-fn put_in_force(
-    tx: &mut dyn Transaction,
-    agent: &AgentId,
-    document: &ValidDocument,
-    accepted_unix_ms: u64,
-    uses: &mut Uses,
-) -> Result<(StoredDocument, bool), StoreError> {
-    let sha256 = Hex32(document.sha256());
-    match document_head(tx, agent)? {
-        Some(head) if head.sha256 == sha256 => {
-            return Ok((StoredDocument { head, body: document.body().clone() }, false));
-        }
-        Some(head) => {
-            if let Some(old) = contents::get(tx, &head.sha256)? {
-                let now = accepted_unix_ms;
-                signals::ops::retain_withdrawn(tx, agent, &old, document.body(), now)?;
-            }
-            keep_base(tx, agent, &head, uses)?;
-        }
-        None => {}
-    }
-    let head = DocumentHead {
-        version: next_version(tx, agent)?,
-        sha256,
-        bytes: document.body().len() as u64,
-        deployments: document.deployments() as u64,
-        accepted_unix_ms,
-    };
-    put_json(tx, Table::Heads, key(agent), &head)?;
-    uses.add(sha256);
-    Ok((StoredDocument { head, body: document.body().clone() }, true))
-}
-
-fn next_version(tx: &mut dyn Transaction, agent: &AgentId) -> Result<u64, StoreError> {
-    let version = get_number(tx, Table::Versions, key(agent))?.unwrap_or(0) + 1;
-    tx.put(Table::Versions, key(agent), &version.to_be_bytes())?;
-    Ok(version)
-}
-
-fn raise_version(
-    tx: &mut dyn Transaction,
-    agent: &AgentId,
-    held: u64,
-    held_sha256: Hex32,
-) -> Result<Outcome, StoreError> {
-    if held > VERSION_BELIEVED_MAX {
-        return Ok(Outcome::Done);
-    }
-    let given = get_number(tx, Table::Versions, key(agent))?.unwrap_or(0);
-    if held > given {
-        tx.put(Table::Versions, key(agent), &held.to_be_bytes())?;
-    }
-    let Some(mut document) = document(tx, agent)? else { return Ok(Outcome::Done) };
-    if document.head.sha256 == held_sha256 || document.head.version > held {
-        return Ok(Outcome::Document { document, is_new: false });
-    }
-    document.head.version = next_version(tx, agent)?;
-    put_json(tx, Table::Heads, key(agent), &document.head)?;
-    Ok(Outcome::Document { document, is_new: true })
 }
 
 fn enrol(
@@ -590,7 +395,7 @@ fn needed_results(
     saved: u64,
 ) -> Result<BTreeSet<u64>, StoreError> {
     let mut needed = BTreeSet::from([saved]);
-    let body = document(view, agent)?.map(|document| document.body).unwrap_or_default();
+    let body = documents::document(view, agent)?.map(|document| document.body).unwrap_or_default();
     for id in config_ids(&body) {
         let of_config = joined(&prefix(agent), id.as_bytes());
         needed.extend(get_number(view, Table::NewestResults, &of_config)?);
@@ -646,6 +451,12 @@ pub(super) fn key(agent: &AgentId) -> &[u8] {
     agent.as_str().as_bytes()
 }
 
+/// The agent of a key that is nothing but its id.
+pub(super) fn agent_of_key(table: Table, key: &[u8]) -> Result<AgentId, StoreError> {
+    AgentId::try_from(String::from_utf8_lossy(key).into_owned())
+        .map_err(|e| StoreError::Corrupt { what: format!("key in {}: {e}", table.name()) })
+}
+
 /// Agent ids hold no zero byte, so no agent's prefix starts another's.
 pub(super) fn prefix(agent: &AgentId) -> Vec<u8> {
     joined(key(agent), &[0])
@@ -696,7 +507,10 @@ fn scan_json<T: DeserializeOwned>(view: &dyn Snapshot, table: Table) -> Result<V
     Ok(all)
 }
 
-pub(super) fn parse<T: DeserializeOwned>(table: Table, bytes: &[u8]) -> Result<T, StoreError> {
+pub(super) fn parse<'b, T: Deserialize<'b>>(
+    table: Table,
+    bytes: &'b [u8],
+) -> Result<T, StoreError> {
     // The message names the place, never the content.
     serde_json::from_slice(bytes).map_err(|e| StoreError::Corrupt {
         what: format!("a record in {}: {:?} at {}", table.name(), e.classify(), e.column()),
@@ -709,8 +523,10 @@ pub(super) fn put_json(
     key: &[u8],
     value: &impl Serialize,
 ) -> Result<(), StoreError> {
-    let bytes = serde_json::to_vec(value).map_err(|e| StoreError::Io {
-        what: format!("writing a record of {}: {e}", table.name()),
-    })?;
-    tx.put(table, key, &bytes)
+    tx.put(table, key, &to_json(table, value)?)
+}
+
+pub(super) fn to_json(table: Table, value: &impl Serialize) -> Result<Vec<u8>, StoreError> {
+    serde_json::to_vec(value)
+        .map_err(|e| StoreError::Io { what: format!("writing a record of {}: {e}", table.name()) })
 }

@@ -10,12 +10,13 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::RwLock;
 
 use redb::{
-    CommitError, Database, DatabaseError, Durability, ReadTransaction, ReadableDatabase,
-    ReadableTable, SetDurabilityError, StorageError, TableDefinition, TableError, TransactionError,
-    WriteTransaction,
+    CommitError, Database, DatabaseError, Durability, ReadOnlyTable, ReadTransaction,
+    ReadableDatabase, ReadableTable, SetDurabilityError, StorageError, TableDefinition, TableError,
+    TransactionError, WriteTransaction,
 };
 
 use super::StoreError;
@@ -130,7 +131,9 @@ impl RedbBackend {
 
 impl Backend for RedbBackend {
     fn read(&self, job: &mut ReadJob<'_>) -> Result<(), StoreError> {
-        self.with_database(&mut |database| job(&View(database.begin_read()?)))
+        self.with_database(&mut |database| {
+            job(&View { transaction: database.begin_read()?, open: RefCell::default() })
+        })
     }
 
     fn write(&self, bytes: usize, job: &mut WriteJob<'_>) -> Result<(), StoreError> {
@@ -148,73 +151,79 @@ fn definition(table: Table) -> TableDefinition<'static, &'static [u8], &'static 
     TableDefinition::new(table.name())
 }
 
-struct View(ReadTransaction);
+type ReadOnly = ReadOnlyTable<Bytes, Bytes>;
+
+/// A snapshot, and the tables that were looked into so far: opening one costs as much as a lookup.
+struct View {
+    transaction: ReadTransaction,
+    /// `None`: nothing was ever written to it.
+    open: RefCell<BTreeMap<Table, Option<Rc<ReadOnly>>>>,
+}
+
+impl View {
+    fn table(&self, table: Table) -> Result<Option<Rc<ReadOnly>>, StoreError> {
+        if let Some(open) = self.open.borrow().get(&table) {
+            return Ok(open.clone());
+        }
+        let open = match self.transaction.open_table(definition(table)) {
+            Ok(open) => Some(Rc::new(open)),
+            Err(TableError::TableDoesNotExist(_)) => None,
+            Err(error) => return Err(error.into()),
+        };
+        self.open.borrow_mut().insert(table, open.clone());
+        Ok(open)
+    }
+}
 
 impl Snapshot for View {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        match self.0.open_table(definition(table)) {
-            Ok(table) => get(&table, key),
-            Err(TableError::TableDoesNotExist(_)) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+        self.table(table)?.map_or(Ok(None), |table| get(&*table, key))
     }
 
     fn scan(&self, table: Table, from: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreError> {
-        match self.0.open_table(definition(table)) {
-            Ok(table) => scan(&table, from, visit),
-            Err(TableError::TableDoesNotExist(_)) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+        self.table(table)?.map_or(Ok(()), |table| scan(&*table, from, visit))
     }
 }
 
-/// A transaction, and the tables that it has opened so far: opening one costs as much as using it.
+type Writable<'t> = Rc<RefCell<redb::Table<'t, Bytes, Bytes>>>;
+
+/// A transaction, and the tables that it has opened so far.
 struct Changes<'t> {
     transaction: &'t WriteTransaction,
-    open: RefCell<BTreeMap<Table, redb::Table<'t, Bytes, Bytes>>>,
+    open: RefCell<BTreeMap<Table, Writable<'t>>>,
 }
 
 impl<'t> Changes<'t> {
-    fn with<T>(
-        &self,
-        table: Table,
-        job: impl FnOnce(&mut redb::Table<'t, Bytes, Bytes>) -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
-        // Visitors of a scan may look into other tables.
-        let open = self.open.borrow_mut().remove(&table);
-        let mut opened = match open {
-            Some(open) => open,
-            None => self.transaction.open_table(definition(table))?,
-        };
-        let done = job(&mut opened);
-        self.open.borrow_mut().insert(table, opened);
-        done
+    // Visitors of a scan may look into other tables, and into the same one.
+    fn table(&self, table: Table) -> Result<Writable<'t>, StoreError> {
+        if let Some(open) = self.open.borrow().get(&table) {
+            return Ok(open.clone());
+        }
+        let open = Rc::new(RefCell::new(self.transaction.open_table(definition(table))?));
+        self.open.borrow_mut().insert(table, open.clone());
+        Ok(open)
     }
 }
 
 impl Snapshot for Changes<'_> {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        self.with(table, |table| get(table, key))
+        get(&*self.table(table)?.borrow(), key)
     }
 
     fn scan(&self, table: Table, from: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreError> {
-        self.with(table, |table| scan(table, from, visit))
+        scan(&*self.table(table)?.borrow(), from, visit)
     }
 }
 
 impl Transaction for Changes<'_> {
     fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
-        self.with(table, |table| {
-            table.insert(key, value)?;
-            Ok(())
-        })
+        self.table(table)?.borrow_mut().insert(key, value)?;
+        Ok(())
     }
 
     fn delete(&mut self, table: Table, key: &[u8]) -> Result<(), StoreError> {
-        self.with(table, |table| {
-            table.remove(key)?;
-            Ok(())
-        })
+        self.table(table)?.borrow_mut().remove(key)?;
+        Ok(())
     }
 }
 

@@ -1,13 +1,9 @@
 //! The same tests for every back end, then what only the file has: restarts, full disks, modes.
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use bytes::Bytes;
 use certs::EnrolmentToken;
 use metadata_delivery::message::{DeploymentResult, Hex32, ResultStatus};
 
-use super::writer::Writer;
 use super::*;
 use crate::document::{DOCUMENT_BYTES_MAX, ValidDocument};
 
@@ -19,17 +15,17 @@ fn fingerprint(byte: u8) -> Fingerprint {
     Fingerprint::from_bytes([byte; 32])
 }
 
-fn document(text: &str) -> ValidDocument {
+pub(super) fn document(text: &str) -> ValidDocument {
     let body = format!("{{\"deployments\": [], \"x\": \"{text}\"}}");
     ValidDocument::check(Bytes::from(body), DOCUMENT_BYTES_MAX).unwrap()
 }
 
-fn put(id: &str, text: &str) -> Write {
+pub(super) fn put(id: &str, text: &str) -> Write {
     Write::PutDocument { agent: agent(id), document: document(text), accepted_unix_ms: 1 }
 }
 
 /// The agent has this version.
-fn delivered(id: &str, version: u64) -> Write {
+pub(super) fn delivered(id: &str, version: u64) -> Write {
     Write::SaveAgent(AgentRecord {
         agent_id: agent(id),
         software: String::new(),
@@ -105,7 +101,7 @@ fn enrol(token_id: &str, seen: u8, now_unix_ms: u64) -> Write {
 
 impl Store {
     pub(super) fn one(&self, write: Write) -> Outcome {
-        self.commit(std::slice::from_ref(&write)).unwrap().pop().unwrap()
+        self.commit(&[write]).unwrap().pop().unwrap()
     }
 
     fn version(&self, write: Write) -> (u64, bool) {
@@ -308,6 +304,48 @@ fn one_document_for_many_is_new_for_those_alone_who_did_not_have_it() {
 }
 
 #[test]
+fn lookups_under_one_snapshot_see_nothing_that_is_written_meanwhile_and_share_a_document() {
+    on_every_backend(|store| {
+        let agents = ["a", "b", "c"].map(agent);
+        let write = |text| Write::PutDocuments {
+            agents: agents.to_vec(),
+            document: document(text),
+            accepted_unix_ms: 1,
+        };
+        store.one(write("one"));
+        store.one(delivered("b", 1));
+        let bodies: Vec<Bytes> = store
+            .view(|view| {
+                assert_eq!(view.agent(&agents[0])?, None);
+                assert_eq!(view.agent(&agents[1])?.unwrap().delivered_version, Some(1));
+                assert_eq!(view.document_head(&agents[2])?.unwrap().version, 1);
+                assert_eq!(view.document(&agent("none"))?, None);
+                agents.iter().map(|id| Ok(view.document(id)?.unwrap().body)).collect()
+            })
+            .unwrap();
+        for body in &bodies {
+            assert_eq!(body, document("one").body());
+            assert_eq!(body.as_ptr(), bodies[0].as_ptr(), "read once");
+        }
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let backend = RedbBackend::open(&folder.path().join("store.redb")).unwrap();
+    let store = Store::new(Arc::new(backend)).unwrap();
+    store.one(put("a", "one"));
+    store
+        .view(|view| {
+            assert_eq!(view.document_head(&agent("a"))?.unwrap().version, 1);
+            store.one(put("a", "two"));
+            store.one(put("b", "one"));
+            assert_eq!(view.document(&agent("a"))?.unwrap().body, document("one").body());
+            assert_eq!(view.document_head(&agent("b"))?, None);
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(store.document_head(&agent("a")).unwrap().unwrap().version, 2);
+}
+
+#[test]
 fn results_are_kept_once_per_agent_and_listed_in_pages() {
     on_every_backend(|store| {
         for (id, config_id) in [("a", "x"), ("ab", "x"), ("a", "y"), ("a", "x")] {
@@ -416,18 +454,8 @@ fn a_file_that_is_no_store_is_not_touched() {
     assert!(std::fs::read_to_string(&path).unwrap().starts_with("something else"));
 }
 
-#[test]
-fn a_store_of_a_newer_program_is_refused() {
-    let backend = Arc::new(MemoryBackend::default());
-    backend
-        .write(0, &mut |tx| tx.put(backend::Table::Meta, b"format", &3u64.to_be_bytes()))
-        .unwrap();
-    let error = Store::new(backend).err().unwrap();
-    assert_eq!(error, StoreError::Format { found: 3, known: 2 });
-}
-
 /// What documents are stored, with how often they are used.
-fn contents(backend: &MemoryBackend) -> Vec<(Vec<u8>, u64)> {
+pub(super) fn contents(backend: &MemoryBackend) -> Vec<(Vec<u8>, u64)> {
     use backend::{Backend, Table};
     let mut all = Vec::new();
     backend
@@ -441,45 +469,6 @@ fn contents(backend: &MemoryBackend) -> Vec<(Vec<u8>, u64)> {
         .unwrap();
     all.sort();
     all
-}
-
-#[test]
-fn a_store_of_format_1_is_brought_up_to_date() {
-    use backend::{Backend, Table};
-    let backend = Arc::new(MemoryBackend::default());
-    let (one, two) = (document("one"), document("two"));
-    let head = |of: &ValidDocument, version| {
-        serde_json::to_vec(&DocumentHead {
-            version,
-            sha256: Hex32(of.sha256()),
-            bytes: of.body().len() as u64,
-            deployments: 1,
-            accepted_unix_ms: 1,
-        })
-        .unwrap()
-    };
-    backend
-        .write(0, &mut |tx| {
-            tx.put(Table::Meta, b"format", &1u64.to_be_bytes())?;
-            for (agent, present, version) in [(b"a", &two, 2u64), (b"b", &two, 1), (b"c", &one, 1)]
-            {
-                tx.put(Table::Heads, agent, &head(present, version))?;
-                tx.put(Table::Bodies, agent, present.body())?;
-                tx.put(Table::Versions, agent, &version.to_be_bytes())?;
-            }
-            tx.put(Table::Bases, b"a", &[&one.sha256()[..], one.body()].concat())
-        })
-        .unwrap();
-    for _ in 0..2 {
-        let store = Store::new(backend.clone()).unwrap();
-        for (id, present) in [("a", &two), ("b", &two), ("c", &one)] {
-            assert_eq!(store.document(&agent(id)).unwrap().unwrap().body, present.body());
-        }
-        let base = store.base(&agent("a"), Hex32(one.sha256())).unwrap();
-        assert_eq!(base.as_ref(), Some(one.body()));
-        let expected = [(one.body().to_vec(), 2), (two.body().to_vec(), 2)];
-        assert_eq!(contents(&backend), expected);
-    }
 }
 
 #[test]
@@ -510,128 +499,4 @@ fn a_document_is_stored_once_and_until_nobody_has_it() {
     let document = document("one");
     store.one(Write::PutDocuments { agents, document, accepted_unix_ms: 2 });
     assert_eq!(stored(), [is("one", 2), is("two", 1)]);
-}
-
-#[test]
-fn writes_that_wait_share_a_transaction_and_one_that_fails_fails_alone() {
-    /// A back end that counts its transactions, holds the first one until told, and has no room
-    /// for the word "huge".
-    struct Picky {
-        memory: MemoryBackend,
-        transactions: Mutex<usize>,
-        gate: Mutex<std::sync::mpsc::Receiver<()>>,
-    }
-    struct PickyTx<'a>(&'a mut dyn backend::Transaction);
-    impl backend::Snapshot for PickyTx<'_> {
-        fn get(&self, t: backend::Table, k: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-            self.0.get(t, k)
-        }
-        fn scan(
-            &self,
-            t: backend::Table,
-            from: &[u8],
-            visit: &mut backend::Visit<'_>,
-        ) -> Result<(), StoreError> {
-            self.0.scan(t, from, visit)
-        }
-    }
-    impl backend::Transaction for PickyTx<'_> {
-        fn put(&mut self, t: backend::Table, k: &[u8], v: &[u8]) -> Result<(), StoreError> {
-            if v.windows(4).any(|w| w == b"huge") {
-                return Err(StoreError::Full { what: "test".into() });
-            }
-            self.0.put(t, k, v)
-        }
-        fn delete(&mut self, t: backend::Table, k: &[u8]) -> Result<(), StoreError> {
-            self.0.delete(t, k)
-        }
-    }
-    impl Backend for Picky {
-        fn read(&self, job: &mut backend::ReadJob<'_>) -> Result<(), StoreError> {
-            self.memory.read(job)
-        }
-        fn write(&self, bytes: usize, job: &mut backend::WriteJob<'_>) -> Result<(), StoreError> {
-            let nth = {
-                let mut transactions = self.transactions.lock().unwrap();
-                *transactions += 1;
-                *transactions
-            };
-            // 1 is the format; 2 the first write, during which the others queue up.
-            if nth == 2 {
-                self.gate.lock().unwrap().recv().unwrap();
-            }
-            self.memory.write(bytes, &mut |tx| job(&mut PickyTx(tx)))
-        }
-    }
-
-    let (open_gate, gate) = std::sync::mpsc::channel();
-    let backend = Arc::new(Picky {
-        memory: MemoryBackend::default(),
-        transactions: Mutex::new(0),
-        gate: Mutex::new(gate),
-    });
-    let store = Store::new(backend.clone()).unwrap();
-    let observed = Arc::new(Mutex::new(Vec::new()));
-    let seen = observed.clone();
-    let (writer, thread) = Writer::start(
-        store.clone(),
-        Box::new(move |write, _| {
-            if let Write::PutDocument { agent, .. } = write {
-                seen.lock().unwrap().push(agent.to_string());
-            }
-        }),
-    )
-    .unwrap();
-    let (answer, answers) = std::sync::mpsc::channel();
-    for (id, text) in [("a", "1"), ("b", "2"), ("c", "huge"), ("d", "4")] {
-        let answer = answer.clone();
-        writer.submit(put(id, text), move |outcome| answer.send((id, outcome)).unwrap());
-    }
-    open_gate.send(()).unwrap();
-    thread.stop();
-    drop(answer);
-    let answers: Vec<_> = answers.iter().map(|(id, outcome)| (id, outcome.is_ok())).collect();
-    assert_eq!(answers, [("a", true), ("b", true), ("c", false), ("d", true)]);
-    assert_eq!(*observed.lock().unwrap(), ["a", "b", "d"], "told in the order of the writes");
-    // format, "a", "b c d" which fails as one, then each of them alone.
-    assert_eq!(*backend.transactions.lock().unwrap(), 6);
-    assert!(store.document(&agent("c")).unwrap().is_none());
-
-    let (answer, answers) = std::sync::mpsc::channel();
-    writer.submit(put("e", "5"), move |outcome| answer.send(outcome).unwrap());
-    assert_eq!(answers.recv().unwrap(), Err(StoreError::Closed), "after the stop");
-}
-
-#[test]
-fn more_than_may_wait_is_refused_as_busy() {
-    let store = Store::new(Arc::new(MemoryBackend::default())).unwrap();
-    let blocked = Arc::new(AtomicBool::new(true));
-    let hold = blocked.clone();
-    let (writer, thread) = Writer::start(
-        store,
-        Box::new(move |_, _| {
-            while hold.load(Ordering::Acquire) {
-                std::thread::yield_now();
-            }
-        }),
-    )
-    .unwrap();
-    let big = ValidDocument::check(
-        Bytes::from(format!("{{\"deployments\": [], \"x\": \"{}\"}}", "y".repeat(15 << 20))),
-        DOCUMENT_BYTES_MAX,
-    )
-    .unwrap();
-    let (answer, answers) = std::sync::mpsc::channel();
-    for _ in 0..20 {
-        let write =
-            Write::PutDocument { agent: agent("a"), document: big.clone(), accepted_unix_ms: 1 };
-        let answer = answer.clone();
-        writer.submit(write, move |outcome| answer.send(outcome.map_err(|e| e.code())).unwrap());
-    }
-    // The refusals come at once, on this thread; the others wait for the observer.
-    assert_eq!(answers.try_recv().unwrap(), Err("store_busy"));
-    blocked.store(false, Ordering::Release);
-    thread.stop();
-    drop(answer);
-    assert!(answers.iter().any(|a| a.is_ok()), "what was taken is done");
 }

@@ -68,6 +68,31 @@ pub struct AgentRecord {
     pub applied_version: Option<u64>,
 }
 
+impl AgentRecord {
+    /// Of the record what changes while the agent stays connected.
+    pub fn standing(&self) -> Standing {
+        Standing {
+            connected_unix_ms: self.connected_unix_ms,
+            seen_unix_ms: self.seen_unix_ms,
+            delivered_version: self.delivered_version,
+            applied_version: self.applied_version,
+        }
+    }
+}
+
+/// Where an agent stands, as in [`AgentRecord`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// When it last connected, in milliseconds since 1970.
+    pub connected_unix_ms: u64,
+    /// When this was last written because of it, in milliseconds since 1970.
+    pub seen_unix_ms: u64,
+    /// The newest version it has confirmed to hold. No document has version 0.
+    pub delivered_version: Option<u64>,
+    /// The newest version of which every deployment has ended. The same.
+    pub applied_version: Option<u64>,
+}
+
 /// A fingerprint that an agent may use.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PinRecord {
@@ -170,6 +195,8 @@ pub enum Write {
     },
     /// What is known of an agent. → [`Outcome::Done`]
     SaveAgent(AgentRecord),
+    /// Where an agent stands that was saved when it connected. → [`Outcome::Done`]
+    SaveStanding(AgentId, Standing),
     /// The keys of session tickets, in place of those before. → [`Outcome::Done`]
     SaveTicketKeys(TicketKeyRecord),
     /// A new enrolment token; forgets those that ended long ago. → [`Outcome::Done`]

@@ -12,7 +12,7 @@ impl Core {
         moment: Moment,
         id: PeerId,
         fingerprint: Fingerprint,
-        exporter: [u8; 32],
+        exporter: Option<[u8; 32]>,
         remote: SocketAddr,
     ) {
         let phase = Phase::Waiting { exporter, early: Vec::new() };
@@ -84,7 +84,7 @@ impl Core {
         }
     }
 
-    fn on_hello(&mut self, moment: Moment, id: PeerId, exporter: [u8; 32], hello: Hello) {
+    fn on_hello(&mut self, moment: Moment, id: PeerId, exporter: Option<[u8; 32]>, hello: Hello) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let claimed = hello.agent_id.as_str();
         if hello.protocol != PROTOCOL {
@@ -112,6 +112,11 @@ impl Core {
                 self.refuse(moment, id, RefusalReason::Busy, Some(claimed), message);
             }
             (None, Some(enrol)) => {
+                let Some(exporter) = exporter else {
+                    let message = format!("{seen} has just lost its pin; try again");
+                    let reason = RefusalReason::Busy;
+                    return self.refuse(moment, id, reason, Some(claimed), message);
+                };
                 self.actions.push_back(Action::LookUpToken(id, enrol.token_id.clone()));
                 peer.phase = Phase::LookingUp { exporter, hello: Box::new(hello) };
                 self.disarm(id);

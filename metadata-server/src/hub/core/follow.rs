@@ -8,6 +8,8 @@
 //!       └── gone, from any of these
 //! ```
 
+use std::collections::BTreeMap;
+
 use metadata_delivery::Name;
 use metadata_delivery::message::{LOG_REQUEST, Log, LogPosition, LogRequest, Message};
 

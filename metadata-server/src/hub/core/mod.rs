@@ -19,7 +19,7 @@ mod signals;
 mod traffic;
 mod types;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -70,8 +70,8 @@ pub const REFUSED_NOT_RELAYED: u16 = refusal::APPLICATION_FIRST + 1;
 pub struct Core {
     settings: Settings,
     pins: Pins,
-    peers: BTreeMap<PeerId, Peer>,
-    connected: BTreeMap<AgentId, PeerId>,
+    peers: HashMap<PeerId, Peer>,
+    connected: HashMap<AgentId, PeerId>,
     strangers: BTreeSet<PeerId>,
     timers: BTreeSet<(Instant, PeerId)>,
     proofs: ProofRate,
@@ -90,9 +90,9 @@ struct Peer {
 }
 
 enum Phase {
-    /// For its hello, which may carry a proof bound to this channel. Results of a pinned agent that
+    /// For its hello, which may carry a proof bound to this channel by `exporter`. Results of a pinned agent that
     /// overtook its hello are kept until then; the session's limits bound them.
-    Waiting { exporter: [u8; 32], early: Vec<Document> },
+    Waiting { exporter: Option<[u8; 32]>, early: Vec<Document> },
     /// For the record of the token that the hello names.
     LookingUp { exporter: [u8; 32], hello: Box<Hello> },
     /// For the token's use to be durable.
@@ -136,8 +136,8 @@ impl Core {
         let mut core = Self {
             settings,
             pins: Pins::default(),
-            peers: BTreeMap::new(),
-            connected: BTreeMap::new(),
+            peers: HashMap::new(),
+            connected: HashMap::new(),
             strangers: BTreeSet::new(),
             timers: BTreeSet::new(),
             proofs: ProofRate::default(),
@@ -167,6 +167,11 @@ impl Core {
         self.draining && self.peers.is_empty()
     }
 
+    /// Whether this fingerprint is pinned, so that whoever has it need not enrol.
+    pub fn is_pinned(&self, fingerprint: &Fingerprint) -> bool {
+        self.pins.owner(fingerprint).is_some()
+    }
+
     /// How many peers are in which phase.
     pub fn census(&self) -> Census {
         let mut census = Census::default();
@@ -184,7 +189,10 @@ impl Core {
 
     /// The agents that are connected, by id.
     pub fn live(&self) -> Vec<LiveAgent> {
-        self.connected.values().filter_map(|peer| self.live_peer(peer)).collect()
+        let mut live: Vec<_> =
+            self.connected.values().filter_map(|peer| self.live_peer(peer)).collect();
+        live.sort_unstable_by(|a, b| a.record.agent_id.cmp(&b.record.agent_id));
+        live
     }
 
     /// One agent, if it is connected.
@@ -266,7 +274,8 @@ impl Core {
             Input::PinRemoved(fingerprint) => self.on_pin_removed(moment, fingerprint),
             Input::Drain => {
                 self.draining = true;
-                let peers: Vec<PeerId> = self.peers.keys().copied().collect();
+                let mut peers: Vec<PeerId> = self.peers.keys().copied().collect();
+                peers.sort_unstable();
                 for peer in peers {
                     self.close(moment, peer, CloseCode::Shutdown, "the server stops".into());
                 }
@@ -349,13 +358,14 @@ impl Core {
 
     fn on_pin_removed(&mut self, moment: Moment, fingerprint: Fingerprint) {
         self.pins.remove(&fingerprint);
-        let shown: Vec<PeerId> = self
+        let mut shown: Vec<PeerId> = self
             .peers
             .iter()
             .filter(|(_, p)| p.fingerprint == fingerprint)
             .filter(|(_, p)| matches!(p.phase, Phase::Waiting { .. } | Phase::Accepted(_)))
             .map(|(id, _)| *id)
             .collect();
+        shown.sort_unstable();
         for id in shown {
             let reason = format!("{fingerprint} is not pinned any more");
             self.close(moment, id, CloseCode::UnknownAgent, reason);

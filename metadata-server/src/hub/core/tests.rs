@@ -129,7 +129,7 @@ impl Bench {
     fn establish(&mut self, peer: u64, seen: u8) -> Vec<Action> {
         let remote = SocketAddr::from(([127, 0, 0, 1], 5000 + peer as u16));
         let (peer, fingerprint) = (PeerId(peer), key(seen));
-        self.give(Input::Established { peer, fingerprint, exporter: EXPORTER, remote })
+        self.give(Input::Established { peer, fingerprint, exporter: Some(EXPORTER), remote })
     }
 
     fn say(&mut self, peer: u64, message: &impl Message, version: u64) -> Vec<Action> {
@@ -303,6 +303,7 @@ fn the_transitions_between_phases_are_these() {
                     Action::QueueSignal { .. } => "queue signal",
                     Action::ShowLog(..) | Action::HideLog(_) => "log",
                     Action::SaveAgent(_) => "save agent",
+                    Action::SaveStanding(..) => "save standing",
                     Action::Tell(_) => "tell",
                 })
                 .collect();

@@ -167,13 +167,13 @@ impl Core {
             _ => moment.now,
         };
         let after_us = moment.now.duration_since(since).as_micros();
-        let record = accepted.record.clone();
+        let (agent_id, standing) = (accepted.record.agent_id.clone(), accepted.record.standing());
         self.actions.push_back(Action::Tell(Notice::DocumentDelivered {
-            agent_id: record.agent_id.clone(),
+            agent_id: agent_id.clone(),
             version,
             after_ms: after_us as f64 / 1000.0,
         }));
-        self.actions.push_back(Action::SaveAgent(record));
+        self.actions.push_back(Action::SaveStanding(agent_id, standing));
     }
 
     pub(super) fn on_peer_refused(
@@ -216,16 +216,16 @@ impl Core {
             accepted.record.seen_unix_ms = moment.unix_ms;
         }
         accepted.progress = Some(progress.clone());
-        let record = accepted.record.clone();
-        let agent_id = record.agent_id.clone();
+        let (agent_id, standing) = (accepted.record.agent_id.clone(), accepted.record.standing());
         self.actions.push_back(Action::Tell(Notice::Progress {
             agent_id: agent_id.clone(),
             document_version: version,
             deployments: progress.deployments,
         }));
         if newly_applied {
-            self.actions.push_back(Action::Tell(Notice::DocumentApplied { agent_id, version }));
-            self.actions.push_back(Action::SaveAgent(record));
+            let told = Notice::DocumentApplied { agent_id: agent_id.clone(), version };
+            self.actions.push_back(Action::Tell(told));
+            self.actions.push_back(Action::SaveStanding(agent_id, standing));
         }
     }
 

@@ -11,7 +11,7 @@ use metadata_delivery::{CloseCode, Document, Name};
 
 use crate::hub::agent_log::AgentLog;
 use crate::notice::Notice;
-use crate::store::{AgentRecord, Enrolment, Kept, PinRecord, StoreError, StoredDocument};
+use crate::store::{AgentRecord, Enrolment, Kept, PinRecord, Standing, StoreError, StoredDocument};
 
 /// The time, as both clocks have it.
 #[derive(Debug, Clone, Copy)]
@@ -35,8 +35,9 @@ pub enum Input {
         peer: PeerId,
         /// Of the certificate the peer has proven.
         fingerprint: Fingerprint,
-        /// The channel's export under [`certs::proof::EXPORTER_LABEL`].
-        exporter: [u8; 32],
+        /// The channel's export under [`certs::proof::EXPORTER_LABEL`], which those need who are not
+        /// [pinned](super::Core::is_pinned).
+        exporter: Option<[u8; 32]>,
         /// Its address.
         remote: SocketAddr,
     },
@@ -231,6 +232,8 @@ pub enum Action {
     HideLog(AgentId),
     /// Remember an agent; nobody waits for it.
     SaveAgent(AgentRecord),
+    /// The same of one that was saved since it connected: where it stands.
+    SaveStanding(AgentId, Standing),
     /// Tell whoever watches.
     Tell(Notice),
 }

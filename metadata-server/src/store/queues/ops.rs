@@ -13,10 +13,8 @@ use super::{
 use crate::document::ValidDocument;
 use crate::store::StoreError;
 use crate::store::backend::{Snapshot, Table, Transaction};
-use crate::store::ops::{
-    document, document_head, get_json, get_number, joined, number_of, parse, put_document,
-    put_json, put_number,
-};
+use crate::store::documents;
+use crate::store::ops::{get_json, get_number, joined, number_of, parse, put_json, put_number};
 
 const KEY_QUEUES_BYTES: &[u8] = b"queues_bytes";
 
@@ -216,7 +214,7 @@ pub(in crate::store) fn object(
         }
     }
     let Some(agent) = record.agent else { return Ok(None) };
-    Ok(document(view, &agent)?.map(|document| (document.body, record.pushed_unix_ms)))
+    Ok(documents::document(view, &agent)?.map(|document| (document.body, record.pushed_unix_ms)))
 }
 
 /// The objects in the container of this one, in the order of their names.
@@ -238,7 +236,9 @@ pub(in crate::store) fn objects(
     })?;
     for (name, record) in all {
         let held = match &record.agent {
-            Some(agent) if record.bytes == 0 => document_head(view, agent)?.map(|head| head.bytes),
+            Some(agent) if record.bytes == 0 => {
+                documents::document_head(view, agent)?.map(|head| head.bytes)
+            }
             _ => None,
         };
         let bytes = held.unwrap_or(record.bytes);
@@ -326,7 +326,7 @@ fn push(
     record.pushed_unix_ms = now_unix_ms;
     let outline = &new.outline;
     let order = match &record.agent {
-        Some(agent) if !is_ordered => document(tx, agent)?
+        Some(agent) if !is_ordered => documents::document(tx, agent)?
             .map_or(Order::Newer, |held| outline.compared_to(&Outline::of(&held.body))),
         _ => Order::Newer,
     };
@@ -408,7 +408,7 @@ fn bind(
         _ if queue.is_object() => false,
         Some(_) if was_bound => true,
         // It may be what was held when the agent got another queue for a while.
-        Some(waiting) => document(tx, agent)?.is_some_and(|in_force| {
+        Some(waiting) => documents::document(tx, agent)?.is_some_and(|in_force| {
             let order = Outline::of(&waiting.body).compared_to(&Outline::of(&in_force.body));
             order == Order::Older
         }),
@@ -416,7 +416,9 @@ fn bind(
     };
     let body = match (waiting, &moved_from) {
         (Some(waiting), _) if !is_held => Some(waiting.body),
-        (_, Some(before)) if !is_taken_over => document(tx, before)?.map(|document| document.body),
+        (_, Some(before)) if !is_taken_over => {
+            documents::document(tx, before)?.map(|document| document.body)
+        }
         _ => None,
     };
     if !is_held {
@@ -564,7 +566,7 @@ fn enforce(
     new: &ValidDocument,
     now_unix_ms: u64,
 ) -> Result<Option<Pushed>, StoreError> {
-    let (document, is_new) = put_document(tx, &agent, new, now_unix_ms)?;
+    let (document, is_new) = documents::put(tx, &agent, new, now_unix_ms)?;
     Ok(is_new.then_some(Pushed { agent, document }))
 }
 

@@ -8,7 +8,8 @@ use serde_json::Value;
 
 use super::super::StoreError;
 use super::super::backend::{Snapshot, Table, Transaction};
-use super::super::ops::{document, get_json, get_number, joined, next_number, prefix, put_json};
+use super::super::documents;
+use super::super::ops::{get_json, get_number, joined, next_number, prefix, put_json, to_json};
 use super::{
     SavedWait, Signal, SignalJob, SignalOf, SignalOutcome, SignalWrite, WAITS_OVER_PER_AGENT_MAX,
     WAITS_PER_AGENT_MAX, WITHDRAWN_INPUTS_BYTES_MAX, WITHDRAWN_KEPT_MS, WITHDRAWN_PER_AGENT_MAX,
@@ -95,12 +96,12 @@ pub(in super::super) fn job(
         let newest = get_number(view, Table::NewestResults, &of_config)?.unwrap_or(number);
         let withdrawn: Option<Withdrawn> = get_json(view, Table::Withdrawn, &of_config)?;
         let withdrawn = withdrawn.filter(|withdrawn| is_kept(withdrawn.at_unix_ms, now_unix_ms));
-        let document = document(view, &agent)?;
+        let document = documents::document(view, &agent)?;
         let what = SignalOf::Result { saved: Box::new(saved), newest, withdrawn };
         return Ok(Some(SignalJob { signal, what, document }));
     }
     let Some(wait) = get_json::<SavedWait>(view, Table::Waits, &row)? else { return Ok(None) };
-    let document = document(view, &wait.agent_id)?;
+    let document = documents::document(view, &wait.agent_id)?;
     Ok(Some(SignalJob { signal, what: SignalOf::Wait(Box::new(wait)), document }))
 }
 
@@ -235,14 +236,19 @@ fn sweep(
     Ok(SignalOutcome::Swept(next))
 }
 
-/// Remembers the deployments of action DELETE that leave the agent's document with a new one.
-pub(in super::super) fn retain_withdrawn(
-    tx: &mut dyn Transaction,
-    agent: &AgentId,
+/// A deployment of action DELETE that leaves an agent's document with a new one.
+pub(in super::super) struct Leaving {
+    config_id: String,
+    /// The [`Withdrawn`] to store; `None`: it is too large.
+    row: Option<Vec<u8>>,
+}
+
+/// What leaves when a document is replaced by another; the same for all agents that had the one and get the other.
+pub(in super::super) fn leaving(
     old: &[u8],
     new: &[u8],
     now_unix_ms: u64,
-) -> Result<(), StoreError> {
+) -> Result<Vec<Leaving>, StoreError> {
     #[derive(Deserialize)]
     struct Body {
         deployments: Vec<Entry>,
@@ -255,16 +261,32 @@ pub(in super::super) fn retain_withdrawn(
     }
 
     if !old.windows(DELETE_TEXT.len()).any(|text| text == DELETE_TEXT) {
-        return Ok(());
+        return Ok(Vec::new());
     }
     // What was accepted can be read.
-    let Ok(old) = serde_json::from_slice::<Body>(old) else { return Ok(()) };
+    let Ok(old) = serde_json::from_slice::<Body>(old) else { return Ok(Vec::new()) };
     let listed: BTreeSet<String> = config_ids(new).into_iter().collect();
-    let mut left = old.deployments;
-    left.retain(|entry| !listed.contains(&entry.id) && is_delete(&entry.inputs));
-    if left.is_empty() {
-        return Ok(());
+    let mut left = Vec::new();
+    for Entry { id, inputs } in old.deployments {
+        if listed.contains(&id) || !is_delete(&inputs) {
+            continue;
+        }
+        let inputs = of_heat(inputs);
+        let fits = inputs.to_string().len() <= WITHDRAWN_INPUTS_BYTES_MAX;
+        let withdrawn = Withdrawn { at_unix_ms: now_unix_ms, inputs };
+        let row = fits.then(|| to_json(Table::Withdrawn, &withdrawn)).transpose()?;
+        left.push(Leaving { config_id: id, row });
     }
+    Ok(left)
+}
+
+/// Remembers what leaves an agent's document.
+pub(in super::super) fn retain(
+    tx: &mut dyn Transaction,
+    agent: &AgentId,
+    left: &[Leaving],
+    now_unix_ms: u64,
+) -> Result<(), StoreError> {
     let prefix = prefix(agent);
     let mut known = Vec::new();
     tx.scan(Table::Withdrawn, &prefix, &mut |entry, value| {
@@ -281,14 +303,13 @@ pub(in super::super) fn retain_withdrawn(
             tx.delete(Table::Withdrawn, entry)?;
         }
     }
-    for Entry { id, inputs } in left.into_iter().take(WITHDRAWN_PER_AGENT_MAX) {
-        let inputs = of_heat(inputs);
-        if inputs.to_string().len() > WITHDRAWN_INPUTS_BYTES_MAX {
-            tracing::warn!(%agent, config = id, "a DELETE deployment's inputs are too large to be remembered: its result will not be signalled");
-            continue;
+    for Leaving { config_id, row } in left.iter().take(WITHDRAWN_PER_AGENT_MAX) {
+        match row {
+            Some(row) => tx.put(Table::Withdrawn, &joined(&prefix, config_id.as_bytes()), row)?,
+            None => {
+                tracing::warn!(%agent, config = config_id, "a DELETE deployment's inputs are too large to be remembered: its result will not be signalled");
+            }
         }
-        let withdrawn = Withdrawn { at_unix_ms: now_unix_ms, inputs };
-        put_json(tx, Table::Withdrawn, &joined(&prefix, id.as_bytes()), &withdrawn)?;
     }
     Ok(())
 }

@@ -50,6 +50,18 @@ fn an_agent_pinned_between_its_handshake_and_its_hello_gets_an_agents_limits() {
 }
 
 #[test]
+fn a_proof_is_not_looked_at_without_the_channel_that_it_is_bound_to() {
+    let mut bench = Bench::with_pins(&[]);
+    let (peer, fingerprint) = (PeerId(1), key(5));
+    let remote = SocketAddr::from(([127, 0, 0, 1], 5001));
+    bench.give(Input::Established { peer, fingerprint, exporter: None, remote });
+    let (_, hello) = token("a", 5, 2000);
+    let actions = bench.say(1, &hello, 1);
+    assert_eq!(refusal_of(&actions).reason, RefusalReason::Busy);
+    assert!(!actions.iter().any(|action| matches!(action, Action::LookUpToken(..))));
+}
+
+#[test]
 fn every_bad_token_is_refused_and_names_the_keys() {
     let (valid, proven) = token("a", 5, 2000);
     let (other, _) = token("a", 5, 2000);
