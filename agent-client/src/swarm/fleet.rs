@@ -222,11 +222,13 @@ impl Fleet {
         self.endpoint.outbox().pop();
     }
 
-    /// Takes in what came by an agent's socket.
-    pub(super) fn handle_datagram(&mut self, now: Instant, number: u32, datagram: &mut [u8]) {
+    /// Takes in what came by an agent's socket: datagrams of `size` bytes, of which the last may be shorter.
+    pub(super) fn handle_run(&mut self, now: Instant, number: u32, run: &mut [u8], size: usize) {
         let Some(agent) = self.agents.get(number as usize) else { return };
         let path = Path::from(address(number, agent.attempts));
-        self.endpoint.handle_datagram(now, path, datagram);
+        for datagram in run.chunks_mut(size.max(1)) {
+            self.endpoint.handle_datagram(now, path, datagram);
+        }
         self.settle(now);
     }
 
@@ -345,7 +347,10 @@ impl Fleet {
 
     fn on_event(&mut self, now: Instant, association: AssociationId, event: Event) {
         let Some(number) = self.by_association.get(&association).copied() else { return };
-        self.awake.push(number);
+        // One after the other they are of one agent, mostly.
+        if self.awake.last() != Some(&number) {
+            self.awake.push(number);
+        }
         match event {
             Event::Established(established) => self.established(now, number, &established),
             Event::Message { sequence, data, .. } => {

@@ -13,7 +13,8 @@
 //! | `results` | what is answered to a document's deployments | yes |
 //! | `keys` | the agents' keys in a file, and their pins for the server | – |
 //! | `log` | the documents' log, written by one thread | – |
-//! | `shell` | sockets, signals, the loop | – |
+//! | `sockets` | a socket for each agent, runs of datagrams | – |
+//! | `shell` | signals, the loop | – |
 //! | `cli` | the command | – |
 
 pub mod cli;
@@ -23,6 +24,7 @@ mod log;
 mod report;
 mod results;
 mod shell;
+mod sockets;
 #[cfg(test)]
 mod tests;
 

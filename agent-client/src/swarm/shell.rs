@@ -1,8 +1,8 @@
-//! The loop around the fleet: a socket for each agent, the log, signals, the clock.
+//! The loop around the fleet: the agents' sockets, the log, signals, the clock.
 
-use std::io::{self, ErrorKind, Write};
-use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::{self, Write};
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,6 +19,7 @@ use super::fleet::{Action, Census, Fleet, Plan};
 use super::keys::Key;
 use super::log::{Keep, Log};
 use super::report;
+use super::sockets::Sockets;
 use crate::pipeline::unix_ms;
 
 /// How long to go on saying goodbye.
@@ -26,14 +27,13 @@ const GOODBYE_MS_MAX: u64 = 1_000;
 /// A line of progress for programs, and for people.
 const PROGRESS_MS: u64 = 1_000;
 const PROGRESS_FOR_PEOPLE_MS: u64 = 5_000;
-/// Events taken from the kernel at a time.
-const EVENTS_MAX: usize = 1024;
-/// What a datagram may be long.
-const DATAGRAM_BYTES_MAX: usize = 65_536;
-/// After one of at least this, there is probably another.
+/// Events taken from the kernel at a time. Before the next, documents that are durable by now are confirmed and timers
+/// run: a crowd that is spoken to at once must not keep each other waiting.
+const EVENTS_MAX: usize = 64;
+/// After a datagram of at least this, there is probably another.
 const LARGE_DATAGRAM_BYTES_MIN: usize = 1_000;
-/// Datagrams taken from one socket before the others get their turn.
-const DATAGRAMS_PER_TURN_MAX: usize = 16;
+/// Runs of datagrams taken from one socket before the others get their turn.
+const RUNS_PER_TURN_MAX: usize = 16;
 /// File descriptors beside the agents' sockets.
 const SPARE_FILES: u64 = 64;
 
@@ -84,13 +84,7 @@ pub(super) fn run(run: &Run<'_>, plan: Plan, keys: Vec<Key>) -> anyhow::Result<V
     let held = held.into_iter().filter(|(n, _)| (*n as usize) < agents).collect();
     let now = Instant::now();
     let fleet = Fleet::new(now, plan, keys, held)?;
-    let sockets = Sockets {
-        epoll,
-        sockets: (0..agents).map(|_| None).collect(),
-        server: run.server,
-        locals: run.locals.clone(),
-        refusal: None,
-    };
+    let sockets = Sockets::new(epoll, agents, run.server, run.locals.clone());
     let mut shell = Shell {
         fleet,
         sockets,
@@ -115,16 +109,6 @@ struct Shell {
     reached: Census,
 }
 
-/// The agents' sockets.
-struct Sockets {
-    epoll: OwnedFd,
-    sockets: Vec<Option<UdpSocket>>,
-    server: SocketAddr,
-    locals: Vec<IpAddr>,
-    /// Why a socket could not be had.
-    refusal: Option<io::Error>,
-}
-
 impl Shell {
     fn serve(
         &mut self,
@@ -133,7 +117,6 @@ impl Shell {
         wake: &OwnedFd,
     ) -> anyhow::Result<()> {
         let mut events: Vec<epoll::Event> = Vec::with_capacity(EVENTS_MAX);
-        let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
         let mut end = end;
         let mut stopping = false;
         let interval = if self.json { PROGRESS_MS } else { PROGRESS_FOR_PEOPLE_MS };
@@ -171,7 +154,7 @@ impl Shell {
             };
             events.clear();
             match epoll::wait(
-                &self.sockets.epoll,
+                self.sockets.epoll(),
                 rustix::buffer::spare_capacity(&mut events),
                 Some(&timeout),
             ) {
@@ -187,12 +170,12 @@ impl Shell {
                     }
                     WAKE => {
                         let _ = rustix::io::read(wake, &mut [0; 8]);
-                        self.take_kept()?;
                     }
-                    number => self.receive(number as u32, &mut buffer),
+                    number => self.receive(number as u32),
                 }
                 self.attend();
             }
+            self.take_kept()?;
             let now = Instant::now();
             if self.fleet.next_timeout().is_some_and(|at| at <= now) {
                 self.fleet.handle_timeout(now);
@@ -213,16 +196,13 @@ impl Shell {
         Ok(())
     }
 
-    fn receive(&mut self, number: u32, buffer: &mut [u8]) {
-        for _ in 0..DATAGRAMS_PER_TURN_MAX {
-            let Some(Some(socket)) = self.sockets.sockets.get(number as usize) else { return };
-            // An error is one about what was sent, such as that nobody listens; the next call
-            // tells more.
-            let Ok(length) = socket.recv(buffer) else { return };
-            let Some(datagram) = buffer.get_mut(..length) else { return };
-            self.fleet.handle_datagram(Instant::now(), number, datagram);
+    fn receive(&mut self, number: u32) {
+        for _ in 0..RUNS_PER_TURN_MAX {
+            let Some(run) = self.sockets.receive(number) else { return };
+            self.fleet.handle_run(Instant::now(), number, run.bytes, run.size);
+            let may_go_on = run.may_go_on(LARGE_DATAGRAM_BYTES_MIN);
             self.flush();
-            if length < LARGE_DATAGRAM_BYTES_MIN {
+            if !may_go_on {
                 return;
             }
         }
@@ -241,9 +221,7 @@ impl Shell {
 
     fn flush(&mut self) {
         while let Some((agent, bytes, size)) = self.fleet.transmit() {
-            for datagram in bytes.chunks(size) {
-                self.sockets.send(agent, datagram);
-            }
+            self.sockets.send(agent, bytes, size);
             self.fleet.sent();
         }
     }
@@ -271,65 +249,6 @@ impl Shell {
     fn summary(&self) -> Value {
         self.fleet.tally.json(Instant::now(), unix_ms(), self.agents, self.reached)
     }
-}
-
-impl Sockets {
-    /// Sends a datagram of an agent, by a new socket if it has none.
-    fn send(&mut self, agent: u32, datagram: &[u8]) {
-        let Some(slot) = self.sockets.get_mut(agent as usize) else { return };
-        let socket = match slot {
-            Some(socket) => socket,
-            None => match open(&self.epoll, self.server, &self.locals, agent) {
-                Ok(socket) => slot.insert(socket),
-                Err(error) => {
-                    self.refusal = Some(error);
-                    return;
-                }
-            },
-        };
-        // The first error may be one about what was sent before. What is not sent is lost, as on any
-        // link.
-        if socket.send(datagram).is_err_and(|e| e.kind() == ErrorKind::ConnectionRefused) {
-            let _ = socket.send(datagram);
-        }
-    }
-
-    fn close(&mut self, agent: u32) {
-        if let Some(slot) = self.sockets.get_mut(agent as usize) {
-            *slot = None;
-        }
-    }
-
-    /// # Errors
-    /// A socket could not be had: what follows would be no measurement.
-    fn check(&mut self) -> anyhow::Result<()> {
-        let Some(error) = self.refusal.take() else { return Ok(()) };
-        let hint = match error.kind() {
-            ErrorKind::AddrInUse | ErrorKind::AddrNotAvailable => {
-                "; an address has some 28,000 ports: give several, such as --local 127.0.0.1-127.0.0.8"
-            }
-            _ => "",
-        };
-        Err(anyhow!(error).context(format!("opening a socket for an agent failed{hint}")))
-    }
-}
-
-fn open(
-    epoll: &OwnedFd,
-    server: SocketAddr,
-    locals: &[IpAddr],
-    agent: u32,
-) -> io::Result<UdpSocket> {
-    let any: IpAddr = match server {
-        SocketAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
-        SocketAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
-    };
-    let local = locals.get(agent as usize % locals.len().max(1)).copied().unwrap_or(any);
-    let socket = UdpSocket::bind((local, 0))?;
-    socket.connect(server)?;
-    socket.set_nonblocking(true)?;
-    epoll::add(epoll, socket.as_fd(), EventData::new_u64(agent.into()), EventFlags::IN)?;
-    Ok(socket)
 }
 
 /// Lets this process open a socket for each agent.

@@ -148,10 +148,8 @@ impl World {
         server.work(now, self.newest.as_ref());
         while let Some((transmit, bytes)) = server.endpoint.outbox().front() {
             let size = transmit.segment_size.unwrap_or(bytes.len());
-            for datagram in bytes.chunks(size) {
-                let number = u32::from(transmit.destination.port()) - 1;
-                self.fleet.handle_datagram(now, number, &mut datagram.to_vec());
-            }
+            let number = u32::from(transmit.destination.port()) - 1;
+            self.fleet.handle_run(now, number, &mut bytes.to_vec(), size);
             server.endpoint.outbox().pop();
         }
     }
