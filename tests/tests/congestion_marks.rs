@@ -115,6 +115,10 @@ async fn push(at: &str, documents: usize, lie: Option<Ecn>) -> [End; 2] {
         }
         server.work();
         agent.work();
+        // Then the next is offered: nothing else may happen, as a confirmation need not be acknowledged.
+        if offered > 0 && offered == server.stored {
+            continue;
+        }
         let wake = [server.wake(), agent.wake(), Some(deadline)].into_iter().flatten().min();
         tokio::select! {
             done = server.driver.wait(wake) => done.unwrap(),
