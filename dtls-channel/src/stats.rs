@@ -122,6 +122,8 @@ pub struct Stats {
     pub bytes_out: u64,
     /// HelloVerifyRequests sent.
     pub cookies_sent: u64,
+    /// Hellos that resumed a session from where it began, and were not asked for a cookie.
+    pub cookies_spared: u64,
     /// Handshakes begun: as a client, or as a server after a valid cookie.
     pub handshakes_started: u64,
     /// Handshakes that reached the open state.

@@ -4,7 +4,7 @@
 
 mod common;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,8 +12,8 @@ use common::{identity, opens_under_mask};
 use dtls_channel::testing::{AcceptAnyone, LinkConfig, Net, Side};
 use dtls_channel::{
     AssociationId, CipherSuite, ClientCertificate, CloseReason, Config, Connection, Credentials,
-    DropCause, Established, Event, Group, Mismatch, Path, PeerFault, PeerRefused, PeerVerifier,
-    Phase, Session, Sink, Stats, TicketKeys,
+    DropCause, Endpoint, EndpointConfig, Established, Event, Group, Mismatch, Path, PeerFault,
+    PeerRefused, PeerVerifier, Phase, Session, Sink, Stats, TicketKeys,
 };
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -87,7 +87,7 @@ fn opened_client(net: &mut Net) -> Box<Established> {
 }
 
 #[test]
-fn a_session_is_resumed_in_one_round_trip_after_the_cookie() {
+fn a_session_is_resumed_in_one_round_trip() {
     for suite in CipherSuite::ALL {
         let parties = Parties::new();
         let only = |config: Config| config.with_suites(&[suite]);
@@ -101,9 +101,9 @@ fn a_session_is_resumed_in_one_round_trip_after_the_cookie() {
         let (server, client) = (only(parties.server()), only(parties.client()));
         let mut net = net(&LinkConfig::default(), server, client, session);
         assert!(net.run_until(MINUTE, |n| n.established(Side::Client) == 1));
-        assert_eq!(net.elapsed(), Duration::from_millis(80));
+        assert_eq!(net.elapsed(), Duration::from_millis(40));
         assert!(net.run_until(MINUTE, |n| n.both_open()));
-        assert_eq!(net.elapsed(), Duration::from_millis(100));
+        assert_eq!(net.elapsed(), Duration::from_millis(60));
         let ids: Vec<_> = net.events.iter().map(|(_, side, id, _)| (*side, *id)).collect();
         if suite == CipherSuite::Aes128GcmSha256 {
             insta::assert_snapshot!(net.transcript());
@@ -148,6 +148,49 @@ fn both_ends_know_each_other_by_the_fingerprints_of_the_full_handshake() {
         known.push((server.peer_fingerprint.unwrap(), client.peer_fingerprint.unwrap()));
     }
     assert_eq!(known[0], known[1]);
+}
+
+/// What an endpoint answers to these bytes of the client from an address and port, and whether it began a handshake.
+fn answer_at(server: Config, now: Instant, from: SocketAddr, hello: &[u8]) -> (Vec<u8>, bool) {
+    let config = EndpointConfig { server: Some(Arc::new(server)), ..EndpointConfig::default() };
+    let mut endpoint = Endpoint::new(now, config).unwrap();
+    endpoint.handle_datagram(now, from.into(), &mut hello.to_vec());
+    let (_, answer) = endpoint.outbox().front().unwrap();
+    (answer.to_vec(), endpoint.half_open() == 1)
+}
+
+#[test]
+fn a_hello_from_where_its_session_began_is_asked_for_no_cookie_and_others_are() {
+    let (parties, now) = (Parties::new(), now());
+    let session = parties.session();
+    let (_, _, hello) = resuming(parties.client(), session.clone(), now);
+    let home = Net::new(0, &LinkConfig::default(), Arc::new(parties.server())).client_address();
+    let answer = |server: Config, from, hello: &[u8]| answer_at(server, now, from, hello);
+    let other_port = SocketAddr::new(home.ip(), 9);
+    let (flight, begun) = answer(parties.server(), other_port, &hello);
+    assert!(begun && flight.len() <= hello.len(), "{} for {}", flight.len(), hello.len());
+    let mapped = SocketAddr::new(v6_mapped(home.ip()), 9);
+    assert!(answer(parties.server(), mapped, &hello).1, "a socket for both families");
+    // From elsewhere, or not to be resumed, which would be answered at length.
+    let elsewhere = SocketAddr::from(([192, 0, 2, 9], home.port()));
+    assert!(!answer(parties.server(), elsewhere, &hello).1);
+    let other_suite = parties.server().with_suites(&[CipherSuite::Aes256GcmSha384]);
+    assert_ne!(session.suite(), CipherSuite::Aes256GcmSha384);
+    assert!(!answer(other_suite, home, &hello).1);
+    let without = Config::new(parties.server.clone(), Arc::new(AcceptAnyone));
+    assert!(!answer(without, home, &hello).1);
+    for at in hello.len() - TICKET_LEN..hello.len() {
+        let mut bent = hello.clone();
+        bent[at] ^= 1;
+        assert!(!answer(parties.server(), home, &bent).1, "byte {at}");
+    }
+}
+
+fn v6_mapped(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped().into(),
+        v6 @ IpAddr::V6(_) => v6,
+    }
 }
 
 /// Without a common group a full handshake is impossible, so this one computes none; and the
@@ -515,7 +558,7 @@ const CLIENT_EXTENSIONS: usize = HEADERS + 2 + 32 + 33 + 1 + 8 + 2;
 const SERVER_EXTENSIONS: usize = HEADERS + 2 + 32 + 33 + 2 + 1;
 const EMS: u16 = 23;
 /// Key name, seed, content and tag.
-const TICKET_LEN: usize = 16 + 32 + 84 + 16;
+const TICKET_LEN: usize = 16 + 32 + 89 + 16;
 
 fn closed(sink: &mut Sink) -> Option<CloseReason> {
     match sink.poll_event() {

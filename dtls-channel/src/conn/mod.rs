@@ -14,7 +14,7 @@ mod open;
 mod orders;
 mod path;
 mod record_limits;
-mod resume;
+pub(crate) mod resume;
 mod server;
 #[cfg(all(test, feature = "testing"))]
 mod transitions;

@@ -1,13 +1,15 @@
 //! The abbreviated handshake: what a ticket decides, and the answers that differ from the full one.
 //!
 //! ```text
-//! ClientHello + cookie + ticket   ->
+//! ClientHello + ticket            ->
 //!                                 <-  ServerHello, [NewSessionTicket], [CCS], Finished
 //! [CCS], Finished                 ->
 //! ```
 //!
-//! There is no key exchange and no signature in it: nothing here can reach either.
+//! There is no key exchange and no signature in it: nothing here can reach either. A client that is elsewhere than
+//! when it got its ticket is asked for a cookie first, like one without.
 
+use std::net::IpAddr;
 use std::time::Instant;
 
 use super::client;
@@ -15,7 +17,7 @@ use super::ending::Ending;
 use super::flight::Item;
 use super::handshake::{Core, Summary};
 use super::server;
-use crate::config::{ClientCertificate, Config};
+use crate::config::{ClientCertificate, Config, Tickets};
 use crate::crypto::{MasterSecret, NoRandom, random, same};
 use crate::error::{Fault, Mismatch, PeerFault};
 use crate::handshake::Message;
@@ -82,6 +84,24 @@ pub(super) fn go_on(
     Ok(ending.begin(core, keys.server, hello.announces_ticket))
 }
 
+fn open(config: &Config, tickets: &Tickets, ticket: &[u8]) -> Option<Resumable> {
+    let content = tickets.keys.open(config.credentials.fingerprint(), ticket)?;
+    Resumable::from_bytes(&content).ok()
+}
+
+/// Whether a hello is from where its client proved to be when it got its ticket, so that it need not prove it
+/// again (RFC 6347 §4.2.1 leaves the cookie of a resumption to the server). It is then answered with fewer bytes than it
+/// has, as it does not lead to a full handshake.
+pub(crate) fn knows_address(config: &Config, hello: &ClientHello<'_>, address: IpAddr) -> bool {
+    let (Some(tickets), Some(ticket @ [_, ..])) = (&config.tickets, hello.ticket) else {
+        return false;
+    };
+    hello.offers_ems
+        && open(config, tickets, ticket).is_some_and(|resumable| {
+            resumable.is_from(address) && is_welcome(config, hello, &resumable)
+        })
+}
+
 /// What the hello's ticket is worth here; `None` leads to a full handshake.
 pub(super) fn resumable(
     config: &Config,
@@ -91,8 +111,7 @@ pub(super) fn resumable(
     let (Some(tickets), Some(ticket @ [_, ..])) = (&config.tickets, hello.ticket) else {
         return Ok(None);
     };
-    let content = tickets.keys.open(config.credentials.fingerprint(), ticket);
-    let resumable = content.and_then(|content| Resumable::from_bytes(&content).ok());
+    let resumable = open(config, tickets, ticket);
     // RFC 7627 §5.3: the session had it, so the client that goes without is not who it seems.
     if resumable.is_some() && !hello.offers_ems {
         return Err(Mismatch::ExtendedMasterSecret.into());
@@ -123,7 +142,7 @@ pub(super) fn answer(
     resumable: Resumable,
     sink: &mut Sink,
 ) -> server::State {
-    let Resumable { master, client } = resumable;
+    let Resumable { master, client, .. } = resumable;
     core.hear(message);
     let mut answer = ServerHello {
         session_id: hello.session_id.to_vec(),
@@ -185,7 +204,8 @@ pub(super) fn new_ticket(
     let config = core.config.clone();
     let (mut ticket, mut lifetime_s) = (Vec::new(), 0);
     if let Some(tickets) = &config.tickets {
-        let content = Resumable { master: master.clone(), client }.to_bytes();
+        let address = core.path.remote.ip();
+        let content = Resumable { master: master.clone(), client, address }.to_bytes();
         ticket = tickets.keys.seal(config.credentials.fingerprint(), &content)?;
         lifetime_s = tickets.lifetime_s;
     }

@@ -1,3 +1,7 @@
+use std::net::IpAddr;
+
+use crate::config::Config;
+use crate::conn::resume;
 use crate::handshake::messages::ClientHello;
 use crate::handshake::messages::HelloVerifyRequest;
 use crate::handshake::messages::client_hello::HelloPrefix;
@@ -108,6 +112,18 @@ impl HelloPeek {
     pub(super) fn offer<'a>(&self, datagram: &'a [u8]) -> Option<&'a [u8]> {
         let body = self.body(datagram).filter(|_| self.is_whole())?;
         ClientHello::read(body).ok().map(|hello| hello.offer)
+    }
+
+    /// Whether it is whole and resumes a session from the address at which that began.
+    pub(super) fn is_from_where_its_ticket_was_given(
+        &self,
+        config: &Config,
+        address: IpAddr,
+        datagram: &[u8],
+    ) -> bool {
+        let body = self.body(datagram).filter(|_| self.is_whole());
+        let hello = body.and_then(|body| ClientHello::read(body).ok());
+        hello.is_some_and(|hello| resume::knows_address(config, &hello, address))
     }
 
     /// The whole hello as a message.

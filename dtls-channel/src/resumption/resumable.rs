@@ -1,10 +1,12 @@
+use std::net::IpAddr;
+
 use zeroize::Zeroizing;
 
 use crate::crypto::{CipherSuite, MasterSecret};
 use crate::wire::{Malformed, Reader, Write};
 
-const FORMAT: u8 = 1;
-const CONTENT_BYTES_MAX: usize = 1 + 2 + 48 + 1 + 32;
+const FORMAT: u8 = 2;
+const CONTENT_BYTES_MAX: usize = 1 + 2 + 48 + 1 + 32 + 1 + 16;
 
 /// What a ticket holds: all that a server needs to go on with a client it has forgotten. That there
 /// was an extended master secret goes without saying, as there is no ticket without one.
@@ -16,6 +18,8 @@ pub(crate) struct Resumable {
     /// admitted without one. Not the certificate: a hello with ticket and cookie is to fit one small
     /// datagram.
     pub(crate) client: Option<[u8; 32]>,
+    /// Where the client was, which it has proved with a cookie.
+    pub(crate) address: IpAddr,
 }
 
 impl Resumable {
@@ -25,6 +29,10 @@ impl Resumable {
         out.u16(self.master.suite().iana());
         out.bytes(self.master.as_bytes());
         out.vec8(|w| w.bytes(self.client.as_ref().map_or(&[], |client| client)));
+        out.vec8(|w| match self.address.to_canonical() {
+            IpAddr::V4(address) => w.bytes(&address.octets()),
+            IpAddr::V6(address) => w.bytes(&address.octets()),
+        });
         out
     }
 
@@ -37,9 +45,20 @@ impl Resumable {
         let suite = CipherSuite::from_iana(r.u16()?).ok_or_else(|| r.fault())?;
         let master = MasterSecret::from_bytes(suite, r.array()?);
         let client = optional_fingerprint(&mut r)?;
+        let address = address(r.vec8()?).ok_or_else(|| r.fault())?;
         r.finish()?;
-        Ok(Self { master, client })
+        Ok(Self { master, client, address })
     }
+
+    /// Whether the client was at this address when it got the ticket.
+    pub(crate) fn is_from(&self, address: IpAddr) -> bool {
+        self.address.to_canonical() == address.to_canonical()
+    }
+}
+
+fn address(octets: &[u8]) -> Option<IpAddr> {
+    let v4 = <[u8; 4]>::try_from(octets).map(IpAddr::from);
+    v4.or_else(|_| <[u8; 16]>::try_from(octets).map(IpAddr::from)).ok()
 }
 
 /// A vector of 32 bytes, or of none.
@@ -56,13 +75,16 @@ mod tests {
 
     #[test]
     fn a_ticket_reads_back_and_every_truncation_and_other_format_is_refused() {
-        for client in [None, Some([3; 32])] {
+        let addresses = ["192.0.2.7", "2001:db8::7"].map(|address| address.parse().unwrap());
+        for (client, address) in [None, Some([3; 32])].into_iter().zip(addresses) {
             let suite = CipherSuite::Aes256GcmSha384;
-            let resumable = Resumable { master: MasterSecret::from_bytes(suite, [9; 48]), client };
+            let resumable =
+                Resumable { master: MasterSecret::from_bytes(suite, [9; 48]), client, address };
             let bytes = resumable.to_bytes();
             assert!(bytes.len() <= CONTENT_BYTES_MAX);
             let read = Resumable::from_bytes(&bytes).unwrap();
             assert_eq!((read.master.suite(), read.client), (suite, client));
+            assert!(read.is_from(address) && !read.is_from("192.0.2.8".parse().unwrap()));
             assert_eq!(read.master.as_bytes(), &[9; 48]);
             assert!((0..bytes.len()).all(|cut| Resumable::from_bytes(&bytes[..cut]).is_err()));
             assert!(Resumable::from_bytes(&[&bytes[..], &[0]].concat()).is_err());

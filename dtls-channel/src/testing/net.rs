@@ -110,6 +110,12 @@ impl Net {
         SERVER.into()
     }
 
+    /// Where the server sees the client.
+    #[must_use]
+    pub fn client_address(&self) -> SocketAddr {
+        self.client_address
+    }
+
     /// Lets the client's datagrams come from another port, as a NAT that has forgotten does.
     pub fn rebind(&mut self) {
         self.client_address.set_port(self.client_address.port() + 1);
