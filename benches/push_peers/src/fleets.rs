@@ -23,7 +23,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(2);
 /// Signs of life are not what is measured.
 const QUIET: [&str; 4] = ["--keep-alive", "10m", "--peer-timeout", "30m"];
 /// Agents of the swarm that connect per second.
-const CONNECTS_PER_S: &str = "1000";
+const CONNECTS_PER_S: &str = "300";
 
 /// Agents that have connected to their server.
 pub(crate) trait Fleet {

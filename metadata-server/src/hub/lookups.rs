@@ -57,7 +57,7 @@ pub(super) fn load_all(store: &Store, arrivals: &[Arrival]) -> Vec<Input> {
 }
 
 fn load(view: &View<'_>, agent: &AgentId, holds: Option<Holds>) -> Result<Loaded, StoreError> {
-    let record = view.agent(agent)?;
+    let standing = view.standing(agent)?;
     let head = view.document_head(agent)?;
     let document = match (head, holds) {
         (Some(head), Some(holds))
@@ -71,7 +71,7 @@ fn load(view: &View<'_>, agent: &AgentId, holds: Option<Holds>) -> Result<Loaded
         (Some(head), _) => LoadedDocument::Push(view.body(agent, head)?),
         (None, _) => LoadedDocument::None,
     };
-    Ok(Loaded { record, document })
+    Ok(Loaded { standing, document })
 }
 
 /// What the agent gets after the store went on above what it holds.
@@ -87,5 +87,5 @@ pub(super) fn raised(
         Outcome::Done => LoadedDocument::None,
         other => return Err(other.unexpected()),
     };
-    Ok(Loaded { record: None, document })
+    Ok(Loaded { standing: None, document })
 }

@@ -5,6 +5,7 @@
 //! timers, in one task on a thread of its own, and does what the core says.
 
 pub mod agent_log;
+mod by_peer;
 mod commands;
 pub mod core;
 mod follow;

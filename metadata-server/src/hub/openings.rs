@@ -4,9 +4,10 @@
 //! into a socket buffer that they share. Answers are late then, and what is late is asked for again. So a document
 //! is begun when one before it was answered; one that is not answered soon holds nobody up.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use super::by_peer::PeerSet;
 use super::core::PeerId;
 
 /// Documents begun and not answered.
@@ -21,7 +22,7 @@ pub(super) struct Openings {
     /// In the order of their beginning; also those that were answered since.
     begun: VecDeque<(Instant, PeerId)>,
     /// Those that were not.
-    unanswered: HashSet<PeerId>,
+    unanswered: PeerSet,
 }
 
 impl Openings {

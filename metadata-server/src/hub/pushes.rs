@@ -17,6 +17,7 @@ use certs::AgentId;
 use metadata_delivery::Form;
 use metadata_delivery::message::Hex32;
 
+use super::by_peer::PeerMap;
 use super::core::PeerId;
 
 /// Bytes of documents and their encoded forms in memory, for all agents together. A single document
@@ -111,7 +112,7 @@ struct Entry {
     /// Bytes in memory, or that will be.
     bytes: usize,
     /// Who is to have it, or is having it sent.
-    users: HashMap<PeerId, AgentId>,
+    users: PeerMap<AgentId>,
     /// When it was last asked for, by [`Pushes::clock`].
     used_at: u64,
 }
@@ -129,9 +130,9 @@ struct Sending {
 pub(super) struct Pushes {
     entries: HashMap<Key, Entry>,
     /// What each agent is to have: one document, the newest, and the version that it is there.
-    peers: HashMap<PeerId, (Key, u64)>,
+    peers: PeerMap<(Key, u64)>,
     /// Who is being sent its document.
-    sending: HashMap<PeerId, Sending>,
+    sending: PeerMap<Sending>,
     /// In the order of asking.
     waiting: [VecDeque<Key>; CLASSES],
     making: [usize; CLASSES],
@@ -174,7 +175,7 @@ impl Pushes {
                     State::Waiting
                 }
             };
-            let entry = Entry { state, class, bytes, users: HashMap::new(), used_at: 0 };
+            let entry = Entry { state, class, bytes, users: PeerMap::default(), used_at: 0 };
             self.entries.insert(key, entry);
         }
         let Some(entry) = self.entries.get_mut(&key) else { return };

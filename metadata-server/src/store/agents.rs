@@ -20,7 +20,10 @@ struct Presented<'a> {
 
 /// A row of [`Table::Standing`]: four numbers of 8 bytes, big endian; 0 stands for no version. Small and of one size,
 /// because those of a whole fleet are changed in one second.
-fn standing(view: &dyn Snapshot, agent: &AgentId) -> Result<Option<Standing>, StoreError> {
+pub(super) fn standing(
+    view: &dyn Snapshot,
+    agent: &AgentId,
+) -> Result<Option<Standing>, StoreError> {
     let Some(row) = view.get(Table::Standing, key(agent))? else { return Ok(None) };
     let (numbers, []) = row.as_chunks::<8>() else { return Err(corrupt(&row)) };
     let &[connected, seen, delivered, applied] = numbers else { return Err(corrupt(&row)) };

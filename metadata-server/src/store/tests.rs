@@ -316,8 +316,8 @@ fn lookups_under_one_snapshot_see_nothing_that_is_written_meanwhile_and_share_a_
         store.one(delivered("b", 1));
         let bodies: Vec<Bytes> = store
             .view(|view| {
-                assert_eq!(view.agent(&agents[0])?, None);
-                assert_eq!(view.agent(&agents[1])?.unwrap().delivered_version, Some(1));
+                assert_eq!(view.standing(&agents[0])?, None);
+                assert_eq!(view.standing(&agents[1])?.unwrap().delivered_version, Some(1));
                 assert_eq!(view.document_head(&agents[2])?.unwrap().version, 1);
                 assert_eq!(view.document(&agent("none"))?, None);
                 agents.iter().map(|id| Ok(view.document(id)?.unwrap().body)).collect()

@@ -8,7 +8,7 @@ use metadata_delivery::message::Hex32;
 
 use super::backend::Snapshot;
 use super::{
-    AgentRecord, DocumentHead, Store, StoreError, StoredDocument, agents, contents, documents,
+    DocumentHead, Standing, Store, StoreError, StoredDocument, agents, contents, documents,
 };
 
 /// The store as it was at one moment. It keeps pages from being used again: look up, then let go.
@@ -35,12 +35,12 @@ impl Store {
 }
 
 impl View<'_> {
-    /// What is known of one agent that has connected before.
+    /// Where an agent stands that has connected before.
     ///
     /// # Errors
     /// Reading failed.
-    pub fn agent(&self, agent: &AgentId) -> Result<Option<AgentRecord>, StoreError> {
-        agents::agent(self.snapshot, agent)
+    pub fn standing(&self, agent: &AgentId) -> Result<Option<Standing>, StoreError> {
+        agents::standing(self.snapshot, agent)
     }
 
     /// The head of an agent's document.

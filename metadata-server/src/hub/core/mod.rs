@@ -35,6 +35,7 @@ use self::signals::{Looks, Signals};
 pub use self::types::{
     Action, Census, Input, LiveAgent, Loaded, LoadedDocument, Moment, NotQueued, PeerId, Settings,
 };
+use super::by_peer::PeerMap;
 use super::pins::Pins;
 use crate::notice::{Notice, Refusal, RefusalReason};
 use crate::store::{AgentRecord, PinRecord, StoredDocument};
@@ -70,7 +71,7 @@ pub const REFUSED_NOT_RELAYED: u16 = refusal::APPLICATION_FIRST + 1;
 pub struct Core {
     settings: Settings,
     pins: Pins,
-    peers: HashMap<PeerId, Peer>,
+    peers: PeerMap<Peer>,
     connected: HashMap<AgentId, PeerId>,
     strangers: BTreeSet<PeerId>,
     timers: BTreeSet<(Instant, PeerId)>,
@@ -136,7 +137,7 @@ impl Core {
         let mut core = Self {
             settings,
             pins: Pins::default(),
-            peers: HashMap::new(),
+            peers: PeerMap::default(),
             connected: HashMap::new(),
             strangers: BTreeSet::new(),
             timers: BTreeSet::new(),

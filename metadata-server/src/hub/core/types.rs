@@ -126,8 +126,8 @@ pub enum NotQueued {
 /// What the store knows of an agent that says hello.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Loaded {
-    /// What was remembered of it.
-    pub record: Option<AgentRecord>,
+    /// Where it stood, if it has connected before.
+    pub standing: Option<Standing>,
     /// Its document.
     pub document: LoadedDocument,
 }
