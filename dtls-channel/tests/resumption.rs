@@ -186,6 +186,32 @@ fn a_hello_from_where_its_session_began_is_asked_for_no_cookie_and_others_are() 
     }
 }
 
+/// A hello that was overheard, from wherever its sender likes.
+#[test]
+fn hellos_without_a_cookie_take_no_handshakes_place_and_fill_half_of_the_room() {
+    const HALF_OPEN_MAX: usize = 8;
+    let (parties, now) = (Parties::new(), now());
+    let (_, _, overheard) = resuming(parties.client(), parties.session(), now);
+    let home = Net::new(0, &LinkConfig::default(), Arc::new(parties.server())).client_address();
+    let server = Some(Arc::new(parties.server()));
+    let config =
+        EndpointConfig { server, half_open_max: HALF_OPEN_MAX, ..EndpointConfig::default() };
+    let mut endpoint = Endpoint::new(now, config).unwrap();
+    for port in 1..=20 {
+        let from = SocketAddr::new(home.ip(), port);
+        endpoint.handle_datagram(now, from.into(), &mut overheard.clone());
+    }
+    let stats = endpoint.stats();
+    assert_eq!((stats.cookies_spared, stats.cookies_sent, stats.half_open_evicted), (4, 16, 0));
+    // Another hello from the address of one that waits.
+    let (_, _, other) = resuming(parties.client(), parties.session(), now);
+    let before = *endpoint.stats();
+    endpoint.handle_datagram(now, SocketAddr::new(home.ip(), 1).into(), &mut other.clone());
+    let after = endpoint.stats();
+    assert_eq!(after.cookies_sent, before.cookies_sent + 1);
+    assert_eq!(endpoint.half_open(), HALF_OPEN_MAX / 2);
+}
+
 fn v6_mapped(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(address) => address.to_ipv6_mapped().into(),

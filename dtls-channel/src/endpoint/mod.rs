@@ -488,10 +488,7 @@ impl Endpoint {
             // A later piece of a hello whose first piece we have not verified.
             return self.drop_one(DropCause::Unknown);
         };
-        let address = path.remote.ip();
-        if prefix.cookie.is_empty()
-            && hello.is_from_where_its_ticket_was_given(&config, address, datagram)
-        {
+        if self.spares_cookie(&config, path, peers, hello, datagram) {
             self.sink.stats.cookies_spared += 1;
         } else if !self.cookies.verify(now, path.remote, prefix, hello.offer(datagram)) {
             if !prefix.cookie.is_empty() {
@@ -525,6 +522,22 @@ impl Endpoint {
             self.insert_pending(now, path, id, SlotState::Gathering(Box::new(gathering)), true);
             self.gather(now, id.index, datagram);
         }
+    }
+
+    /// Whether a hello may begin a handshake without a cookie: it resumes a session from the address where that began,
+    /// takes no other handshake's place, and there is room to spare.
+    fn spares_cookie(
+        &self,
+        config: &Config,
+        path: Path,
+        peers: Peers,
+        hello: &HelloPeek,
+        datagram: &[u8],
+    ) -> bool {
+        hello.prefix.as_ref().is_some_and(|prefix| prefix.cookie.is_empty())
+            && peers.pending.is_none()
+            && self.half_open.len() < self.config.half_open_max / 2
+            && hello.is_from_where_its_ticket_was_given(config, path.remote.ip(), datagram)
     }
 
     fn gather(&mut self, now: Instant, index: u32, datagram: &mut [u8]) {
