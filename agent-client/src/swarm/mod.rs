@@ -13,12 +13,14 @@
 //! | `results` | what is answered to a document's deployments | yes |
 //! | `keys` | the agents' keys in a file, and their pins for the server | – |
 //! | `log` | the documents' log, written by one thread | – |
+//! | `heard` | until when everything was heard, so that timers wait for what waits in the kernel | yes |
 //! | `sockets` | a socket for each agent, runs of datagrams | – |
 //! | `shell` | signals, the loop | – |
 //! | `cli` | the command | – |
 
 pub mod cli;
 mod fleet;
+mod heard;
 mod keys;
 mod log;
 mod report;

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
@@ -16,6 +17,7 @@ use rustix::event::{EventfdFlags, Timespec, eventfd};
 use serde_json::{Value, json};
 
 use super::fleet::{Action, Census, Fleet, Plan};
+use super::heard::Heard;
 use super::keys::Key;
 use super::log::{Keep, Log};
 use super::report;
@@ -27,9 +29,14 @@ const GOODBYE_MS_MAX: u64 = 1_000;
 /// A line of progress for programs, and for people.
 const PROGRESS_MS: u64 = 1_000;
 const PROGRESS_FOR_PEOPLE_MS: u64 = 5_000;
-/// Events taken from the kernel at a time. Before the next, documents that are durable by now are confirmed and timers
-/// run: a crowd that is spoken to at once must not keep each other waiting.
+/// Events taken from the kernel at a time. Before the next, documents that are durable by now are confirmed: a crowd
+/// that is spoken to at once must not keep each other waiting.
 const EVENTS_MAX: usize = 64;
+/// While all of a crowd are in sync, datagrams are taken so far apart. Else each of the server's would wake this process, at
+/// the expense of the server if it is on the same machine.
+const CALM_REST: Duration = Duration::from_millis(10);
+/// So many agents are a crowd.
+const CROWD_MIN: usize = 1_000;
 /// After a datagram of at least this, there is probably another.
 const LARGE_DATAGRAM_BYTES_MIN: usize = 1_000;
 /// Runs of datagrams taken from one socket before the others get their turn.
@@ -93,6 +100,7 @@ pub(super) fn run(run: &Run<'_>, plan: Plan, keys: Vec<Key>) -> anyhow::Result<V
         json: run.json,
         agents,
         reached: Census::default(),
+        is_calm: false,
     };
     shell.serve(run.time.map(|time| now + time), &signals, &wake)?;
     Ok(shell.summary())
@@ -107,6 +115,8 @@ struct Shell {
     agents: usize,
     /// Where everybody was before the goodbyes.
     reached: Census,
+    /// A crowd of which all were in sync when it was last looked, and nothing has come since that is to be kept.
+    is_calm: bool,
 }
 
 impl Shell {
@@ -122,6 +132,7 @@ impl Shell {
         let interval = if self.json { PROGRESS_MS } else { PROGRESS_FOR_PEOPLE_MS };
         let interval = Duration::from_millis(interval);
         let mut progress_at = self.began + interval;
+        let mut heard = Heard::new(self.began);
         loop {
             let now = Instant::now();
             if end.is_some_and(|at| at <= now) {
@@ -147,12 +158,17 @@ impl Shell {
             }
             let until =
                 [self.fleet.next_timeout(), end, Some(progress_at)].into_iter().flatten().min();
-            let wait = until.map_or(Duration::ZERO, |at| at.saturating_duration_since(now));
+            let mut wait = until.map_or(Duration::ZERO, |at| at.saturating_duration_since(now));
+            if self.is_calm {
+                thread::sleep(wait.min(CALM_REST));
+                wait = Duration::ZERO;
+            }
             let timeout = Timespec {
                 tv_sec: i64::try_from(wait.as_secs()).unwrap_or(i64::MAX),
                 tv_nsec: wait.subsec_nanos().into(),
             };
             events.clear();
+            let asked_at = Instant::now();
             match epoll::wait(
                 self.sockets.epoll(),
                 rustix::buffer::spare_capacity(&mut events),
@@ -176,9 +192,9 @@ impl Shell {
                 self.attend();
             }
             self.take_kept()?;
-            let now = Instant::now();
-            if self.fleet.next_timeout().is_some_and(|at| at <= now) {
-                self.fleet.handle_timeout(now);
+            let heard_until = heard.asked(asked_at, events.len() < EVENTS_MAX);
+            if self.fleet.next_timeout().is_some_and(|at| at <= heard_until) {
+                self.fleet.handle_timeout(heard_until);
                 self.attend();
             }
             self.sockets.check()?;
@@ -213,8 +229,14 @@ impl Shell {
         self.flush();
         while let Some(action) = self.fleet.poll_action() {
             match action {
-                Action::Keep { agent, holds, body } => self.log.keep(Keep { agent, holds, body }),
-                Action::HangUp(agent) => self.sockets.close(agent),
+                Action::Keep { agent, holds, body } => {
+                    self.is_calm = false;
+                    self.log.keep(Keep { agent, holds, body });
+                }
+                Action::HangUp(agent) => {
+                    self.is_calm = false;
+                    self.sockets.close(agent);
+                }
             }
         }
     }
@@ -226,10 +248,11 @@ impl Shell {
         }
     }
 
-    fn progress(&self) {
+    fn progress(&mut self) {
         let seconds = self.began.elapsed().as_secs();
         let Census { connected, in_sync, connecting, results_owed } = self.fleet.census();
         let agents = self.agents;
+        self.is_calm = agents >= CROWD_MIN && in_sync == agents && results_owed == 0;
         // Nothing is left to do if nobody listens any more.
         if self.json {
             let line = json!({
