@@ -617,6 +617,11 @@ impl<'de> Deserialize<'de> for Hex32 {
     }
 }
 
+/// The name of an agent's hello.
+pub fn hello_name() -> Name {
+    known_name(HELLO)
+}
+
 /// The name of the metadata document.
 pub fn metadata_name() -> Name {
     known_name(METADATA)

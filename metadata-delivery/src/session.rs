@@ -315,13 +315,12 @@ impl Session {
         }
         let mut ack_eliciting = false;
         let mut room = true;
-        let (mut hurry, mut answered, mut greeted, mut quiet) = (false, false, false, false);
+        let (mut hurry, mut answered, mut quiet) = (false, false, false);
         let documents_before = self.counters.documents_received;
         for frame in wire::frames(payload) {
             let frame = frame?;
             ack_eliciting |= frame.is_ack_eliciting();
             hurry |= matches!(frame, Frame::Close { .. });
-            greeted |= matches!(frame, Frame::Hello(_));
             quiet |= matches!(frame, Frame::Stored { quiet: true, .. });
             answered |= matches!(frame, Frame::Stored { .. } | Frame::Refused { .. } | Frame::Ping);
             room &= self.handle_frame(now, frame)?;
@@ -339,15 +338,16 @@ impl Session {
         } else if quiet {
             self.received.tell();
         }
-        // After the last answer, and a sign of life, nothing is going to be sent soon that an acknowledgement could go
-        // with.
-        if hurry || answered && self.outbound.is_empty() {
-            self.received.hurry();
-        }
         // A document is answered as soon as it is durable. Where round trips are long, or packets get lost, its sender
         // had better hear before.
         let whole = self.counters.documents_received > documents_before;
-        if whole && !greeted && !self.is_far() && !self.congestion.has_lost() {
+        let answer_is_close = whole && !self.is_far() && !self.congestion.has_lost();
+        // After the last answer, and a sign of life, nothing else is going to be sent soon that an acknowledgement could
+        // go with.
+        if hurry || answered && !answer_is_close && self.outbound.is_empty() {
+            self.received.hurry();
+        }
+        if answer_is_close {
             self.received.wait_for_answer();
         }
         Ok(())

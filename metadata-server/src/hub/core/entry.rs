@@ -261,7 +261,6 @@ impl Core {
         self.disarm(id);
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let fingerprint = peer.fingerprint;
-        let confirm = Action::Confirm(id, hello.name(), HELLO_VERSION);
         let Hello { software, boot_id, holds, .. } = hello;
         let accepted = Phase::Accepted(Box::new(Accepted {
             record: AgentRecord {
@@ -293,8 +292,7 @@ impl Core {
         let agent_id = agent.clone();
         let notice = Notice::AgentConnected { agent_id, fingerprint, remote, software, enrolled };
         self.actions.push_back(Action::Tell(notice));
-        self.actions.push_back(confirm);
-        // The welcome waits for the answer: it names the document in force.
+        // The welcome waits for the answer, as it names the document in force, and the hello's confirmation goes with it.
         self.actions.push_back(Action::Load(id, agent, holds));
         for document in early {
             self.on_received(moment, id, document);

@@ -3,7 +3,7 @@
 use metadata_delivery::Name;
 use metadata_delivery::message::{
     DeploymentState, LOG, METADATA, Message, PROGRESS, PROTOCOL, RESULT_PREFIX, SIGNAL_PREFIX,
-    Welcome,
+    Welcome, hello_name,
 };
 
 use super::follow::is_log_request;
@@ -100,6 +100,7 @@ impl Core {
         let document = welcome.to_document(HELLO_VERSION)?;
         accepted.welcomed = true;
         accepted.newest = newest.filter(|n| accepted.holds == Some(*n)).map_or(0, |n| n.version);
+        self.actions.push_back(Action::Confirm(id, hello_name(), HELLO_VERSION));
         self.actions.push_back(Action::Offer(id, document));
         Ok(())
     }
