@@ -14,7 +14,7 @@ const BYTES_DEFAULT: usize = 4_096;
 /// Rounds, each of which pushes by all ways in turn.
 const ROUNDS: usize = 5;
 /// For what a server does after the last agent has the document, such as writing that down.
-const SETTLE: Duration = Duration::from_millis(500);
+const SETTLE: Duration = Duration::from_millis(1_500);
 
 /// What a way to push has cost so far.
 #[derive(Debug, Default)]

@@ -55,6 +55,11 @@ impl Gathering {
         self.is_dense.then(|| next_at.saturating_duration_since(now)).filter(|rest| !rest.is_zero())
     }
 
+    /// Whether datagrams come thick and fast.
+    pub(super) fn is_dense(&self) -> bool {
+        self.is_dense
+    }
+
     /// A turn begins.
     pub(super) fn begin(&mut self, now: Instant) {
         self.turn_at = now;

@@ -21,7 +21,7 @@ const BATCH_BYTES_MAX: usize = 32 * 1024 * 1024;
 const BATCH_WRITES_MAX: usize = 4096;
 /// How long writes that nobody waits for wait for others. A fleet confirms a document within a second or two, and
 /// each transaction writes most of the pages that all of them are on.
-const LINGER_MAX: Duration = Duration::from_millis(250);
+const LINGER_MAX: Duration = Duration::from_secs(1);
 
 type Done = Box<dyn FnOnce(Result<Outcome, StoreError>) + Send>;
 type Job = (Write, Done);
