@@ -124,7 +124,7 @@ pub struct Stats {
     pub cookies_sent: u64,
     /// Hellos that resumed a session from where it began, and were not asked for a cookie.
     pub cookies_spared: u64,
-    /// Handshakes begun: as a client, or as a server after a valid cookie.
+    /// Handshakes begun: as a client, or as a server after a valid cookie or one that was spared.
     pub handshakes_started: u64,
     /// Handshakes that reached the open state.
     pub handshakes_completed: u64,

@@ -109,7 +109,7 @@ impl Connection {
         Ok(Self { id, path, state: State::Handshake(Box::new(handshake)) })
     }
 
-    /// Begins a handshake as server with a hello whose cookie was good.
+    /// Begins a handshake as server with a hello whose cookie was good, or that needs none.
     #[expect(
         clippy::too_many_arguments,
         reason = "all of it is known, and nothing can be defaulted"
@@ -135,7 +135,7 @@ impl Connection {
     ///
     /// For callers that know by other means that the peer receives at its address: whoever can
     /// spoof one makes this answer with more bytes than it was sent, and keep what it sent. An
-    /// [`Endpoint`](crate::Endpoint) never does this.
+    /// [`Endpoint`](crate::Endpoint) does this only for a session that is resumed where it began.
     #[must_use]
     pub fn server_without_cookie(
         now: Instant,
