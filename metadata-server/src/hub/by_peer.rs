@@ -1,5 +1,5 @@
 //! Maps by [`PeerId`]. The hub gives these numbers itself, one after the other: nobody can choose them so that they
-//! fall on each other, so a multiplication scatters them well enough, at a tenth of the cost of a keyed hash.
+//! fall on each other, so a multiplication scatters them well enough, and costs less than a keyed hash.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
