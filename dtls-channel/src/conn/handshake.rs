@@ -10,7 +10,7 @@ use super::ids::Ids;
 use super::open::{FATAL, LastFlight, Open};
 use super::path::{self, PathRules};
 use super::record_limits::RecordLimits;
-use super::{client, server};
+use super::{Admitted, client, server};
 use crate::config::{Config, RESEND_MIN, WAIT_MAX};
 use crate::crypto::{Exporter, Group, MasterSecret, NoRandom, Randoms};
 use crate::ecn::Ecn;
@@ -338,10 +338,10 @@ impl Handshake {
         path: Path,
         config: Arc<Config>,
         own_id: Option<ConnectionId>,
-        hello: Message,
-        record_sequence: u64,
+        admitted: Admitted,
         sink: &mut Sink,
     ) -> (Self, Outcome) {
+        let Admitted { hello, record_sequence, opened } = admitted;
         sink.stats.handshakes_started += 1;
         let incoming = Reassembler::starting_at(hello.message_seq.saturating_add(1));
         let mut core = Core::new(now, path, config, own_id, incoming);
@@ -350,7 +350,7 @@ impl Handshake {
         core.next_message_seq = hello.message_seq;
         core.heard = Some((hello.kind, hello.message_seq));
         let mut this = Self { core, role: Role::Moving };
-        let outcome = match server::start(now, &mut this.core, &hello, sink) {
+        let outcome = match server::start(now, &mut this.core, &hello, opened, sink) {
             Ok(state) => {
                 this.role = Role::Server(state);
                 Outcome::Continue

@@ -35,7 +35,7 @@ use crate::event::{AssociationId, Event, Path, Phase, TimerKind};
 use crate::handshake::Message;
 use crate::outbox::Sink;
 use crate::record::{ConnectionId, Records};
-use crate::resumption::Session;
+use crate::resumption::{Resumable, Session};
 use crate::stats::DropCause;
 use crate::wire::AlertDescription;
 
@@ -50,6 +50,15 @@ pub struct Connection {
     id: AssociationId,
     path: Path,
     state: State,
+}
+
+/// A hello whose cookie was good, or that needs none.
+pub(crate) struct Admitted {
+    pub(crate) hello: Message,
+    /// Of the record that it came in, or that its first piece did.
+    pub(crate) record_sequence: u64,
+    /// What its ticket holds, if that was looked at already.
+    pub(crate) opened: Option<Resumable>,
 }
 
 #[expect(clippy::large_enum_variant, reason = "almost all of them are open")]
@@ -109,23 +118,17 @@ impl Connection {
         Ok(Self { id, path, state: State::Handshake(Box::new(handshake)) })
     }
 
-    /// Begins a handshake as server with a hello whose cookie was good, or that needs none.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "all of it is known, and nothing can be defaulted"
-    )]
+    /// Begins a handshake as server.
     pub(crate) fn server(
         now: Instant,
         id: AssociationId,
         path: Path,
         config: Arc<Config>,
         own_id: Option<ConnectionId>,
-        hello: Message,
-        record_sequence: u64,
+        admitted: Admitted,
         sink: &mut Sink,
     ) -> Self {
-        let (handshake, outcome) =
-            Handshake::server(now, path, config, own_id, hello, record_sequence, sink);
+        let (handshake, outcome) = Handshake::server(now, path, config, own_id, admitted, sink);
         let mut this = Self { id, path, state: State::Handshake(Box::new(handshake)) };
         this.settle(outcome, sink);
         this

@@ -18,7 +18,7 @@ use super::flight::Item;
 use super::handshake::{Core, Summary};
 use super::server;
 use crate::config::{ClientCertificate, Config, Tickets};
-use crate::crypto::{MasterSecret, NoRandom, random, same};
+use crate::crypto::{MasterSecret, NoRandom, TranscriptHash, VERIFY_DATA_LEN, random, same};
 use crate::error::{Fault, Mismatch, PeerFault};
 use crate::handshake::Message;
 use crate::handshake::messages::client_hello::ClientOffer;
@@ -89,17 +89,20 @@ fn open(config: &Config, tickets: &Tickets, ticket: &[u8]) -> Option<Resumable> 
     Resumable::from_bytes(&content).ok()
 }
 
-/// Whether a hello is from where its client proved to be when it got its ticket, so that it need not prove it
+/// What the hello's ticket is worth if it is from where its client proved to be when it got it, so that it need not prove it
 /// again (RFC 6347 §4.2.1 leaves the cookie of a resumption to the server). It is then answered with fewer bytes than it
 /// has, as it does not lead to a full handshake.
-pub(crate) fn knows_address(config: &Config, hello: &ClientHello<'_>, address: IpAddr) -> bool {
+pub(crate) fn resumable_from(
+    config: &Config,
+    hello: &ClientHello<'_>,
+    address: IpAddr,
+) -> Option<Resumable> {
     let (Some(tickets), Some(ticket @ [_, ..])) = (&config.tickets, hello.ticket) else {
-        return false;
+        return None;
     };
-    hello.offers_ems
-        && open(config, tickets, ticket).is_some_and(|resumable| {
-            resumable.is_from(address) && is_welcome(config, hello, &resumable)
-        })
+    let resumable = open(config, tickets, ticket).filter(|_| hello.offers_ems)?;
+    let is_spared = resumable.is_from(address) && is_welcome(config, hello, &resumable);
+    is_spared.then_some(resumable)
 }
 
 /// What the hello's ticket is worth here; `None` leads to a full handshake.
@@ -155,11 +158,15 @@ pub(super) fn answer(
     let server_hello = core.say(HandshakeType::SERVER_HELLO, |w| answer.write(w));
     let keys = core.traffic_keys(&master);
     core.take_up(keys.server, keys.client);
-    let verify_data = master.verify_data(false, &core.transcript);
+    let mut said = TranscriptHash::new(master.suite(), &core.transcript);
+    let verify_data = master.verify_data_of(false, said.clone());
     let finished = core.say(HandshakeType::FINISHED, |w| w.extend_from_slice(&verify_data));
+    // Nothing comes between the two, so the client's is known, and the transcript is hashed once.
+    said.hear(finished.bytes());
+    let expected = master.verify_data_of(true, said);
     let items = vec![Item::Plain(server_hello), Item::ChangeCipherSpec, Item::Sealed(finished)];
     core.start_flight(now, items, sink);
-    server::State::AwaitResumedFinished(AwaitResumedFinished { master, client })
+    server::State::AwaitResumedFinished(AwaitResumedFinished { master, client, expected })
 }
 
 /// The server has said everything: the client's Finished is the last message.
@@ -168,12 +175,13 @@ pub(super) fn answer(
 pub(super) struct AwaitResumedFinished {
     master: MasterSecret,
     client: Option<[u8; 32]>,
+    /// What the client's Finished has to say.
+    expected: [u8; VERIFY_DATA_LEN],
 }
 
 impl AwaitResumedFinished {
-    pub(super) fn finished(self, core: &Core, message: &Message) -> Result<Summary, Fault> {
-        let expected = self.master.verify_data(true, &core.transcript);
-        if !same(message.body(), &expected) {
+    pub(super) fn finished(self, message: &Message) -> Result<Summary, Fault> {
+        if !same(message.body(), &self.expected) {
             return Err(PeerFault::BadFinished.into());
         }
         Ok(Summary {

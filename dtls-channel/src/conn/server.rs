@@ -17,6 +17,7 @@ use crate::handshake::messages::{
     ServerKeyExchange, Signed,
 };
 use crate::outbox::Sink;
+use crate::resumption::Resumable;
 use crate::wire::HandshakeType;
 use crate::wire::ids::VERSION_1_2;
 
@@ -80,11 +81,13 @@ pub(super) struct AwaitFinished {
     master: MasterSecret,
 }
 
-/// Answers the hello with flight 4, or at once with everything if its ticket is good.
+/// Answers the hello with flight 4, or at once with everything if its ticket is good. `opened`: what that holds, if
+/// somebody looked already.
 pub(super) fn start(
     now: Instant,
     core: &mut Core,
     message: &Message,
+    opened: Option<Resumable>,
     sink: &mut Sink,
 ) -> Result<State, Fault> {
     let hello = ClientHello::read(message.body())?;
@@ -99,7 +102,11 @@ pub(super) fn start(
     let config = core.config.clone();
     core.server_random = random()?;
     core.record_limits.agree(&config, hello.record_size_limit)?;
-    if let Some(resumable) = resume::resumable(&config, &hello, sink)? {
+    let resumable = match opened {
+        Some(resumable) => Some(resumable),
+        None => resume::resumable(&config, &hello, sink)?,
+    };
+    if let Some(resumable) = resumable {
         return Ok(resume::answer(now, core, message, &hello, resumable, sink));
     }
     let suite = hello.choose_suite(&config.suites).ok_or(Mismatch::Suite)?;
@@ -167,7 +174,7 @@ impl State {
         let (kind, expected) = (message.kind, self.expects());
         let next = match (self, kind) {
             (Self::AwaitClientHello, HandshakeType::CLIENT_HELLO) => {
-                start(now, core, message, sink)
+                start(now, core, message, None, sink)
             }
             (Self::AwaitCertificate(s), HandshakeType::CERTIFICATE) => s.certificate(core, message),
             (Self::AwaitClientKeyExchange(s), HandshakeType::CLIENT_KEY_EXCHANGE) => {
@@ -180,7 +187,7 @@ impl State {
                 return s.finished(core, message, sink).map(Next::Done);
             }
             (Self::AwaitResumedFinished(s), HandshakeType::FINISHED) => {
-                return s.finished(core, message).map(Next::Done);
+                return s.finished(message).map(Next::Done);
             }
             _ => Err(Fault::unexpected(kind, expected)),
         };

@@ -7,7 +7,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::Connection;
+use super::{Admitted, Connection};
 use super::handshake::Handshake;
 use crate::config::Config;
 use crate::crypto::Credentials;
@@ -108,8 +108,9 @@ impl Pair {
         let fragment = fragments(record.body).next().unwrap().unwrap();
         let hello = Message::build(fragment.kind, 0, |w| w.extend_from_slice(fragment.body));
         let (config, sink) = (self.config.clone(), &mut self.server_sink);
+        let admitted = Admitted { hello, record_sequence: 0, opened: None };
         self.server =
-            Some(Connection::server(self.now, id(), path(), config, None, hello, 0, sink));
+            Some(Connection::server(self.now, id(), path(), config, None, admitted, sink));
     }
 }
 

@@ -15,7 +15,7 @@ pub use exporter::Exporter;
 pub use group::Group;
 pub(crate) use group::{KeyShare, PremasterSecret};
 pub(crate) use hot::HotKey;
-pub(crate) use prf::{MasterSecret, Randoms, VERIFY_DATA_LEN, same};
+pub(crate) use prf::{MasterSecret, Randoms, TranscriptHash, VERIFY_DATA_LEN, same};
 pub(crate) use signature::{PEER_SCHEMES, VerifyError, verify};
 pub use suite::CipherSuite;
 pub(crate) use suite::TrafficKey;

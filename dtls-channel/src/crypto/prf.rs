@@ -1,3 +1,5 @@
+use std::sync::LazyLock;
+
 use ring::{digest, hmac};
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, Zeroizing};
@@ -17,20 +19,31 @@ fn prf(algorithm: hmac::Algorithm, secret: &[u8], label: &[u8], seeds: &[&[u8]],
         seeds.iter().for_each(|seed| context.update(seed));
         context.sign()
     };
-    // What leads to the output is overwritten, as ring does not. Its own copies stay out of reach.
-    let blank = hmac::sign(&hmac::Key::new(algorithm, &[]), &[]);
+    let blank = blank(algorithm);
     let wipe = |tag: &mut hmac::Tag| {
         *tag = blank;
         std::hint::black_box(tag);
     };
     let mut a = with_seed(None);
-    for chunk in out.chunks_mut(algorithm.digest_algorithm().output_len()) {
+    let mut chunks = out.chunks_mut(algorithm.digest_algorithm().output_len()).peekable();
+    while let Some(chunk) = chunks.next() {
         let mut block = with_seed(Some(a.as_ref()));
         chunk.copy_from_slice(&block.as_ref()[..chunk.len()]);
         wipe(&mut block);
-        a = hmac::sign(&key, a.as_ref());
+        if chunks.peek().is_some() {
+            a = hmac::sign(&key, a.as_ref());
+        }
     }
     wipe(&mut a);
+}
+
+/// What leads to the output is overwritten with this, as ring does not. Its own copies stay out of reach.
+fn blank(algorithm: hmac::Algorithm) -> hmac::Tag {
+    static BLANKS: LazyLock<[hmac::Tag; 2]> = LazyLock::new(|| {
+        [hmac::HMAC_SHA256, hmac::HMAC_SHA384]
+            .map(|algorithm| hmac::sign(&hmac::Key::new(algorithm, &[]), &[]))
+    });
+    BLANKS[usize::from(algorithm != hmac::HMAC_SHA256)]
 }
 
 /// Constant-time comparison.
@@ -117,10 +130,18 @@ impl MasterSecret {
         from_client: bool,
         transcript: &[u8],
     ) -> [u8; VERIFY_DATA_LEN] {
+        self.verify_data_of(from_client, TranscriptHash::new(self.suite, transcript))
+    }
+
+    /// The same over a transcript that was hashed already.
+    pub(crate) fn verify_data_of(
+        &self,
+        from_client: bool,
+        said: TranscriptHash,
+    ) -> [u8; VERIFY_DATA_LEN] {
         let label: &[u8] = if from_client { b"client finished" } else { b"server finished" };
-        let hash = digest::digest(self.suite.hash(), transcript);
         let mut out = [0; VERIFY_DATA_LEN];
-        prf(self.suite.hmac(), &self.bytes[..], label, &[hash.as_ref()], &mut out);
+        prf(self.suite.hmac(), &self.bytes[..], label, &[said.0.finish().as_ref()], &mut out);
         out
     }
 
@@ -138,6 +159,22 @@ impl MasterSecret {
             seeds.extend([&length[..], context]);
         }
         prf(self.suite.hmac(), &self.bytes[..], label.as_bytes(), &seeds, out);
+    }
+}
+
+/// The hash of a transcript that goes on.
+#[derive(Clone)]
+pub(crate) struct TranscriptHash(digest::Context);
+
+impl TranscriptHash {
+    pub(crate) fn new(suite: CipherSuite, transcript: &[u8]) -> Self {
+        let mut said = Self(digest::Context::new(suite.hash()));
+        said.hear(transcript);
+        said
+    }
+
+    pub(crate) fn hear(&mut self, message: &[u8]) {
+        self.0.update(message);
     }
 }
 

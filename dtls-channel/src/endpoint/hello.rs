@@ -7,6 +7,7 @@ use crate::handshake::messages::HelloVerifyRequest;
 use crate::handshake::messages::client_hello::HelloPrefix;
 use crate::handshake::{Fragment, HEADER_LEN, Message, write_fragment};
 use crate::record::{HEADER_LEN as RECORD_HEADER_LEN, plaintext};
+use crate::resumption::Resumable;
 use crate::wire::ids::VERSION_1_0;
 use crate::wire::{ContentType, HandshakeType, Reader};
 
@@ -114,16 +115,15 @@ impl HelloPeek {
         ClientHello::read(body).ok().map(|hello| hello.offer)
     }
 
-    /// Whether it is whole and resumes a session from the address at which that began.
-    pub(super) fn is_from_where_its_ticket_was_given(
+    /// What its ticket is worth, if it is whole and from where that was given.
+    pub(super) fn resumable_from(
         &self,
         config: &Config,
         address: IpAddr,
         datagram: &[u8],
-    ) -> bool {
-        let body = self.body(datagram).filter(|_| self.is_whole());
-        let hello = body.and_then(|body| ClientHello::read(body).ok());
-        hello.is_some_and(|hello| resume::knows_address(config, &hello, address))
+    ) -> Option<Resumable> {
+        let body = self.body(datagram).filter(|_| self.is_whole())?;
+        resume::resumable_from(config, &ClientHello::read(body).ok()?, address)
     }
 
     /// The whole hello as a message.

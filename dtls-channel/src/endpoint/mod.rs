@@ -27,15 +27,14 @@ pub use self::hello::CLIENT_HELLO_BYTES_MAX;
 use self::hello::{FirstRecord, HelloPeek};
 use self::slots::Slots;
 use crate::config::Config;
-use crate::conn::{Connection, own_id};
+use crate::conn::{Admitted, Connection, own_id};
 use crate::crypto::NoRandom;
 use crate::ecn::Ecn;
 use crate::error::{CloseReason, ConnectError, SendError};
 use crate::event::{AssociationId, Event, Path, Phase, canonical};
-use crate::handshake::Message;
 use crate::outbox::{Outbox, Sink};
 use crate::record::ConnectionId;
-use crate::resumption::Session;
+use crate::resumption::{Resumable, Session};
 use crate::stats::{DropCause, Stats};
 use crate::wire::AlertDescription;
 
@@ -488,7 +487,8 @@ impl Endpoint {
             // A later piece of a hello whose first piece we have not verified.
             return self.drop_one(DropCause::Unknown);
         };
-        if self.spares_cookie(&config, path, peers, hello, datagram) {
+        let opened = self.spares_cookie(&config, path, peers, hello, datagram);
+        if opened.is_some() {
             self.sink.stats.cookies_spared += 1;
         } else if !self.cookies.verify(now, path.remote, prefix, hello.offer(datagram)) {
             if !prefix.cookie.is_empty() {
@@ -511,9 +511,12 @@ impl Endpoint {
         }
         let id = self.next_id();
         if hello.is_whole() {
-            let sequence = hello.record_sequence;
+            let record_sequence = hello.record_sequence;
             match hello.message(datagram) {
-                Some(message) => self.admit(now, id, path, config, message, sequence),
+                Some(hello) => {
+                    let admitted = Admitted { hello, record_sequence, opened };
+                    self.admit(now, id, path, config, admitted);
+                }
                 None => self.drop_one(DropCause::Malformed),
             }
         } else {
@@ -524,8 +527,8 @@ impl Endpoint {
         }
     }
 
-    /// Whether a hello may begin a handshake without a cookie: it resumes a session from the address where that began,
-    /// takes no other handshake's place, and there is room to spare.
+    /// What the ticket holds of a hello that may begin a handshake without a cookie: it resumes a session from the
+    /// address where that began, takes no other handshake's place, and there is room to spare.
     fn spares_cookie(
         &self,
         config: &Config,
@@ -533,11 +536,11 @@ impl Endpoint {
         peers: Peers,
         hello: &HelloPeek,
         datagram: &[u8],
-    ) -> bool {
-        hello.prefix.as_ref().is_some_and(|prefix| prefix.cookie.is_empty())
+    ) -> Option<Resumable> {
+        let may = hello.prefix.as_ref().is_some_and(|prefix| prefix.cookie.is_empty())
             && peers.pending.is_none()
-            && self.half_open.len() < self.config.half_open_max / 2
-            && hello.is_from_where_its_ticket_was_given(config, path.remote.ip(), datagram)
+            && self.half_open.len() < self.config.half_open_max / 2;
+        may.then(|| hello.resumable_from(config, path.remote.ip(), datagram)).flatten()
     }
 
     fn gather(&mut self, now: Instant, index: u32, datagram: &mut [u8]) {
@@ -558,7 +561,8 @@ impl Endpoint {
         let id = AssociationId { index, generation: slot.generation };
         let (own_id, sink) =
             (own_id(&config, true, || ids::make(self.config.shard, index)), &mut self.sink);
-        let conn = Connection::server(now, id, path, config, own_id, message, sequence, sink);
+        let admitted = Admitted { hello: message, record_sequence: sequence, opened: None };
+        let conn = Connection::server(now, id, path, config, own_id, admitted, sink);
         slot.state = SlotState::Association(conn);
         self.register_given_id(index);
         self.settle(index);
@@ -570,12 +574,11 @@ impl Endpoint {
         id: AssociationId,
         path: Path,
         config: Arc<Config>,
-        hello: Message,
-        record_sequence: u64,
+        admitted: Admitted,
     ) {
         let own_id = self.own_id(&config, true, id.index);
         let sink = &mut self.sink;
-        let conn = Connection::server(now, id, path, config, own_id, hello, record_sequence, sink);
+        let conn = Connection::server(now, id, path, config, own_id, admitted, sink);
         self.insert_pending(now, path, id, SlotState::Association(conn), true);
         self.settle(id.index);
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::{DATA, Symbol};
 use crate::config::{Config, ConnectionIdMode};
 use crate::conn::handshake::Role;
-use crate::conn::{Connection, State, transitions};
+use crate::conn::{Admitted, Connection, State, transitions};
 use crate::crypto::{CipherSuite, TrafficKey};
 use crate::event::{AssociationId, Path, Phase};
 use crate::handshake::messages::HelloVerifyRequest;
@@ -310,7 +310,8 @@ impl Session {
         client.said.push(hello.clone());
 
         let mut sink = Sink::default();
-        let server = Connection::server(now, id, path(), config.clone(), None, hello, 0, &mut sink);
+        let admitted = Admitted { hello, record_sequence: 0, opened: None };
+        let server = Connection::server(now, id, path(), config.clone(), None, admitted, &mut sink);
         let mut server = End::new(server, sink);
         if let State::Handshake(handshake) = &server.states[0].state {
             server.keys = handshake.core.write.clone();

@@ -23,13 +23,14 @@ fn extensions<'a>(
         return Ok(());
     }
     let mut list = Reader::new(r.vec16()?, "extensions");
-    let mut seen = Vec::new();
+    let (mut seen, mut count) = ([0; EXTENSIONS_MAX], 0);
     while !list.is_empty() {
         let (number, body) = (list.u16()?, list.vec16()?);
-        if seen.contains(&number) || seen.len() >= EXTENSIONS_MAX {
+        if seen[..count].contains(&number) || count == seen.len() {
             return Err(list.fault());
         }
-        seen.push(number);
+        seen[count] = number;
+        count += 1;
         each(number, body)?;
     }
     Ok(())
