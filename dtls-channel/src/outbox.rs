@@ -160,6 +160,8 @@ pub struct Sink {
     arena: Arena,
     sealing: HotKey,
     pub(crate) opening: HotKey,
+    /// For a datagram that is not whole yet; empty in between.
+    pub(crate) scratch: Vec<u8>,
     /// What the IP header of the datagram that is being handled said.
     pub(crate) incoming_ecn: Ecn,
 }

@@ -16,7 +16,7 @@ use std::time::Instant;
 
 use super::ending::{AwaitFinished, AwaitTicket, Ending};
 use super::flight::Item;
-use super::handshake::{Core, Next};
+use super::handshake::{Core, Next, TRANSCRIPT_BYTES_USUAL};
 use super::resume;
 use crate::config::ClientCertificate;
 use crate::crypto::{
@@ -123,6 +123,7 @@ pub(super) fn start(
 fn send_hello(now: Instant, core: &mut Core, offer: &ClientOffer, cookie: &[u8], sink: &mut Sink) {
     // Neither the first hello nor the request counts (RFC 6347 §4.2.1).
     core.transcript.clear();
+    core.transcript.reserve(TRANSCRIPT_BYTES_USUAL);
     let hello = core.say(HandshakeType::CLIENT_HELLO, |w| offer.write(cookie, w));
     core.start_flight(now, vec![Item::Plain(hello)], sink);
 }

@@ -46,8 +46,8 @@ impl Flight {
             sink.stats.drops.count(DropCause::NotSent);
             return;
         }
-        let mut packer =
-            Packer { path, mtu, datagram: Vec::with_capacity(mtu), sequence0, keys, sink };
+        let datagram = std::mem::take(&mut sink.scratch);
+        let mut packer = Packer { path, mtu, datagram, sequence0, keys, sink };
         for item in &self.items {
             match item {
                 Item::Plain(message) => packer.message(message, false),
@@ -56,6 +56,7 @@ impl Flight {
             }
         }
         packer.flush();
+        packer.sink.scratch = packer.datagram;
     }
 }
 
@@ -118,19 +119,24 @@ impl Packer<'_> {
     }
 
     fn fragment(&mut self, message: &Message, offset: usize, length: usize, sealed: bool) {
-        let mut body = Vec::with_capacity(MESSAGE_HEADER_LEN + length);
-        write_fragment(&mut body, message, offset, length);
+        let mut piece = Vec::new();
+        let body = if length == message.body().len() {
+            message.bytes()
+        } else {
+            write_fragment(&mut piece, message, offset, length);
+            &piece
+        };
         match &mut self.keys {
             Some(keys) if sealed => {
                 // A handshake never comes near the key's limit.
-                keys.seal(ContentType::HANDSHAKE, &body, &mut self.datagram);
+                keys.seal(ContentType::HANDSHAKE, body, &mut self.datagram);
             }
             _ => {
                 // RFC 6347 §4.2.1: what a server that negotiates down can read.
                 let hello = message.kind == HandshakeType::CLIENT_HELLO;
                 let version = if hello { VERSION_1_0 } else { VERSION_1_2 };
                 let kind = ContentType::HANDSHAKE;
-                plaintext(&mut self.datagram, kind, version, self.sequence0, &body);
+                plaintext(&mut self.datagram, kind, version, self.sequence0, body);
             }
         }
     }

@@ -40,6 +40,11 @@ const RESENDS_BEFORE_SMALLER: u32 = 3;
 /// enough for what is sent afterwards.
 const SMALL_MTU: usize = 820;
 
+/// What a full handshake says in all, with a short chain of small certificates.
+pub(super) const TRANSCRIPT_BYTES_USUAL: usize = 2_048;
+/// What the server and the client say in one that resumes a session, after the hello.
+pub(super) const RESUMED_TRANSCRIPT_BYTES: usize = 256;
+
 /// What handling a record led to.
 pub(super) enum Outcome {
     Continue,
@@ -183,7 +188,7 @@ impl Core {
         let ends_at = now + timers.give_up_in_all;
         Self {
             path,
-            transcript: Vec::with_capacity(2_048),
+            transcript: Vec::new(),
             incoming,
             client_random: [0; 32],
             server_random: [0; 32],

@@ -15,7 +15,7 @@ use std::time::Instant;
 use super::client;
 use super::ending::Ending;
 use super::flight::Item;
-use super::handshake::{Core, Summary};
+use super::handshake::{Core, RESUMED_TRANSCRIPT_BYTES, Summary};
 use super::server;
 use crate::config::{ClientCertificate, Config, Tickets};
 use crate::crypto::{MasterSecret, NoRandom, TranscriptHash, VERIFY_DATA_LEN, random, same};
@@ -146,6 +146,7 @@ pub(super) fn answer(
     sink: &mut Sink,
 ) -> server::State {
     let Resumable { master, client, .. } = resumable;
+    core.transcript.reserve(message.bytes().len() + RESUMED_TRANSCRIPT_BYTES);
     core.hear(message);
     let mut answer = ServerHello {
         session_id: hello.session_id.to_vec(),

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::client::{check_signature, peer_certificate};
 use super::flight::{Flight, Item};
-use super::handshake::{Core, Next, Summary};
+use super::handshake::{Core, Next, Summary, TRANSCRIPT_BYTES_USUAL};
 use super::keys::KeyPair;
 use super::resume::{self, AwaitResumedFinished};
 use crate::config::ClientCertificate;
@@ -122,6 +122,7 @@ pub(super) fn start(
     if !hello.offers_ems && config.require_ems {
         return Err(Mismatch::ExtendedMasterSecret.into());
     }
+    core.transcript.reserve(TRANSCRIPT_BYTES_USUAL);
     core.hear(message);
     let gives_ticket = resume::gives_ticket(&config, &hello);
     let mut answer = ServerHello {

@@ -129,8 +129,7 @@ impl HelloPeek {
     /// The whole hello as a message.
     pub(super) fn message(&self, datagram: &[u8]) -> Option<Message> {
         let body = self.body(datagram).filter(|_| self.is_whole())?;
-        let kind = HandshakeType::CLIENT_HELLO;
-        Some(Message::build(kind, self.message_seq, |out| out.extend_from_slice(body)))
+        Some(Message::with_body(HandshakeType::CLIENT_HELLO, self.message_seq, body))
     }
 
     /// Appends the HelloVerifyRequest that answers this hello. It takes over both sequence numbers

@@ -2,6 +2,8 @@ use crate::wire::{HandshakeType, Malformed, Reader, Write};
 
 /// RFC 6347 §4.2.2: type 1, length 3, message_seq 2, fragment_offset 3, fragment_length 3.
 pub(crate) const HEADER_LEN: usize = 12;
+/// Most messages of ours have no more than this, the header included.
+const USUAL_BYTES: usize = 128;
 
 /// A piece of a handshake message as it came in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,8 +73,17 @@ impl Message {
         message_seq: u16,
         body: impl FnOnce(&mut Vec<u8>),
     ) -> Self {
-        let mut bytes = vec![0; HEADER_LEN];
+        let mut bytes = Vec::with_capacity(USUAL_BYTES);
+        bytes.resize(HEADER_LEN, 0);
         body(&mut bytes);
+        Self::finish(kind, message_seq, bytes)
+    }
+
+    /// A message of which the body is there.
+    pub(crate) fn with_body(kind: HandshakeType, message_seq: u16, body: &[u8]) -> Self {
+        let mut bytes = Vec::with_capacity(HEADER_LEN + body.len());
+        bytes.resize(HEADER_LEN, 0);
+        bytes.extend_from_slice(body);
         Self::finish(kind, message_seq, bytes)
     }
 

@@ -5,6 +5,9 @@ use crate::record::ConnectionId;
 use crate::wire::ids::{VERSION_1_0, VERSION_1_2, extension};
 use crate::wire::{Malformed, Reader, Write};
 
+/// Our extensions have no more than this, unless our connection ids are longer than most.
+const EXTENSIONS_BYTES_USUAL: usize = 64;
+
 /// HelloVerifyRequest (RFC 6347 §4.2.1).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct HelloVerifyRequest<'a> {
@@ -147,7 +150,7 @@ impl ServerHello {
         out.vec8(|w| w.bytes(&self.session_id));
         out.u16(self.suite);
         out.u8(0);
-        let mut extensions = Vec::new();
+        let mut extensions = Vec::with_capacity(EXTENSIONS_BYTES_USUAL);
         let w = &mut extensions;
         if self.ems {
             write_extension(w, extension::EXTENDED_MASTER_SECRET, |_| {});
