@@ -533,7 +533,9 @@ impl Recovery {
     fn rest_if_idle(&mut self) {
         if self.sent.is_empty() {
             self.unanswered_since = None;
-            self.lost.clear();
+            // A map keeps the room of its first entries, which is more than all the rest of a session that is idle.
+            self.sent = BTreeMap::new();
+            self.lost = BTreeMap::new();
             self.untracked = VecDeque::new();
         }
     }
