@@ -10,18 +10,28 @@ use std::time::{Duration, Instant};
 const WINDOW: Duration = Duration::from_millis(20);
 /// So many in it are many.
 const DENSE_MIN: u64 = 20;
-/// From one turn to the next while there are many and something waits for them: so much it adds to a round trip.
-const AWAITED_TURN_TIME_MIN: Duration = Duration::from_millis(2);
-/// The same while nothing does, and they are signs of life for the most part.
-const IDLE_TURN_TIME_MIN: Duration = Duration::from_millis(10);
 
-/// What the datagrams that come are for.
+/// What the datagrams that come are for, at their most urgent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rush {
-    /// Something waits for them.
-    Awaited,
-    /// Nothing does.
-    Idle,
+    /// Documents go out as fast as they are answered.
+    Documents,
+    /// Agents connect, in two round trips and a look into the store.
+    Arrivals,
+    /// Nothing waits for them.
+    SignsOfLife,
+}
+
+impl Rush {
+    /// From one turn to the next while there are many: so much it adds to a round trip, which an agent takes for a long
+    /// one from 10 ms on, and so long waits the acknowledgement of a hello for the welcome.
+    const fn turn_time_min(self) -> Duration {
+        Duration::from_millis(match self {
+            Self::Documents => 2,
+            Self::Arrivals => 6,
+            Self::SignsOfLife => 10,
+        })
+    }
 }
 
 /// See the module's text.
@@ -47,17 +57,8 @@ impl Gathering {
             self.is_dense = (came - before) as f64 >= expected;
             self.window = (now, came);
         }
-        let turn_time = match rush {
-            Rush::Awaited => AWAITED_TURN_TIME_MIN,
-            Rush::Idle => IDLE_TURN_TIME_MIN,
-        };
-        let next_at = self.turn_at + turn_time;
+        let next_at = self.turn_at + rush.turn_time_min();
         self.is_dense.then(|| next_at.saturating_duration_since(now)).filter(|rest| !rest.is_zero())
-    }
-
-    /// Whether datagrams come thick and fast.
-    pub(super) fn is_dense(&self) -> bool {
-        self.is_dense
     }
 
     /// A turn begins.
@@ -90,15 +91,18 @@ mod tests {
 
     #[test]
     fn what_comes_thick_and_fast_is_taken_many_at_a_time() {
-        let awaited = turns(20_000, Rush::Awaited);
-        assert!((500..1_000).contains(&awaited), "{awaited}");
-        let idle = turns(20_000, Rush::Idle);
-        assert!((100..600).contains(&idle), "{idle}");
+        let turns_for = |rush| turns(20_000, rush);
+        let documents = turns_for(Rush::Documents);
+        assert!((500..1_000).contains(&documents), "{documents}");
+        let arrivals = turns_for(Rush::Arrivals);
+        assert!((167..documents).contains(&arrivals), "{arrivals}");
+        let signs_of_life = turns_for(Rush::SignsOfLife);
+        assert!((100..arrivals).contains(&signs_of_life), "{signs_of_life}");
     }
 
     #[test]
     fn few_datagrams_are_never_waited_for() {
-        for rush in [Rush::Awaited, Rush::Idle] {
+        for rush in [Rush::Documents, Rush::Arrivals, Rush::SignsOfLife] {
             assert_eq!(turns(500, rush), 500);
         }
     }
@@ -108,10 +112,11 @@ mod tests {
         let start = crate::clock::now();
         let mut gathering = Gathering::new(start);
         let later = start + WINDOW;
+        let turn_time = Rush::Documents.turn_time_min();
         gathering.begin(later);
-        assert!(gathering.rest(later, 1_000, Rush::Awaited).is_some());
+        assert!(gathering.rest(later, 1_000, Rush::Documents).is_some());
         gathering.begin(later);
-        assert_eq!(gathering.rest(later + AWAITED_TURN_TIME_MIN, 1_000, Rush::Awaited), None);
+        assert_eq!(gathering.rest(later + turn_time, 1_000, Rush::Documents), None);
     }
 
     #[test]
@@ -120,8 +125,8 @@ mod tests {
         let mut gathering = Gathering::new(start);
         let at = |ms| start + Duration::from_millis(ms);
         gathering.begin(at(20));
-        assert!(gathering.rest(at(20), 1_000, Rush::Idle).is_some());
+        assert!(gathering.rest(at(20), 1_000, Rush::SignsOfLife).is_some());
         gathering.begin(at(1_000));
-        assert_eq!(gathering.rest(at(1_000), 1_001, Rush::Idle), None);
+        assert_eq!(gathering.rest(at(1_000), 1_001, Rush::SignsOfLife), None);
     }
 }

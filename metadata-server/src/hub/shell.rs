@@ -52,9 +52,6 @@ const TURN_PACKETS_MAX: usize = 1024;
 const PATHS_REMEMBERED_MAX: usize = 16_384;
 /// Agents that one look into the store is for.
 const ARRIVALS_PER_READ_MAX: usize = 64;
-/// So long others are waited for to be looked up with the first, while datagrams come fast. The acknowledgement of the
-/// hello waits for the welcome, and not for longer than 10 ms.
-const ARRIVALS_LINGER: Duration = Duration::from_millis(5);
 /// Commands and answers taken in one turn.
 const INPUTS_PER_TURN_MAX: usize = 256;
 
@@ -109,9 +106,8 @@ struct Shell {
     /// By certificate and address, for when an agent is back.
     paths: KnownPaths<PathKey>,
     made: mpsc::UnboundedSender<Made>,
-    /// Those who said hello and are to be looked up, and when the first of them did.
+    /// Those who said hello in this turn and are to be looked up.
     arrivals: Vec<Arrival>,
-    arrived_at: Option<Instant>,
     /// Sessions that may have something to say, and then to send.
     stirred: Vec<PeerId>,
     /// Whose turn it is to send.
@@ -147,7 +143,6 @@ pub(super) async fn run(parts: Parts) -> io::Result<()> {
         paths: KnownPaths::new(PATHS_REMEMBERED_MAX),
         made,
         arrivals: Vec::new(),
-        arrived_at: None,
         stirred: Vec::new(),
         turns: Turns::default(),
         packet: Vec::new(),
@@ -212,18 +207,19 @@ impl Shell {
         let look = (!self.pushes.is_idle()).then_some(self.look_at);
         let log = self.log.agents.next_end();
         let room = self.openings.room_at();
-        let arrivals = self.arrived_at.map(|at| at + ARRIVALS_LINGER);
-        let next = [self.core.next_timeout(), session, look, room, log, arrivals, self.stop_at];
+        let next = [self.core.next_timeout(), session, look, room, log, self.stop_at];
         next.into_iter().flatten().min()
     }
 
     /// How long to rest after a turn.
     fn rest(&mut self, now: Instant) -> Option<Duration> {
-        // Documents and handshakes wait for what comes; signs of life do not.
-        let is_awaited = !self.pushes.is_idle()
-            || !self.arrivals.is_empty()
-            || self.driver.endpoint().half_open() > 0;
-        let rush = if is_awaited { Rush::Awaited } else { Rush::Idle };
+        let rush = if !self.pushes.is_idle() {
+            Rush::Documents
+        } else if self.driver.endpoint().half_open() > 0 {
+            Rush::Arrivals
+        } else {
+            Rush::SignsOfLife
+        };
         self.gathering.rest(now, self.driver.stats().datagrams_in, rush)
     }
 
@@ -302,7 +298,7 @@ impl Shell {
             self.attend_pushes();
         }
         self.settle();
-        self.look_up(now);
+        self.look_up();
         self.transmit();
     }
 
@@ -464,7 +460,6 @@ impl Shell {
             }
             Action::Load(peer, agent, holds) => {
                 self.arrivals.push(Arrival { peer, agent, holds });
-                self.arrived_at.get_or_insert(now);
             }
             Action::RaiseVersion(peer, agent, holds) => {
                 let write =
@@ -549,12 +544,7 @@ impl Shell {
     }
 
     /// Has looked up, for some at a time, what those who said hello should hold.
-    fn look_up(&mut self, now: Instant) {
-        let is_close = self.arrived_at.is_none_or(|at| now < at + ARRIVALS_LINGER);
-        if is_close && self.gathering.is_dense() && self.arrivals.len() < ARRIVALS_PER_READ_MAX {
-            return;
-        }
-        self.arrived_at = None;
+    fn look_up(&mut self) {
         while !self.arrivals.is_empty() {
             let from = self.arrivals.len().saturating_sub(ARRIVALS_PER_READ_MAX);
             let some = self.arrivals.split_off(from);
