@@ -41,6 +41,8 @@ pub struct Outbox {
     transmits: VecDeque<Transmit>,
     /// Nothing is joined to the last transmission.
     run_ended: bool,
+    /// So many bytes more may go with the last datagram, which ended a handshake.
+    room: usize,
 }
 
 impl Outbox {
@@ -88,6 +90,7 @@ impl Outbox {
             self.transmits.pop_front();
         }
         if self.transmits.is_empty() {
+            self.room = 0;
             self.bytes.clear();
             self.bytes.shrink_to(OUTBOX_BYTES_MAX / 4);
             self.start = 0;
@@ -101,25 +104,56 @@ impl Outbox {
     /// too large would take the others with it.
     pub(crate) fn end_run(&mut self) {
         self.run_ended = true;
+        self.room = 0;
     }
 
-    /// Appends the datagram that `write` puts at the end of the buffer; an empty one is none.
+    /// Lets what comes next go with the last datagram, which may have `bytes_max` bytes then: what follows the end of a
+    /// handshake at once need not be a second datagram, to be sent and to be lost.
+    pub(crate) fn leave_room(&mut self, bytes_max: usize) {
+        let alone = self.transmits.back().filter(|last| last.segment_size.is_none());
+        self.room = alone.map_or(0, |last| bytes_max.saturating_sub(last.length));
+    }
+
+    /// True while the last datagram waits for what may go with it.
+    #[cfg(feature = "net")]
+    pub(crate) fn leaves_room(&self) -> bool {
+        self.room > 0
+    }
+
+    /// Appends the datagram that `write` puts at the end of the buffer; an empty one is none. Says how many datagrams
+    /// there are more by that.
     pub(crate) fn datagram<T>(
         &mut self,
         path: Path,
         ecn: Ecn,
         write: impl FnOnce(&mut Vec<u8>) -> T,
-    ) -> T {
+    ) -> (T, u64) {
         let start = self.bytes.len();
         let result = write(&mut self.bytes);
         let length = self.bytes.len() - start;
-        if length > 0 && !self.extend_run(path, ecn, length) {
+        if length == 0 || self.join_last(path, ecn, length) {
+            return (result, 0);
+        }
+        if !self.extend_run(path, ecn, length) {
             let (destination, source) = (path.remote, path.local);
             let transmit = Transmit { destination, source, length, segment_size: None, ecn };
             self.transmits.push_back(transmit);
             self.run_ended = false;
         }
-        result
+        (result, 1)
+    }
+
+    /// Makes the last datagram longer if room was left for that. It is marked as what is added asks for.
+    fn join_last(&mut self, path: Path, ecn: Ecn, length: usize) -> bool {
+        let fits = length <= std::mem::take(&mut self.room);
+        let last = self
+            .transmits
+            .back_mut()
+            .filter(|last| fits && (last.destination, last.source) == (path.remote, path.local));
+        let Some(last) = last else { return false };
+        last.length += length;
+        last.ecn = ecn;
+        true
     }
 
     /// Adds a datagram to the last run if destination, size and codepoint allow: a run has one IP header.
@@ -205,10 +239,10 @@ impl Sink {
         write: impl FnOnce(&mut HotKey, &mut Vec<u8>) -> T,
     ) -> T {
         let before = self.outbox.bytes.len();
-        let result = self.outbox.datagram(path, ecn, |out| write(&mut self.sealing, out));
-        let length = (self.outbox.bytes.len() - before) as u64;
-        self.stats.datagrams_out += u64::from(length > 0);
-        self.stats.bytes_out += length;
+        let sealing = &mut self.sealing;
+        let (result, more) = self.outbox.datagram(path, ecn, |out| write(sealing, out));
+        self.stats.datagrams_out += more;
+        self.stats.bytes_out += (self.outbox.bytes.len() - before) as u64;
         result
     }
 }
@@ -297,6 +331,33 @@ mod tests {
         })
         .collect();
         assert_eq!(lengths, [1_000, 1_400, 1_800]);
+    }
+
+    #[test]
+    fn what_follows_the_end_of_a_handshake_goes_with_it_if_it_fits() {
+        let lengths = |steps: &[(u16, usize)], room| {
+            let mut outbox = Outbox::default();
+            outbox.datagram(address(1), Ecn::NotEct, |b| b.extend([0; 100]));
+            outbox.leave_room(room);
+            for (port, size) in steps {
+                outbox.datagram(address(*port), Ecn::Ect0, |b| b.resize(b.len() + size, 1));
+            }
+            let size = |t: &Transmit| t.segment_size.unwrap_or(t.length);
+            outbox.transmits.iter().map(|t| (size(t), t.length, t.ecn)).collect::<Vec<_>>()
+        };
+        let (plain, marked) = (Ecn::NotEct, Ecn::Ect0);
+        let [flight, fifty] = [(100, 100, plain), (50, 50, marked)];
+        assert_eq!(lengths(&[(1, 50), (1, 50)], 200), [(150, 200, marked)], "once");
+        assert_eq!(lengths(&[(1, 101)], 200), [flight, (101, 101, marked)], "too long");
+        assert_eq!(lengths(&[(2, 50)], 200), [flight, fifty], "to another");
+        assert_eq!(lengths(&[(1, 50)], 90), [flight, fifty], "no room");
+
+        let mut outbox = Outbox::default();
+        outbox.datagram(address(1), Ecn::NotEct, |b| b.extend([0; 100]));
+        outbox.leave_room(1_000);
+        outbox.pop();
+        outbox.datagram(address(1), Ecn::Ect0, |b| b.extend([0; 50]));
+        assert_eq!(outbox.front().map(|(t, _)| t.length), Some(50), "it has left");
     }
 
     #[test]

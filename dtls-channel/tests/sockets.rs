@@ -9,8 +9,11 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::config;
-use dtls_channel::{AssociationId, CloseReason, Driver, EndpointConfig, Event};
+use common::{config, config_with};
+use dtls_channel::{
+    AssociationId, CloseReason, Driver, EndpointConfig, Event, PeerRefused, PeerVerifier,
+    TicketKeys,
+};
 
 const LOOPBACK: &str = "127.0.0.1:0";
 
@@ -66,6 +69,66 @@ async fn who_does_not_want_to_sleep_gets_what_waits_in_the_kernel() {
         server.wait(Some(sent_at)).await.unwrap();
         assert!(matches!(server.poll_event(), Some((_, Event::Message { .. }))));
         assert!(server.heard_until() > sent_at);
+    }
+}
+
+#[tokio::test]
+async fn what_a_client_says_at_once_goes_with_the_end_of_its_handshake() {
+    let keys = Arc::new(TicketKeys::random().unwrap());
+    let serving = config().with_ticket_keys(keys, Duration::from_secs(60));
+    let serving = EndpointConfig { server: Some(Arc::new(serving)), ..EndpointConfig::default() };
+    let mut server = Driver::bind(LOOPBACK.parse().unwrap(), serving).unwrap();
+    let (mut client, config) = (client(), Arc::new(config().asking_for_tickets()));
+    let (now, address) = (Instant::now(), server.local_addr().unwrap());
+    client.connect(now, address, config.clone()).unwrap();
+    let (mut session, mut open) = (None, 0);
+    run(&mut server, &mut client, |_, _, _, _, event| {
+        if let Event::Established(established) = event {
+            session = established.session.or_else(|| session.take());
+            open += 1;
+        }
+        open == 2
+    })
+    .await;
+
+    let before = *server.stats();
+    client.resume(now, address, config, session.unwrap()).unwrap();
+    run(&mut server, &mut client, |_, client, from_server, id, event| match event {
+        Event::Established(_) if !from_server => {
+            client.send(now, id, b"at once").unwrap();
+            false
+        }
+        Event::Message { data, .. } => *data == *b"at once",
+        _ => false,
+    })
+    .await;
+    let after = server.stats();
+    assert_eq!(after.datagrams_in - before.datagrams_in, 2, "the hello, and everything else");
+    assert_eq!(after.handshakes_resumed, 1);
+}
+
+struct Nobody;
+
+impl PeerVerifier for Nobody {
+    fn verify(&self, _certificate_der: &[u8]) -> Result<(), PeerRefused> {
+        Err(PeerRefused("nobody will do".into()))
+    }
+}
+
+#[tokio::test]
+async fn a_peer_is_told_of_the_end_though_its_application_does_nothing_more() {
+    let (mut server, mut client) = (server(), client());
+    let (now, address) = (Instant::now(), server.local_addr().unwrap());
+    client.connect(now, address, Arc::new(config_with(Arc::new(Nobody)))).unwrap();
+    run(&mut server, &mut client, |_, _, from_server, _, event| {
+        !from_server && matches!(event, Event::Closed(CloseReason::PeerRefused(_)))
+    })
+    .await;
+    // Nobody asks the client to do anything any more, and two hellos and its alert have arrived all the same.
+    let end = now + Duration::from_secs(10);
+    while server.stats().datagrams_in < 3 {
+        server.wait(Some(end)).await.unwrap();
+        assert!(Instant::now() < end, "{:?}", server.stats());
     }
 }
 

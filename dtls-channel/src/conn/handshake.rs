@@ -294,10 +294,12 @@ impl Core {
         self.mtu = mtu;
     }
 
-    /// Sends the flight that ends the handshake; it has no timer (RFC 6347 §4.2.4).
+    /// Sends the flight that ends the handshake; it has no timer (RFC 6347 §4.2.4). What the application has to say at
+    /// once goes with it.
     pub(super) fn send_last(&mut self, flight: &Flight, sink: &mut Sink) {
         let (mtu, keys) = (self.mtu, self.write.as_mut());
         flight.send(self.path, mtu, &mut self.sequence0, keys, sink);
+        sink.outbox.leave_room(mtu);
     }
 
     /// The pin check, once the peer has proved that it holds the key.

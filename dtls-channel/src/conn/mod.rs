@@ -366,7 +366,7 @@ impl Connection {
 
     /// Marks the datagrams of messages sent from here on: only for a caller who learns what arrives how, and slows down
     /// for [`Ecn::Ce`] (RFC 8085 §3.1.7). They are [`Ecn::NotEct`] until this is called on an open association; whatever the
-    /// engine itself sends always is.
+    /// engine itself sends always is, but for the end of a handshake, which the first message goes with.
     pub fn set_ecn(&mut self, ecn: Ecn) {
         if let State::Open(open) = &mut self.state {
             open.set_ecn(ecn);

@@ -7,8 +7,8 @@ use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Admitted, Connection};
 use super::handshake::Handshake;
+use super::{Admitted, Connection};
 use crate::config::Config;
 use crate::crypto::Credentials;
 use crate::error::CloseReason;

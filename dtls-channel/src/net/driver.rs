@@ -292,7 +292,8 @@ impl Driver {
 
     /// Sends what waits, then sleeps until datagrams came in, a timer ran off or `until` passed,
     /// and handles what there is. Returns at once if events are waiting, and when there is room to
-    /// send again. Cancel safe.
+    /// send again. The end of a handshake leaves with what the application says to it at once: with its next
+    /// [`flush`](Self::flush) or `wait`. Cancel safe.
     ///
     /// # Errors
     /// What the system says of the socket.
@@ -332,7 +333,11 @@ impl Driver {
                 self.endpoint.handle_timeout(heard);
             }
             if received || due || until.is_some_and(|at| at <= Instant::now()) {
-                self.flush();
+                // The application is going to hear of the end of a handshake, and may have something to say.
+                let waits = self.endpoint.has_events() && self.endpoint.outbox().leaves_room();
+                if !waits {
+                    self.flush();
+                }
                 return Ok(());
             }
         }
