@@ -32,9 +32,14 @@ pub(super) struct Link {
 /// name holds it, beside a count that makes it one that was never given before.
 #[derive(Default)]
 pub(super) struct Links {
-    slots: Vec<Option<Box<Link>>>,
+    /// Pages of [`PAGE`] places; there are as many as there were associations at a time.
+    pages: Vec<Vec<Option<Link>>>,
     given: u32,
 }
+
+/// Places that are made at a time. What a thread takes from the system in pieces of a place's size costs a system call
+/// for each.
+const PAGE: usize = 32;
 
 impl Links {
     /// Takes in an association that has just come to be; `link` makes it of its name.
@@ -46,29 +51,35 @@ impl Links {
         let index = association.index();
         self.given = self.given.wrapping_add(1);
         let peer = PeerId(u64::from(self.given) << 32 | index as u64);
-        if self.slots.len() <= index {
-            self.slots.resize_with(index + 1, || None);
+        while self.pages.len() <= index / PAGE {
+            self.pages.push((0..PAGE).map(|_| None).collect());
         }
-        self.slots[index].insert(Box::new(link(peer)))
+        self.pages[index / PAGE][index % PAGE].insert(link(peer))
     }
 
     pub(super) fn get(&self, peer: PeerId) -> Option<&Link> {
-        self.slots.get(index(peer))?.as_deref().filter(|link| link.peer == peer)
+        let index = index(peer);
+        let link = self.pages.get(index / PAGE)?.get(index % PAGE)?.as_ref();
+        link.filter(|link| link.peer == peer)
     }
 
     pub(super) fn get_mut(&mut self, peer: PeerId) -> Option<&mut Link> {
-        self.slots.get_mut(index(peer))?.as_deref_mut().filter(|link| link.peer == peer)
+        self.place(index(peer))?.as_mut().filter(|link| link.peer == peer)
     }
 
     /// The one of an association, unless it was removed.
     pub(super) fn of(&mut self, association: AssociationId) -> Option<&mut Link> {
-        let link = self.slots.get_mut(association.index())?.as_deref_mut();
+        let link = self.place(association.index())?.as_mut();
         link.filter(|link| link.association == association)
     }
 
-    pub(super) fn remove(&mut self, peer: PeerId) -> Option<Box<Link>> {
+    pub(super) fn remove(&mut self, peer: PeerId) -> Option<Link> {
         self.get(peer)?;
-        self.slots.get_mut(index(peer))?.take()
+        self.place(index(peer))?.take()
+    }
+
+    fn place(&mut self, index: usize) -> Option<&mut Option<Link>> {
+        self.pages.get_mut(index / PAGE)?.get_mut(index % PAGE)
     }
 }
 
