@@ -264,6 +264,11 @@ impl Recovery {
         &self.rtt
     }
 
+    /// See [`Rtt::allow_for_lag`].
+    pub(crate) fn allow_for_lag(&mut self, lag: Duration) {
+        self.rtt.allow_for_lag(lag);
+    }
+
     pub(crate) fn bytes_in_flight(&self) -> usize {
         self.bytes_in_flight
     }

@@ -64,6 +64,11 @@ impl Rtt {
         adjusted
     }
 
+    /// What was assumed, or seen so far, was measured by a side that was up to so late.
+    pub(crate) fn allow_for_lag(&mut self, lag: Duration) {
+        self.shortest = self.shortest.saturating_sub(lag);
+    }
+
     /// The smoothed estimate, once there was a sample.
     pub(crate) fn measured(&self) -> Option<Duration> {
         self.min.map(|_| self.smoothed)

@@ -543,6 +543,15 @@ impl Session {
         true
     }
 
+    /// The round trip that was assumed at the beginning was measured by a side that took up to `lag` to look at what had
+    /// come. Timers go by the round trip all the same; but a path is not far, on which losses are feared more,
+    /// because its end was busy.
+    pub fn allow_for_lag(&mut self, now: Instant, lag: Duration) {
+        self.recovery.allow_for_lag(lag);
+        self.judge_losses();
+        self.greet(now);
+    }
+
     /// What was learned of the path, for the next session on it. `None` if that is nothing.
     pub fn known_path(&self, now: Instant) -> Option<KnownPath> {
         let round_trip = self.recovery.rtt().measured()?;

@@ -54,6 +54,25 @@ fn the_first_packet_says_hello_and_carries_a_small_document() {
 }
 
 #[test]
+fn a_path_is_not_far_because_its_end_was_busy() {
+    let config = SessionConfig { initial_rtt: 12 * MS, ..SessionConfig::default() };
+    let (mut far, mut near) =
+        (Session::new(start(), config.clone()), Session::new(start(), config));
+    near.allow_for_lag(start(), 6 * MS);
+    assert!(far.is_far() && !near.is_far());
+    // Hello waits for what it can go with.
+    assert_eq!(transmit(&mut far, start(), &mut 1).len(), 1);
+    assert_eq!(transmit(&mut near, start(), &mut 1).len(), 0);
+    // What is sent is given the time that was measured.
+    let probe_at = |session: &mut Session| {
+        session.offer(start(), document("a", 1, 100)).unwrap();
+        transmit(session, start(), &mut 2);
+        session.next_timeout().unwrap()
+    };
+    assert!(probe_at(&mut near) >= probe_at(&mut far));
+}
+
+#[test]
 fn the_longest_frames_get_through_the_smallest_packets() {
     let config = SessionConfig { payload_max: 1, ..SessionConfig::default() };
     let mut session = Session::new(start(), config);

@@ -11,6 +11,9 @@ const WINDOW: Duration = Duration::from_millis(20);
 /// So many in it are many.
 const DENSE_MIN: u64 = 20;
 
+/// The longest time from one turn to the next that is meant.
+pub(super) const REST_MAX: Duration = Rush::SignsOfLife.turn_time_min();
+
 /// What the datagrams that come are for, at their most urgent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rush {

@@ -24,7 +24,7 @@ use tokio::sync::{broadcast, mpsc};
 use super::commands::Inbox;
 use super::core::{Action, Core, Input, Moment, NotQueued, PeerId};
 use super::follow::Followers;
-use super::gathering::{Gathering, Rush};
+use super::gathering::{Gathering, REST_MAX, Rush};
 use super::links::{Link, Links, PathKey};
 use super::lookups::{Arrival, Made, load_all, make, raised};
 use super::openings::Openings;
@@ -110,6 +110,8 @@ struct Shell {
     arrivals: Vec<Arrival>,
     /// Sessions that may have something to say, and then to send.
     stirred: Vec<PeerId>,
+    /// Everything that came before this was handled in earlier turns.
+    heard_before: Instant,
     /// Whose turn it is to send.
     turns: Turns,
     packet: Vec<u8>,
@@ -144,6 +146,7 @@ pub(super) async fn run(parts: Parts) -> io::Result<()> {
         made,
         arrivals: Vec::new(),
         stirred: Vec::new(),
+        heard_before: clock::now(),
         turns: Turns::default(),
         packet: Vec::new(),
         log: log::Limits::default(),
@@ -300,6 +303,7 @@ impl Shell {
         self.settle();
         self.look_up();
         self.transmit();
+        self.heard_before = heard;
     }
 
     fn on_event(&mut self, association: AssociationId, event: Event) {
@@ -362,6 +366,8 @@ impl Shell {
         if let Some(known) = self.paths.take(&path) {
             session.begin_on(now, &known, established.round_trip);
         }
+        let lag = now.saturating_duration_since(self.heard_before).min(REST_MAX);
+        session.allow_for_lag(now, lag);
         let link = self.links.add(association, |peer| Link {
             peer,
             association,
