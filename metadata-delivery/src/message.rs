@@ -18,6 +18,7 @@ mod log;
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::LazyLock;
 
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
@@ -421,7 +422,7 @@ impl Message for Hello {
     const BYTES_MAX: usize = HELLO_BYTES_MAX;
 
     fn name(&self) -> Name {
-        known_name(HELLO)
+        hello_name()
     }
 
     fn validate(&self) -> Result<(), MessageError> {
@@ -440,7 +441,8 @@ impl Message for Welcome {
     const BYTES_MAX: usize = WELCOME_BYTES_MAX;
 
     fn name(&self) -> Name {
-        known_name(WELCOME)
+        static NAME: LazyLock<Name> = LazyLock::new(|| known_name(WELCOME));
+        NAME.clone()
     }
 
     fn validate(&self) -> Result<(), MessageError> {
@@ -619,12 +621,14 @@ impl<'de> Deserialize<'de> for Hex32 {
 
 /// The name of an agent's hello.
 pub fn hello_name() -> Name {
-    known_name(HELLO)
+    static NAME: LazyLock<Name> = LazyLock::new(|| known_name(HELLO));
+    NAME.clone()
 }
 
 /// The name of the metadata document.
 pub fn metadata_name() -> Name {
-    known_name(METADATA)
+    static NAME: LazyLock<Name> = LazyLock::new(|| known_name(METADATA));
+    NAME.clone()
 }
 
 #[cfg(test)]
