@@ -52,6 +52,8 @@ const TURN_PACKETS_MAX: usize = 1024;
 const PATHS_REMEMBERED_MAX: usize = 16_384;
 /// Agents that one look into the store is for.
 const ARRIVALS_PER_READ_MAX: usize = 64;
+/// Agents that connect within so long of each other come together.
+const ARRIVALS_APART: Duration = Duration::from_millis(100);
 /// Commands and answers taken in one turn.
 const INPUTS_PER_TURN_MAX: usize = 256;
 
@@ -106,6 +108,8 @@ struct Shell {
     /// By certificate and address, for when an agent is back.
     paths: KnownPaths<PathKey>,
     made: mpsc::UnboundedSender<Made>,
+    /// When the last agent connected.
+    arrived_at: Instant,
     /// Those who said hello in this turn and are to be looked up.
     arrivals: Vec<Arrival>,
     /// Sessions that may have something to say, and then to send.
@@ -144,6 +148,7 @@ pub(super) async fn run(parts: Parts) -> io::Result<()> {
         look_at: clock::now(),
         paths: KnownPaths::new(PATHS_REMEMBERED_MAX),
         made,
+        arrived_at: clock::now(),
         arrivals: Vec::new(),
         stirred: Vec::new(),
         heard_before: clock::now(),
@@ -218,7 +223,7 @@ impl Shell {
     fn rest(&mut self, now: Instant) -> Option<Duration> {
         let rush = if !self.pushes.is_idle() {
             Rush::Documents
-        } else if self.driver.endpoint().half_open() > 0 {
+        } else if self.driver.endpoint().half_open() > 0 || now < self.arrived_at + ARRIVALS_APART {
             Rush::Arrivals
         } else {
             Rush::SignsOfLife
@@ -347,6 +352,7 @@ impl Shell {
         };
         let default = SessionConfig::default();
         let now = clock::now();
+        self.arrived_at = now;
         let mut session = Session::new(
             now,
             SessionConfig {
