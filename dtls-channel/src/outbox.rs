@@ -114,25 +114,33 @@ impl Outbox {
         self.room = alone.map_or(0, |last| bytes_max.saturating_sub(last.length));
     }
 
+    /// Holds to what has become of the path's MTU since room was left.
+    pub(crate) fn limit_room(&mut self, bytes_max: usize) {
+        if self.room > 0 {
+            let length = self.transmits.back().map_or(0, |last| last.length);
+            self.room = self.room.min(bytes_max.saturating_sub(length));
+        }
+    }
+
     /// True while the last datagram waits for what may go with it.
     #[cfg(feature = "net")]
     pub(crate) fn leaves_room(&self) -> bool {
         self.room > 0
     }
 
-    /// Appends the datagram that `write` puts at the end of the buffer; an empty one is none. Says how many datagrams
-    /// there are more by that.
+    /// Appends the datagram that `write` puts at the end of the buffer; an empty one is none. Says whether there is one
+    /// more by that.
     pub(crate) fn datagram<T>(
         &mut self,
         path: Path,
         ecn: Ecn,
         write: impl FnOnce(&mut Vec<u8>) -> T,
-    ) -> (T, u64) {
+    ) -> (T, bool) {
         let start = self.bytes.len();
         let result = write(&mut self.bytes);
         let length = self.bytes.len() - start;
         if length == 0 || self.join_last(path, ecn, length) {
-            return (result, 0);
+            return (result, false);
         }
         if !self.extend_run(path, ecn, length) {
             let (destination, source) = (path.remote, path.local);
@@ -140,7 +148,7 @@ impl Outbox {
             self.transmits.push_back(transmit);
             self.run_ended = false;
         }
-        (result, 1)
+        (result, true)
     }
 
     /// Makes the last datagram longer if room was left for that. It is marked as what is added asks for.
@@ -240,8 +248,8 @@ impl Sink {
     ) -> T {
         let before = self.outbox.bytes.len();
         let sealing = &mut self.sealing;
-        let (result, more) = self.outbox.datagram(path, ecn, |out| write(sealing, out));
-        self.stats.datagrams_out += more;
+        let (result, is_one_more) = self.outbox.datagram(path, ecn, |out| write(sealing, out));
+        self.stats.datagrams_out += u64::from(is_one_more);
         self.stats.bytes_out += (self.outbox.bytes.len() - before) as u64;
         result
     }
@@ -355,9 +363,14 @@ mod tests {
         let mut outbox = Outbox::default();
         outbox.datagram(address(1), Ecn::NotEct, |b| b.extend([0; 100]));
         outbox.leave_room(1_000);
-        outbox.pop();
+        outbox.limit_room(140);
         outbox.datagram(address(1), Ecn::Ect0, |b| b.extend([0; 50]));
-        assert_eq!(outbox.front().map(|(t, _)| t.length), Some(50), "it has left");
+        assert_eq!(outbox.front().map(|(t, _)| t.length), Some(100), "narrower than it was");
+
+        outbox.pop();
+        outbox.leave_room(1_000);
+        outbox.pop();
+        assert_eq!(outbox.room, 0, "it has left");
     }
 
     #[test]

@@ -79,6 +79,7 @@ async fn what_a_client_says_at_once_goes_with_the_end_of_its_handshake() {
     let serving = EndpointConfig { server: Some(Arc::new(serving)), ..EndpointConfig::default() };
     let mut server = Driver::bind(LOOPBACK.parse().unwrap(), serving).unwrap();
     let (mut client, config) = (client(), Arc::new(config().asking_for_tickets()));
+    client.hold_last_flight(true);
     let (now, address) = (Instant::now(), server.local_addr().unwrap());
     client.connect(now, address, config.clone()).unwrap();
     let (mut session, mut open) = (None, 0);
@@ -107,6 +108,20 @@ async fn what_a_client_says_at_once_goes_with_the_end_of_its_handshake() {
     assert_eq!(after.handshakes_resumed, 1);
 }
 
+#[tokio::test]
+async fn the_end_of_a_handshake_waits_for_nobody_unless_asked_to() {
+    let (mut server, mut client) = (server(), client());
+    let (now, address) = (Instant::now(), server.local_addr().unwrap());
+    client.connect(now, address, Arc::new(config())).unwrap();
+    run(&mut server, &mut client, |_, _, from_server, _, event| {
+        from_server && matches!(event, Event::Established(_))
+    })
+    .await;
+    // Nobody asks the server to do anything any more.
+    client.wait(Some(now + Duration::from_secs(10))).await.unwrap();
+    assert!(matches!(client.poll_event(), Some((_, Event::Established(_)))));
+}
+
 struct Nobody;
 
 impl PeerVerifier for Nobody {
@@ -118,6 +133,7 @@ impl PeerVerifier for Nobody {
 #[tokio::test]
 async fn a_peer_is_told_of_the_end_though_its_application_does_nothing_more() {
     let (mut server, mut client) = (server(), client());
+    client.hold_last_flight(true);
     let (now, address) = (Instant::now(), server.local_addr().unwrap());
     client.connect(now, address, Arc::new(config_with(Arc::new(Nobody)))).unwrap();
     run(&mut server, &mut client, |_, _, from_server, _, event| {

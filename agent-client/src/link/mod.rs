@@ -423,6 +423,8 @@ impl Link {
             // A socket of its own for each attempt: what the server still remembers of the last one has
             // another address.
             let mut driver = Driver::bind(any, EndpointConfig::default())?;
+            // Our hello goes with it: `exchange` flushes after each turn.
+            driver.hold_last_flight(true);
             let now = Instant::now();
             let config = Arc::clone(&self.config);
             let id = match self.dtls_session.clone() {

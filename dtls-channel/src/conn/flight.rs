@@ -33,7 +33,7 @@ impl Flight {
     }
 
     /// Sends everything, packed into as few datagrams of at most `mtu` bytes as it takes. Records
-    /// get fresh sequence numbers each time, messages keep theirs.
+    /// get fresh sequence numbers each time, messages keep theirs. False if there is no room for them, as if they were lost.
     pub(super) fn send(
         &self,
         path: Path,
@@ -41,10 +41,10 @@ impl Flight {
         sequence0: &mut u64,
         keys: Option<&mut WriteKeys>,
         sink: &mut Sink,
-    ) {
+    ) -> bool {
         if sink.outbox.is_full() {
             sink.stats.drops.count(DropCause::NotSent);
-            return;
+            return false;
         }
         let datagram = std::mem::take(&mut sink.scratch);
         let mut packer = Packer { path, mtu, datagram, sequence0, keys, sink };
@@ -57,6 +57,7 @@ impl Flight {
         }
         packer.flush();
         packer.sink.scratch = packer.datagram;
+        true
     }
 }
 

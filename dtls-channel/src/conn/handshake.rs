@@ -298,8 +298,9 @@ impl Core {
     /// once goes with it.
     pub(super) fn send_last(&mut self, flight: &Flight, sink: &mut Sink) {
         let (mtu, keys) = (self.mtu, self.write.as_mut());
-        flight.send(self.path, mtu, &mut self.sequence0, keys, sink);
-        sink.outbox.leave_room(mtu);
+        if flight.send(self.path, mtu, &mut self.sequence0, keys, sink) {
+            sink.outbox.leave_room(mtu);
+        }
     }
 
     /// The pin check, once the peer has proved that it holds the key.

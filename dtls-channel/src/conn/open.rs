@@ -141,6 +141,7 @@ impl Open {
         if self.write.remaining() <= RECORDS_RESERVED {
             return Err(SendError::KeysExhausted);
         }
+        sink.outbox.limit_room(self.mtu as usize);
         let kind = ContentType::APPLICATION_DATA;
         sink.sealed_datagram(path, self.ecn, |hot, out| {
             self.write.seal_hot(hot, kind, message, out)

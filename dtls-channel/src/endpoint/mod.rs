@@ -251,7 +251,8 @@ impl Endpoint {
         Ok(id)
     }
 
-    /// Seals `message` into one record of its own datagram and returns the record's number.
+    /// Seals `message` into one record of its own datagram, but for one that goes with the end of a handshake that waits
+    /// to be sent, and returns the record's number.
     ///
     /// # Errors
     /// See [`SendError`]; nothing was sent.

@@ -38,6 +38,7 @@ pub struct Driver {
     endpoint: Endpoint,
     buffers: Vec<u8>,
     heard_until: Instant,
+    holds_last_flight: bool,
     send_errors: u64,
     oversized: u64,
     receive_errors: u64,
@@ -82,6 +83,7 @@ impl Driver {
             buffers: vec![0; RECEIVE_RUNS_MAX * RUN_BYTES],
             heard_until: now,
             send_errors: 0,
+            holds_last_flight: false,
             oversized: 0,
             receive_errors: 0,
         })
@@ -190,6 +192,14 @@ impl Driver {
         self.endpoint.send_on_path(id, message, fits)
     }
 
+    /// Whether [`wait`](Self::wait) leaves the end of a handshake, and what waits before it, to the next
+    /// [`flush`](Self::flush) or `wait` when it returns with events, so that what the application says to
+    /// [`Event::Established`] goes with it: one datagram fewer to send and to lose. Not unless this is called; only for who
+    /// always goes on to `flush` or `wait`, and soon.
+    pub fn hold_last_flight(&mut self, holds: bool) {
+        self.holds_last_flight = holds;
+    }
+
     /// See [`Endpoint::set_ecn`].
     pub fn set_ecn(&mut self, id: AssociationId, ecn: Ecn) {
         self.endpoint.set_ecn(id, ecn);
@@ -292,8 +302,7 @@ impl Driver {
 
     /// Sends what waits, then sleeps until datagrams came in, a timer ran off or `until` passed,
     /// and handles what there is. Returns at once if events are waiting, and when there is room to
-    /// send again. The end of a handshake leaves with what the application says to it at once: with its next
-    /// [`flush`](Self::flush) or `wait`. Cancel safe.
+    /// send again. Cancel safe.
     ///
     /// # Errors
     /// What the system says of the socket.
@@ -333,9 +342,10 @@ impl Driver {
                 self.endpoint.handle_timeout(heard);
             }
             if received || due || until.is_some_and(|at| at <= Instant::now()) {
-                // The application is going to hear of the end of a handshake, and may have something to say.
-                let waits = self.endpoint.has_events() && self.endpoint.outbox().leaves_room();
-                if !waits {
+                let is_held = self.holds_last_flight
+                    && self.endpoint.has_events()
+                    && self.endpoint.outbox().leaves_room();
+                if !is_held {
                     self.flush();
                 }
                 return Ok(());
