@@ -97,10 +97,12 @@ pub(crate) fn resumable_from(
     hello: &ClientHello<'_>,
     address: IpAddr,
 ) -> Option<Resumable> {
-    let (Some(tickets), Some(ticket @ [_, ..])) = (&config.tickets, hello.ticket) else {
+    let (Some(tickets), Some(ticket @ [_, ..]), true) =
+        (&config.tickets, hello.ticket, hello.offers_ems)
+    else {
         return None;
     };
-    let resumable = open(config, tickets, ticket).filter(|_| hello.offers_ems)?;
+    let resumable = open(config, tickets, ticket)?;
     let is_spared = resumable.is_from(address) && is_welcome(config, hello, &resumable);
     is_spared.then_some(resumable)
 }
