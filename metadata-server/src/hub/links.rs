@@ -32,7 +32,7 @@ pub(super) struct Link {
 /// name holds it, beside a count that makes it one that was never given before.
 #[derive(Default)]
 pub(super) struct Links {
-    /// Pages of [`PAGE`] places; there are as many as there were associations at a time.
+    /// Pages of [`PAGE`] places, each made when the first of its places is taken, and kept.
     pages: Vec<Vec<Option<Link>>>,
     given: u32,
 }
@@ -51,10 +51,15 @@ impl Links {
         let index = association.index();
         self.given = self.given.wrapping_add(1);
         let peer = PeerId(u64::from(self.given) << 32 | index as u64);
-        while self.pages.len() <= index / PAGE {
-            self.pages.push((0..PAGE).map(|_| None).collect());
+        let (page, place) = (index / PAGE, index % PAGE);
+        if self.pages.len() <= page {
+            self.pages.resize_with(page + 1, Vec::new);
         }
-        self.pages[index / PAGE][index % PAGE].insert(link(peer))
+        let page = &mut self.pages[page];
+        if page.is_empty() {
+            page.resize_with(PAGE, || None);
+        }
+        page[place].insert(link(peer))
     }
 
     pub(super) fn get(&self, peer: PeerId) -> Option<&Link> {
