@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 use crate::PacketError;
 use crate::ack::ACK_DELAY_MAX;
 use crate::form;
-use crate::limits::{EARLY_DOCUMENT_BYTES_MAX, Limits, REPAIR_SYMBOLS_MAX};
+use crate::limits::{EARLY_DOCUMENT_BYTES_MAX, REPAIR_SYMBOLS_MAX};
 use crate::outbound::PeerLimits;
+use crate::session::SessionConfig;
 use crate::wire::{ABILITY_ECN, ENCODINGS_RAW, Hello, PROTOCOL_VERSION_MAX, PROTOCOL_VERSION_MIN};
 
 /// A peer that claims a longer delay than this for its acknowledgements is not believed.
@@ -62,12 +63,14 @@ impl Greeting {
     }
 
     /// The HELLO to put into a packet, unless the peer has it.
-    pub(crate) fn hello(&self, limits: &Limits) -> Option<Hello> {
+    pub(crate) fn hello(&self, config: &SessionConfig) -> Option<Hello> {
+        let limits = &config.limits;
+        let ack_delay_max = (ACK_DELAY_MAX + config.lag_max).min(PEER_ACK_DELAY_MAX);
         (!self.acked).then(|| Hello {
             version_max: PROTOCOL_VERSION_MAX,
             version_min: PROTOCOL_VERSION_MIN,
             generation: self.generation,
-            ack_delay_max_us: ACK_DELAY_MAX.as_micros() as u64,
+            ack_delay_max_us: ack_delay_max.as_micros() as u64,
             document_bytes_max: limits.document_bytes_max as u64,
             inbound_bytes_max: limits.inbound_bytes_max as u64,
             inbound_transfers_max: limits.inbound_transfers_max as u64,
@@ -155,25 +158,25 @@ mod tests {
     use super::*;
 
     fn hello(generation: u64, document_bytes_max: u64) -> Hello {
-        let own = Greeting::new(0).hello(&Limits::default()).unwrap();
+        let own = Greeting::new(0).hello(&SessionConfig::default()).unwrap();
         Hello { generation, document_bytes_max, ..own }
     }
 
     #[test]
     fn it_is_repeated_until_this_generation_is_acknowledged() {
-        let limits = Limits::stranger();
+        let config = SessionConfig::default();
         let mut greeting = Greeting::new(0);
         assert!(greeting.is_due());
         greeting.sent();
         assert!(!greeting.is_due());
-        assert!(greeting.hello(&limits).is_some(), "rides along in every packet");
+        assert!(greeting.hello(&config).is_some(), "rides along in every packet");
         greeting.lost(0);
         assert!(greeting.is_due());
         greeting.renew();
         greeting.acked(0);
-        assert_eq!(greeting.hello(&limits).map(|hello| hello.generation), Some(1));
+        assert_eq!(greeting.hello(&config).map(|hello| hello.generation), Some(1));
         greeting.acked(1);
-        assert_eq!(greeting.hello(&limits), None);
+        assert_eq!(greeting.hello(&config), None);
         greeting.lost(1);
         assert!(!greeting.is_due(), "an old copy was lost, another had arrived");
     }

@@ -264,9 +264,9 @@ impl Recovery {
         &self.rtt
     }
 
-    /// See [`Rtt::allow_for_lag`].
-    pub(crate) fn allow_for_lag(&mut self, lag: Duration) {
-        self.rtt.allow_for_lag(lag);
+    /// See [`Rtt::may_be`].
+    pub(crate) fn may_be(&mut self, round_trip: Duration) {
+        self.rtt.may_be(round_trip);
     }
 
     pub(crate) fn bytes_in_flight(&self) -> usize {

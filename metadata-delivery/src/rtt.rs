@@ -64,9 +64,9 @@ impl Rtt {
         adjusted
     }
 
-    /// What was assumed, or seen so far, was measured by a side that was up to so late.
-    pub(crate) fn allow_for_lag(&mut self, lag: Duration) {
-        self.shortest = self.shortest.saturating_sub(lag);
+    /// The peer may be as near as this.
+    pub(crate) fn may_be(&mut self, round_trip: Duration) {
+        self.shortest = self.shortest.min(round_trip);
     }
 
     /// The smoothed estimate, once there was a sample.

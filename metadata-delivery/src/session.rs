@@ -59,6 +59,9 @@ pub struct SessionConfig {
     pub peer_timeout: Duration,
     /// Round-trip time to assume until one is measured: that of the handshake below, if known.
     pub initial_rtt: Duration,
+    /// How late packets may be taken from the channel, beside what they take on the path: the peer is told that
+    /// acknowledgements may be so much later.
+    pub lag_max: Duration,
     /// Whether the channel tells how packets that come are marked for congestion
     /// ([`handle_marked_packet`](Session::handle_marked_packet)), and marks what it sends when asked to
     /// ([`packet_ecn`](Session::packet_ecn)).
@@ -67,7 +70,8 @@ pub struct SessionConfig {
     pub limits: Limits,
 }
 
-/// 1,150-byte packets and no search for more, no keep-alive, peer lost after 60 s, no ECN, 333 ms round trip (RFC 9002 §6.2.2).
+/// 1,150-byte packets and no search for more, no keep-alive, peer lost after 60 s, no ECN, no lag, 333 ms round trip
+/// (RFC 9002 §6.2.2).
 impl Default for SessionConfig {
     fn default() -> Self {
         Self {
@@ -76,6 +80,7 @@ impl Default for SessionConfig {
             keep_alive: None,
             peer_timeout: Duration::from_secs(60),
             initial_rtt: Duration::from_millis(333),
+            lag_max: Duration::ZERO,
             ecn: false,
             limits: Limits::default(),
         }
@@ -88,7 +93,7 @@ impl Default for SessionConfig {
 /// [`poll_transmit`](Self::poll_transmit), then [`poll_event`](Self::poll_event), then arm a timer
 /// for [`next_timeout`](Self::next_timeout).
 ///
-/// Memory: the struct itself (1.6 KiB) while nothing is under way, and at most
+/// Memory: the struct itself (1.7 KiB) while nothing is under way, and at most
 /// [`NAMES_REMEMBERED_MAX`](crate::NAMES_REMEMBERED_MAX) names of what came before; nothing is
 /// allocated ahead of need. What the peer can make us hold is bounded by [`Limits`] and the
 /// constants beside it.
@@ -543,11 +548,11 @@ impl Session {
         true
     }
 
-    /// The round trip that was assumed at the beginning was measured by a side that took up to `lag` to look at what had
-    /// come. Timers go by the round trip all the same; but a path is not far, on which losses are feared more,
-    /// because its end was busy.
-    pub fn allow_for_lag(&mut self, now: Instant, lag: Duration) {
-        self.recovery.allow_for_lag(lag);
+    /// The round trip may be as short as this, longer though it was measured by a side that was late to look at what had
+    /// come: a path is not far, on which losses are feared before one is seen, because its end was busy. What is taken for
+    /// the round trip is not changed. To be called right after [`new`](Self::new) and [`begin_on`](Self::begin_on).
+    pub fn may_be_as_near_as(&mut self, now: Instant, round_trip: Duration) {
+        self.recovery.may_be(round_trip);
         self.judge_losses();
         self.greet(now);
     }

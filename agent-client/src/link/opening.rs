@@ -80,6 +80,7 @@ pub(crate) fn session(
             keep_alive: Some(keep_alive),
             peer_timeout,
             initial_rtt: established.round_trip.unwrap_or(default.initial_rtt),
+            lag_max: default.lag_max,
             ecn,
             limits: Limits::agent(),
         },

@@ -110,7 +110,7 @@ impl Session {
         if self.outbound.wire_bytes() <= much {
             return None;
         }
-        let greeted = self.greeting.hello(&self.config.limits).is_none();
+        let greeted = self.greeting.hello(&self.config).is_none();
         let useful =
             self.outbound.has_something(Urgency::Usual) && matches!(self.phase, Phase::Open);
         if !greeted || !useful || self.recovery.probe_owed() || !self.may_send(now) {
@@ -175,7 +175,7 @@ impl Session {
             && self.recovery.timeouts() == 0
             && !self.recovery.probe_owed()
             && !self.ping_due
-            && self.greeting.hello(&self.config.limits).is_none()
+            && self.greeting.hello(&self.config).is_none()
             && self.outbound.is_empty()
             && self.inbound.has_only_stored()
     }
@@ -196,7 +196,7 @@ impl Session {
     }
 
     fn write_content(&mut self, packet: &mut Packet<'_>) {
-        if let Some(hello) = self.greeting.hello(&self.config.limits) {
+        if let Some(hello) = self.greeting.hello(&self.config) {
             let sent = SentFrame::Hello { generation: hello.generation };
             if packet.push(&Frame::Hello(hello), sent) {
                 self.greeting.sent();

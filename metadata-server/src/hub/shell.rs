@@ -114,8 +114,6 @@ struct Shell {
     arrivals: Vec<Arrival>,
     /// Sessions that may have something to say, and then to send.
     stirred: Vec<PeerId>,
-    /// Everything that came before this was handled in earlier turns.
-    heard_before: Instant,
     /// Whose turn it is to send.
     turns: Turns,
     packet: Vec<u8>,
@@ -151,7 +149,6 @@ pub(super) async fn run(parts: Parts) -> io::Result<()> {
         arrived_at: clock::now(),
         arrivals: Vec::new(),
         stirred: Vec::new(),
-        heard_before: clock::now(),
         turns: Turns::default(),
         packet: Vec::new(),
         log: log::Limits::default(),
@@ -167,7 +164,7 @@ pub(super) async fn run(parts: Parts) -> io::Result<()> {
             commands.rest(rest);
             until = Some(clock::now());
         }
-        shell.gathering.begin(clock::now());
+        shell.gathering.begin(clock::now(), shell.driver.heard_until());
         tokio::select! {
             waited = shell.driver.wait(until) => waited?,
             Some(command) = commands.queue.recv() => shell.on_command(command),
@@ -308,7 +305,6 @@ impl Shell {
         self.settle();
         self.look_up();
         self.transmit();
-        self.heard_before = heard;
     }
 
     fn on_event(&mut self, association: AssociationId, event: Event) {
@@ -364,6 +360,7 @@ impl Shell {
                 keep_alive: Some(self.limits.keep_alive / 4 * 5),
                 peer_timeout: self.limits.peer_timeout,
                 initial_rtt: established.round_trip.unwrap_or(default.initial_rtt),
+                lag_max: REST_MAX,
                 ecn: true,
                 limits: Limits::stranger(),
             },
@@ -372,8 +369,9 @@ impl Shell {
         if let Some(known) = self.paths.take(&path) {
             session.begin_on(now, &known, established.round_trip);
         }
-        let lag = now.saturating_duration_since(self.heard_before).min(REST_MAX);
-        session.allow_for_lag(now, lag);
+        if let Some(round_trip) = established.round_trip {
+            session.may_be_as_near_as(now, round_trip.saturating_sub(self.gathering.lag()));
+        }
         let link = self.links.add(association, |peer| Link {
             peer,
             association,

@@ -23,7 +23,7 @@ impl Sender {
         let mut session = with_ecn(Limits::default());
         let mut number = 1;
         transmit(&mut session, start(), &mut number);
-        let hello = Greeting::new(abilities).hello(&Limits::default()).unwrap();
+        let hello = Greeting::new(abilities).hello(&SessionConfig::default()).unwrap();
         session.handle_packet(start(), 1, &packet(&[Frame::Hello(hello)])).unwrap();
         session.offer(start(), document("a", 1, 1 << 20)).unwrap();
         let (marked, sent) = (Vec::new(), (1..number).collect());
@@ -77,7 +77,7 @@ fn nothing_is_marked_for_a_peer_of_an_older_release_or_without_being_asked_to() 
     let mut silent = session();
     let mut number = 1;
     transmit(&mut silent, start(), &mut number);
-    let hello = Greeting::new(ABILITY_ECN).hello(&Limits::default()).unwrap();
+    let hello = Greeting::new(ABILITY_ECN).hello(&SessionConfig::default()).unwrap();
     silent.handle_packet(start(), 1, &packet(&[Frame::Hello(hello)])).unwrap();
     silent.offer(start(), document("a", 1, 10_000)).unwrap();
     assert!(!transmit(&mut silent, start(), &mut number).is_empty());

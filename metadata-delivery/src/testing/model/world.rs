@@ -376,6 +376,7 @@ impl World {
             keep_alive: (end == AGENT).then_some(KEEP_ALIVE),
             peer_timeout: PEER_TIMEOUT,
             initial_rtt: if self.rng.chance(0.5) { round_trip } else { Duration::from_millis(333) },
+            lag_max: Duration::ZERO,
             ecn: true,
             limits,
         };
