@@ -28,6 +28,17 @@ impl Flight {
         Self { items }
     }
 
+    /// Gives back the room that nothing of it needs: for one that is kept.
+    pub(super) fn shrink_to_fit(&mut self) {
+        self.items.shrink_to_fit();
+        for item in &mut self.items {
+            match item {
+                Item::Plain(message) | Item::Sealed(message) => message.shrink_to_fit(),
+                Item::ChangeCipherSpec => {}
+            }
+        }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.items.is_empty()
     }

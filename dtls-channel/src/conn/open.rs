@@ -52,7 +52,8 @@ pub(super) struct LastFlight {
 }
 
 impl LastFlight {
-    pub(super) fn new(flight: Flight, sequence0: u64, answers: u16, now: Instant) -> Self {
+    pub(super) fn new(mut flight: Flight, sequence0: u64, answers: u16, now: Instant) -> Self {
+        flight.shrink_to_fit();
         let kept_until = now + LAST_FLIGHT_LIFETIME;
         Self { flight, sequence0, answers, sent_at: now, kept_until }
     }

@@ -98,6 +98,11 @@ impl Message {
         Self { kind, message_seq, bytes }
     }
 
+    /// Gives back the room that it does not need.
+    pub(crate) fn shrink_to_fit(&mut self) {
+        self.bytes.shrink_to_fit();
+    }
+
     pub(crate) fn body(&self) -> &[u8] {
         &self.bytes[HEADER_LEN..]
     }
