@@ -65,7 +65,8 @@ impl Greeting {
     /// The HELLO to put into a packet, unless the peer has it.
     pub(crate) fn hello(&self, config: &SessionConfig) -> Option<Hello> {
         let limits = &config.limits;
-        let ack_delay_max = (ACK_DELAY_MAX + config.lag_max).min(PEER_ACK_DELAY_MAX);
+        let ack_delay_max =
+            config.lag_max.saturating_mul(2).saturating_add(ACK_DELAY_MAX).min(PEER_ACK_DELAY_MAX);
         (!self.acked).then(|| Hello {
             version_max: PROTOCOL_VERSION_MAX,
             version_min: PROTOCOL_VERSION_MIN,

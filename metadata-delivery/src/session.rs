@@ -59,8 +59,8 @@ pub struct SessionConfig {
     pub peer_timeout: Duration,
     /// Round-trip time to assume until one is measured: that of the handshake below, if known.
     pub initial_rtt: Duration,
-    /// How late packets may be taken from the channel, beside what they take on the path: the peer is told that
-    /// acknowledgements may be so much later.
+    /// How late packets may be taken from the channel, and timers be run, at most 495 ms: the peer is told that
+    /// acknowledgements may be later by both.
     pub lag_max: Duration,
     /// Whether the channel tells how packets that come are marked for congestion
     /// ([`handle_marked_packet`](Session::handle_marked_packet)), and marks what it sends when asked to

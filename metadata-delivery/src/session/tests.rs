@@ -78,7 +78,7 @@ fn a_side_that_is_late_to_look_tells_its_peer() {
         })
     };
     assert_eq!(told(Duration::ZERO), Some(10_000));
-    assert_eq!(told(15 * MS), Some(25_000));
+    assert_eq!(told(15 * MS), Some(40_000));
 }
 
 #[test]

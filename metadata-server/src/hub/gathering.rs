@@ -11,8 +11,8 @@ const WINDOW: Duration = Duration::from_millis(20);
 /// So many in it are many.
 const DENSE_MIN: u64 = 20;
 
-/// So many are expected at most until the next turn: they are to fit a socket's buffer of the size that Linux gives by
-/// default, 208 KiB, twice over.
+/// So many are expected at most until the next turn: they are to fit the socket's buffer. As far as Linux lets one grow
+/// by default it has room for 184 datagrams of 1,200 bytes, or 512 of 150.
 const GATHERED_MAX: u32 = 128;
 
 /// The longest time from one turn to the next that is meant.
