@@ -5,7 +5,7 @@ mod client;
 mod operation;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,8 +22,10 @@ use crate::record::HEADER_LEN;
 use crate::testing::AcceptAnyone;
 
 /// One server under a script. Nothing is kept of an address that has not heard an answer, and it is
-/// sent no more than came from it, or three times that to learn whether a client has moved there; caps hold, tables agree with each other, nothing is delivered that
-/// no client sent, nothing twice; and when all is over, the next client gets through.
+/// sent no more than came from it, or three times that to learn whether a client has moved there;
+/// unless a session began at its host, which may be resumed without a cookie. Caps hold, tables agree
+/// with each other, nothing is delivered that no client sent, nothing twice; and when all is over,
+/// the next client gets through.
 ///
 /// Layout: operations, see `operation.rs`.
 ///
@@ -67,6 +69,8 @@ struct World {
     down: VecDeque<(usize, Vec<u8>)>,
     traffic: [Traffic; ADDRESSES + 1],
     associations: BTreeMap<AssociationId, Association>,
+    /// Where sessions began.
+    session_hosts: BTreeSet<IpAddr>,
     /// What the server has ever agreed on with anybody, and the clients.
     agreed: BTreeSet<[u8; 16]>,
     clients_agreed: BTreeSet<[u8; 16]>,
@@ -129,6 +133,7 @@ impl World {
             down: VecDeque::new(),
             traffic: Default::default(),
             associations: BTreeMap::new(),
+            session_hosts: BTreeSet::new(),
             agreed: BTreeSet::new(),
             clients_agreed: BTreeSet::new(),
             born: 0,
@@ -223,8 +228,8 @@ impl World {
         self.clients[client] = Some(fresh);
     }
 
-    /// A datagram reaches the server. Before an address has heard anything it can have no cookie,
-    /// so nobody is remembered there and it gets no more than it sent.
+    /// A datagram reaches the server. Before an address has heard anything it can have no cookie, so
+    /// it gets no more than it sent.
     fn reach_server(&mut self, from: usize, mut datagram: Vec<u8>) {
         // RFC 9853 allows a check of an address three times what came from there.
         let is_protected = has_protected_record(&datagram);
@@ -328,7 +333,10 @@ impl World {
             );
         }
         self.server.check_tables();
-        for (at, traffic) in self.traffic.iter().enumerate().filter(|(_, t)| !t.has_heard) {
+        let unproved = |(at, traffic): &(usize, &Traffic)| {
+            !traffic.has_heard && !self.session_hosts.contains(&address(*at).ip())
+        };
+        for (at, traffic) in self.traffic.iter().enumerate().filter(unproved) {
             assert!(traffic.bytes_out <= traffic.allowance, "more for {at} than from it");
             assert!(!self.server.remembers(address(at)), "{at} has no cookie");
         }
@@ -348,6 +356,10 @@ impl World {
                     );
                     assert_eq!(association.agreed.replace(exported), None, "opened twice");
                     self.agreed.insert(exported);
+                    if !established.resumed {
+                        assert!(self.traffic[place(established.remote)].has_heard);
+                        self.session_hosts.insert(established.remote.ip());
+                    }
                 }
                 Event::Message { sequence, data, .. } => {
                     assert!(association.agreed.is_some(), "a message before {id} is open");

@@ -136,6 +136,14 @@ pub(super) fn endpoints() -> Vec<Seed> {
         ),
         ("again", "connect 0 exchange connect 0 up down again 0 up exchange send 0 1 exchange"),
         ("resumed", "connect 0 exchange connect 0 exchange connect 0 exchange send 0 8 exchange"),
+        (
+            "resumed-from-another-port",
+            "move 0 1 connect 0 exchange move 0 0 connect 0 up timer timer exchange send 0 8 exchange",
+        ),
+        (
+            "resumed-from-another-host",
+            "connect 0 exchange move 0 2 connect 0 up timer timer exchange send 0 8 exchange",
+        ),
         ("moved", "connect 0 exchange move 0 5 send 0 4 exchange answer 0 7 exchange"),
         (
             "moved-twice",
