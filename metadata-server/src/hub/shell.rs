@@ -26,7 +26,7 @@ use super::core::{Action, Core, Input, Moment, NotQueued, PeerId};
 use super::follow::Followers;
 use super::gathering::{Gathering, REST_MAX, Rush};
 use super::links::{Link, Links, PathKey};
-use super::lookups::{Arrival, Made, load_all, make, raised};
+use super::lookups::{Arrival, Made, at_hand, load_all, make, raised};
 use super::openings::Openings;
 use super::pushes::{Key, LOOK_INTERVAL, Order, PROGRESS_PARTS, Push, Pushes, STALLED_TIME_MAX};
 use super::reads::Reads;
@@ -468,9 +468,10 @@ impl Shell {
             Action::LookUpToken(peer, token_id) => {
                 self.read(move |store| Input::TokenFound(peer, store.token(&token_id)));
             }
-            Action::Load(peer, agent, holds) => {
-                self.arrivals.push(Arrival { peer, agent, holds });
-            }
+            Action::Load(peer, agent, holds) => match at_hand(&self.store, &agent, holds) {
+                Some(loaded) => self.tell_core(Input::Loaded(peer, Ok(loaded))),
+                None => self.arrivals.push(Arrival { peer, agent, holds }),
+            },
             Action::RaiseVersion(peer, agent, holds) => {
                 let write =
                     Write::RaiseVersion { agent, held: holds.version, held_sha256: holds.sha256 };

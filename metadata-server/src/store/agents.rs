@@ -24,16 +24,19 @@ pub(super) fn standing(
     view: &dyn Snapshot,
     agent: &AgentId,
 ) -> Result<Option<Standing>, StoreError> {
-    let Some(row) = view.get(Table::Standing, key(agent))? else { return Ok(None) };
-    let (numbers, []) = row.as_chunks::<8>() else { return Err(corrupt(&row)) };
-    let &[connected, seen, delivered, applied] = numbers else { return Err(corrupt(&row)) };
+    view.get(Table::Standing, key(agent))?.map(|row| parse_standing(&row)).transpose()
+}
+
+pub(super) fn parse_standing(row: &[u8]) -> Result<Standing, StoreError> {
+    let (numbers, []) = row.as_chunks::<8>() else { return Err(corrupt(row)) };
+    let &[connected, seen, delivered, applied] = numbers else { return Err(corrupt(row)) };
     let version = |bytes| Some(u64::from_be_bytes(bytes)).filter(|version| *version != 0);
-    Ok(Some(Standing {
+    Ok(Standing {
         connected_unix_ms: u64::from_be_bytes(connected),
         seen_unix_ms: u64::from_be_bytes(seen),
         delivered_version: version(delivered),
         applied_version: version(applied),
-    }))
+    })
 }
 
 fn corrupt(row: &[u8]) -> StoreError {

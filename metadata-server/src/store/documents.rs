@@ -49,7 +49,7 @@ impl Given {
         row.map_or_else(|| Ok(Self::default()), |row| Self::parse(&row))
     }
 
-    fn parse(row: &[u8]) -> Result<Self, StoreError> {
+    pub(super) fn parse(row: &[u8]) -> Result<Self, StoreError> {
         Self::read(row).ok_or_else(|| StoreError::Corrupt {
             what: format!("a record in {} has {} bytes", Table::Given.name(), row.len()),
         })

@@ -7,6 +7,7 @@
 //! fsync. Nothing is acknowledged before it is durable.
 
 mod agents;
+mod at_hand;
 pub mod backend;
 mod contents;
 mod documents;
@@ -30,6 +31,8 @@ use thiserror::Error;
 
 use self::signals::{SavedWait, Signal, SignalJob};
 
+pub use self::at_hand::AtHand;
+use self::at_hand::{AllAtHand, Noting};
 pub use self::backend::Backend;
 pub use self::format::FORMAT;
 pub use self::memory::MemoryBackend;
@@ -141,16 +144,29 @@ impl StoreError {
 pub struct Store {
     // An Arc of its own, so that it can be told when the last user of this store is gone.
     backend: Arc<Arc<dyn Backend>>,
+    at_hand: Arc<AllAtHand>,
 }
 
 impl Store {
-    /// Takes a back end into use: checks the format, or sets it in an empty one.
+    /// Takes a back end into use, which nobody else may write meanwhile: checks the format, or sets it in
+    /// an empty one.
     ///
     /// # Errors
     /// It cannot be read or written, or is of a newer format.
     pub fn new(backend: Arc<dyn Backend>) -> Result<Self, StoreError> {
         backend.write(0, &mut |tx| format::check(tx))?;
-        Ok(Self { backend: Arc::new(backend) })
+        let mut at_hand = AllAtHand::default();
+        backend.read(&mut |view| {
+            at_hand = AllAtHand::read(view)?;
+            Ok(())
+        })?;
+        Ok(Self { backend: Arc::new(backend), at_hand: Arc::new(at_hand) })
+    }
+
+    /// What an agent should hold and has applied. From memory, so this never blocks; `None` if that was
+    /// damaged when it was read.
+    pub fn at_hand(&self, agent: &AgentId) -> Option<AtHand> {
+        self.at_hand.of(agent)
     }
 
     /// Whether nobody else uses the store: who drops it then, closes it.
@@ -408,13 +424,17 @@ impl Store {
     fn commit<W: Borrow<Write>>(&self, writes: &[W]) -> Result<Vec<Outcome>, StoreError> {
         let bytes = writes.iter().map(|write| write.borrow().bytes()).sum();
         let mut outcomes = Vec::with_capacity(writes.len());
+        let mut noted = Vec::new();
         self.backend.write(bytes, &mut |tx| {
             outcomes.clear();
+            noted.clear();
+            let mut tx = Noting { tx, noted: &mut noted };
             for write in writes {
-                outcomes.push(ops::apply(tx, write.borrow())?);
+                outcomes.push(ops::apply(&mut tx, write.borrow())?);
             }
             Ok(())
         })?;
+        self.at_hand.take(noted);
         Ok(outcomes)
     }
 }

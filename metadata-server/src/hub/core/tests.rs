@@ -150,7 +150,7 @@ impl Bench {
     }
 
     fn load(&mut self, peer: u64, document: LoadedDocument) -> Vec<Action> {
-        self.give(Input::Loaded(PeerId(peer), Ok(Loaded { standing: None, document })))
+        self.give(Input::Loaded(PeerId(peer), Ok(Loaded { applied_version: None, document })))
     }
 }
 
@@ -234,7 +234,7 @@ fn the_transitions_between_phases_are_these() {
             enrolled: Ok(Enrolment::Used),
         }),
         ("no document", || {
-            let loaded = Loaded { standing: None, document: LoadedDocument::None };
+            let loaded = Loaded { applied_version: None, document: LoadedDocument::None };
             Input::Loaded(PeerId(1), Ok(loaded))
         }),
         ("store fails to load", || Input::Loaded(PeerId(1), Err(StoreError::Closed))),

@@ -37,7 +37,7 @@ impl Core {
         loaded: Result<Loaded, StoreError>,
     ) {
         let Some(accepted) = self.accepted(id) else { return };
-        let Loaded { standing, document } = match loaded {
+        let Loaded { applied_version, document } = match loaded {
             Ok(loaded) => loaded,
             Err(error) => {
                 let reason = format!("the agent's document cannot be read: {error}");
@@ -47,9 +47,7 @@ impl Core {
         let holds = accepted.holds;
         if let Some(holds) = holds {
             accepted.record.delivered_version.get_or_insert(holds.version);
-            if let Some(before) = standing
-                && before.applied_version == Some(holds.version)
-            {
+            if applied_version == Some(holds.version) {
                 accepted.record.applied_version.get_or_insert(holds.version);
             }
         }

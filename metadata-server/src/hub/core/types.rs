@@ -126,8 +126,8 @@ pub enum NotQueued {
 /// What the store knows of an agent that says hello.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Loaded {
-    /// Where it stood, if it has connected before.
-    pub standing: Option<Standing>,
+    /// The version that it applied last.
+    pub applied_version: Option<u64>,
     /// Its document.
     pub document: LoadedDocument,
 }
