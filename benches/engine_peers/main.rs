@@ -27,9 +27,9 @@ use table::{Contestant, Table};
 const ROUNDS_DEFAULT: usize = 21;
 /// Per turn.
 const HANDSHAKES: u32 = 20;
-const RECORDS: u32 = 3_200;
+const RECORDS: u32 = 5_200;
 /// Records before the other end reads: what one segmented send carries.
-const BURST: u32 = 32;
+const BURST: u32 = 52;
 const RECORD_BYTES: usize = 1_200;
 const CROWD: u32 = 10_000;
 /// A turn of the crowd is ten thousand records: fewer turns do.

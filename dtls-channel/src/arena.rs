@@ -8,43 +8,68 @@ const PIECE_BYTES: usize = 64 * 1024;
 /// application gets its turn.
 const SPENT_MAX: usize = 64;
 
-/// Storage for incoming messages: many in one allocation, which is used again when the application
-/// has let go of them all.
+/// Storage for incoming messages until the application takes them, in their order: many in one allocation, which is used
+/// again when it has let go of them all.
+///
+/// A message becomes one that counts who holds it only when it is taken. Right after it was written, the processor would
+/// have to wait for that.
 #[derive(Default)]
 pub(crate) struct Arena {
+    /// With messages that were not taken, the oldest first, and no room for more.
+    full: VecDeque<BytesMut>,
     current: BytesMut,
-    /// Full ones, the oldest first.
+    /// All taken, the oldest first.
     spent: VecDeque<BytesMut>,
 }
 
 impl Arena {
-    /// A copy of `content`.
-    pub(crate) fn keep(&mut self, content: &[u8]) -> Bytes {
-        if self.current.capacity() < content.len() {
+    /// Keeps a copy of `content`, which is not empty.
+    pub(crate) fn push(&mut self, content: &[u8]) {
+        if self.current.is_empty() {
+            // From the front again if the application has let go of everything: so little memory, which the processor has
+            // at hand, serves one burst after the other.
+            let _ = self.current.try_reclaim(PIECE_BYTES);
+        }
+        if self.current.capacity() - self.current.len() < content.len() {
             self.turn_over(content.len());
         }
         self.current.extend_from_slice(content);
-        self.current.split().freeze()
+    }
+
+    /// The oldest of what was kept and not taken, which has so many bytes.
+    pub(crate) fn take(&mut self, length: usize) -> Bytes {
+        let Some(oldest) = self.full.front_mut() else {
+            return self.current.split_to(length).freeze();
+        };
+        let content = oldest.split_to(length).freeze();
+        if oldest.is_empty()
+            && let Some(spent) = self.full.pop_front()
+        {
+            self.spend(spent);
+        }
+        content
     }
 
     /// Takes up a piece with room.
     fn turn_over(&mut self, length: usize) {
         let bytes = PIECE_BYTES.max(length);
-        if self.current.try_reclaim(bytes) {
-            return;
+        let at = self.spent.iter_mut().position(|piece| piece.try_reclaim(bytes));
+        let fresh = at.and_then(|at| self.spent.remove(at));
+        let fresh = fresh.unwrap_or_else(|| BytesMut::with_capacity(bytes));
+        let before = std::mem::replace(&mut self.current, fresh);
+        if before.is_empty() {
+            self.spend(before);
+        } else {
+            self.full.push_back(before);
         }
-        let fresh = self.reclaim(bytes).unwrap_or_else(|| BytesMut::with_capacity(bytes));
-        let full = std::mem::replace(&mut self.current, fresh);
-        if self.spent.len() >= SPENT_MAX {
-            // Who still holds messages in it keeps it alive.
-            self.spent.pop_front();
-        }
-        self.spent.push_back(full);
     }
 
-    fn reclaim(&mut self, bytes: usize) -> Option<BytesMut> {
-        let at = self.spent.iter_mut().position(|piece| piece.try_reclaim(bytes))?;
-        self.spent.remove(at)
+    /// Remembers a piece of which everything was taken; who still holds messages in it keeps it alive.
+    fn spend(&mut self, piece: BytesMut) {
+        if self.spent.len() >= SPENT_MAX {
+            self.spent.pop_front();
+        }
+        self.spent.push_back(piece);
     }
 }
 
@@ -60,7 +85,8 @@ mod tests {
         let mut arena = Arena::default();
         let mut held = VecDeque::with_capacity(1_000);
         let mut keep = |n: usize, held: &mut VecDeque<Bytes>| {
-            held.push_back(arena.keep(&[n as u8; MESSAGE.len()]));
+            arena.push(&[n as u8; MESSAGE.len()]);
+            held.push_back(arena.take(MESSAGE.len()));
             if held.len() > 200 {
                 held.pop_front();
             }
@@ -74,11 +100,48 @@ mod tests {
     }
 
     #[test]
+    fn messages_are_taken_in_their_order_whenever_that_is() {
+        let mut arena = Arena::default();
+        let mut waiting = VecDeque::new();
+        let mut held = Vec::new();
+        for n in 0..5_000usize {
+            let content = vec![n as u8; 1 + n * 37 % 3_000];
+            arena.push(&content);
+            waiting.push_back(content);
+            // Now all, now none, now some.
+            let takes = [0, 1, 2, 0, usize::MAX][n / 100 % 5].min(waiting.len());
+            for content in waiting.drain(..takes) {
+                held.push((arena.take(content.len()), content));
+            }
+            if n % 700 == 0 {
+                held.clear();
+            }
+            assert!(held.iter().all(|(taken, content)| taken[..] == content[..]));
+        }
+        for content in waiting {
+            assert_eq!(arena.take(content.len())[..], content[..]);
+        }
+    }
+
+    #[test]
+    fn bursts_that_are_let_go_are_written_over_each_other() {
+        let mut arena = Arena::default();
+        let mut places = std::collections::BTreeSet::new();
+        for _ in 0..100 {
+            (0..30).for_each(|_| arena.push(&MESSAGE));
+            places.extend((0..30).map(|_| arena.take(MESSAGE.len()).as_ptr() as usize));
+        }
+        assert_eq!(places.len(), 30);
+    }
+
+    #[test]
     fn who_holds_everything_gets_fresh_room_and_little_is_remembered() {
         let mut arena = Arena::default();
-        let held: Vec<_> = (0..20_000).map(|_| arena.keep(&MESSAGE)).collect();
-        assert_eq!(arena.spent.len(), SPENT_MAX);
+        (0..20_000).for_each(|_| arena.push(&MESSAGE));
+        let held: Vec<_> = (0..20_000).map(|_| arena.take(MESSAGE.len())).collect();
+        assert_eq!((arena.full.len(), arena.spent.len()), (0, SPENT_MAX));
         assert!(held.iter().all(|bytes| bytes[..] == MESSAGE));
-        assert_eq!(arena.keep(&[1; 2 * PIECE_BYTES]).len(), 2 * PIECE_BYTES);
+        arena.push(&[1; 2 * PIECE_BYTES]);
+        assert_eq!(arena.take(2 * PIECE_BYTES)[..], [1; 2 * PIECE_BYTES]);
     }
 }

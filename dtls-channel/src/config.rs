@@ -270,7 +270,7 @@ impl Config {
         self
     }
 
-    /// Width of the replay window in records: rounded up to 64, at most
+    /// Width of the replay window in records: rounded up to a power of two, at least 64, at most
     /// [`REPLAY_WINDOW_RECORDS_MAX`].
     #[must_use]
     pub fn with_replay_window(mut self, records: u16) -> Self {

@@ -39,7 +39,9 @@ pub struct Outbox {
     /// Where the bytes of the first transmission begin; the others follow without gaps.
     start: usize,
     transmits: VecDeque<Transmit>,
-    /// Nothing is joined to the last transmission.
+    /// How many datagrams were joined to the last transmission, itself included.
+    run_datagrams: usize,
+    /// Nothing more is joined to it.
     run_ended: bool,
     /// So many bytes more may go with the last datagram, which ended a handshake.
     room: usize,
@@ -146,7 +148,7 @@ impl Outbox {
             let (destination, source) = (path.remote, path.local);
             let transmit = Transmit { destination, source, length, segment_size: None, ecn };
             self.transmits.push_back(transmit);
-            self.run_ended = false;
+            (self.run_datagrams, self.run_ended) = (1, false);
         }
         (result, true)
     }
@@ -167,19 +169,19 @@ impl Outbox {
     /// Adds a datagram to the last run if destination, size and codepoint allow: a run has one IP header.
     fn extend_run(&mut self, path: Path, ecn: Ecn, length: usize) -> bool {
         let Some(last) = self.transmits.back_mut() else { return false };
-        let run = last.length;
-        let segment = last.segment_size.unwrap_or(run);
-        // A shorter datagram ends a run.
+        let segment = last.segment_size.unwrap_or(last.length);
         let fits = !self.run_ended
             && (last.destination, last.source) == (path.remote, path.local)
             && last.ecn == ecn
-            && run % segment == 0
             && length <= segment
-            && run / segment < SEGMENTS_MAX
-            && run + length <= RUN_BYTES_MAX;
+            && self.run_datagrams < SEGMENTS_MAX
+            && last.length + length <= RUN_BYTES_MAX;
         if fits {
             last.length += length;
             last.segment_size = Some(segment);
+            self.run_datagrams += 1;
+            // A shorter datagram ends a run.
+            self.run_ended = length < segment;
         }
         fits
     }
@@ -191,6 +193,17 @@ impl std::fmt::Debug for Outbox {
     }
 }
 
+/// An event that was not taken yet.
+enum Waiting {
+    /// A message of so many bytes, which is in the arena.
+    Message {
+        sequence: u64,
+        bytes: usize,
+        ecn: Ecn,
+    },
+    Other(Event),
+}
+
 /// Where associations put what they produce: datagrams, events, counts.
 #[derive(Default)]
 pub struct Sink {
@@ -198,7 +211,8 @@ pub struct Sink {
     pub outbox: Outbox,
     /// What has happened so far.
     pub stats: Stats,
-    events: VecDeque<(AssociationId, Event)>,
+    events: VecDeque<(AssociationId, Waiting)>,
+    /// The messages among them.
     arena: Arena,
     sealing: HotKey,
     pub(crate) opening: HotKey,
@@ -211,7 +225,14 @@ pub struct Sink {
 impl Sink {
     /// The oldest event not yet taken.
     pub fn poll_event(&mut self) -> Option<(AssociationId, Event)> {
-        self.events.pop_front()
+        let (id, waiting) = self.events.pop_front()?;
+        let event = match waiting {
+            Waiting::Message { sequence, bytes, ecn } => {
+                Event::Message { sequence, data: self.arena.take(bytes), ecn }
+            }
+            Waiting::Other(event) => event,
+        };
+        Some((id, event))
     }
 
     /// True if [`poll_event`](Self::poll_event) has something.
@@ -221,7 +242,7 @@ impl Sink {
     }
 
     pub(crate) fn event(&mut self, id: AssociationId, event: Event) {
-        self.events.push_back((id, event));
+        self.events.push_back((id, Waiting::Other(event)));
     }
 
     /// Forgets the keys that were used last.
@@ -231,8 +252,9 @@ impl Sink {
     }
 
     pub(crate) fn message(&mut self, id: AssociationId, sequence: u64, content: &[u8]) {
-        let (data, ecn) = (self.arena.keep(content), self.incoming_ecn);
-        self.event(id, Event::Message { sequence, data, ecn });
+        self.arena.push(content);
+        let (bytes, ecn) = (content.len(), self.incoming_ecn);
+        self.events.push_back((id, Waiting::Message { sequence, bytes, ecn }));
     }
 
     pub(crate) fn datagram<T>(&mut self, path: Path, write: impl FnOnce(&mut Vec<u8>) -> T) -> T {

@@ -15,10 +15,11 @@ use std::time::{Duration, Instant};
 
 use channel_benches::{identity, ours};
 use dtls_channel::{
-    AssociationId, Config, ConnectionIdMode, Endpoint, EndpointConfig, Event, Session, TicketKeys,
+    AssociationId, Config, ConnectionIdMode, Endpoint, EndpointConfig, Event, Path, Session,
+    TicketKeys,
 };
 
-const OPERATIONS: [&str; 11] = [
+const OPERATIONS: [&str; 12] = [
     "handshake-client",
     "handshake-server",
     "resumed-client",
@@ -28,11 +29,13 @@ const OPERATIONS: [&str; 11] = [
     "open-128",
     "open-1200",
     "find-by-address",
+    "find-again",
     "find-by-id",
     "stray",
 ];
 const SERVER: ([u8; 4], u16) = ([192, 0, 2, 1], 4_433);
 const CLIENT: ([u8; 4], u16) = ([198, 51, 100, 1], 50_000);
+const ANOTHER: ([u8; 4], u16) = ([198, 51, 100, 2], 50_000);
 /// Others at the server while a record's association is looked for.
 const OTHERS: u16 = 100;
 
@@ -72,7 +75,7 @@ fn run(operation: &str, times: usize) {
         "open-128" => bench.receive(&[7; 128], times),
         "open-1200" => bench.receive(&[7; 1_200], times),
         "stray" => bench.stray(times),
-        _ => bench.find(times),
+        _ => bench.find(times, operation != "find-again"),
     }
 }
 
@@ -185,7 +188,8 @@ impl Bench {
     }
 
     /// A replay is dropped as soon as its association is found.
-    fn find(&mut self, times: usize) {
+    /// Replays, to be dropped once it is known whose they are; alternating with those of another client, or not.
+    fn find(&mut self, times: usize, alternates: bool) {
         for n in 0..OTHERS {
             let from = SocketAddr::from(([203, 0, 113, 1], 1_024 + n));
             let other = self.open(self.config.clone(), None, from, (false, false));
@@ -195,20 +199,28 @@ impl Bench {
             }
             while self.client.poll_event().is_some() {}
         }
-        let open = self.open(self.config.clone(), None, CLIENT.into(), (false, false));
+        let [one, other] = [CLIENT, ANOTHER].map(|from| self.said_before(from.into()));
+        for _ in 0..times {
+            let (server, now) = (&mut self.server, self.now);
+            if alternates {
+                server.handle_datagram(now, other.0, &mut other.1.clone());
+            }
+            let mut datagram = one.1.clone();
+            counted(|| server.handle_datagram(now, one.0, &mut datagram));
+        }
+        let replayed = self.server.stats().drops.get(dtls_channel::DropCause::Replayed);
+        assert_eq!(replayed, if alternates { 2 * times } else { times } as u64);
+    }
+
+    /// A datagram of a client that is connected, which the server has had.
+    fn said_before(&mut self, from: SocketAddr) -> (Path, Vec<u8>) {
+        let open = self.open(self.config.clone(), None, from, (false, false));
         self.client.send(open.client, b"said before").expect("open");
         let said = self.client.outbox().front().expect("sealed").1.to_vec();
         self.client.outbox().pop();
-        let from = SocketAddr::from(CLIENT).into();
-        self.server.handle_datagram(self.now, from, &mut said.clone());
+        self.server.handle_datagram(self.now, from.into(), &mut said.clone());
         assert!(matches!(self.server.poll_event(), Some((_, Event::Message { .. }))));
-        for _ in 0..times {
-            let mut datagram = said.clone();
-            let (server, now) = (&mut self.server, self.now);
-            counted(|| server.handle_datagram(now, from, &mut datagram));
-        }
-        let replayed = self.server.stats().drops.get(dtls_channel::DropCause::Replayed);
-        assert_eq!(replayed, times as u64);
+        (from.into(), said)
     }
 
     fn stray(&mut self, times: usize) {

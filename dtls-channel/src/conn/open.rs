@@ -96,7 +96,10 @@ impl Open {
         let kept_until =
             self.last_flight.as_ref().map(|last| (last.kept_until, TimerKind::LastFlight));
         let check = self.paths.next_timeout().map(|at| (at, TimerKind::PathCheck));
-        [kept_until, check].into_iter().flatten().min_by_key(|(at, _)| *at)
+        match (kept_until, check) {
+            (Some(kept_until), Some(check)) if check.0 < kept_until.0 => Some(check),
+            (kept_until, check) => kept_until.or(check),
+        }
     }
 
     pub(super) fn handle_timeout(&mut self, now: Instant, path: Path, sink: &mut Sink) {
@@ -183,31 +186,32 @@ impl Open {
         {
             follow(from, path, id, sink);
         }
+        if opened.content_type == ContentType::APPLICATION_DATA {
+            if !opened.content.is_empty() {
+                sink.message(id, opened.sequence, opened.content);
+            }
+            self.send_challenges(now, *path, sink);
+            return Ok(Outcome::Continue);
+        }
         let outcome = match opened.content_type {
             ContentType::RETURN_ROUTABILITY_CHECK if self.paths.checks() => {
                 self.handle_path_message(now, from, path, bytes, opened.content, id, sink)
             }
-            _ => self.handle_content(now, *path, &opened, id, sink),
+            _ => self.handle_control(now, *path, &opened, sink),
         };
         self.send_challenges(now, *path, sink);
         outcome
     }
 
-    fn handle_content(
+    /// Takes what is the protocol's own.
+    fn handle_control(
         &mut self,
         now: Instant,
         path: Path,
         opened: &Opened<'_>,
-        id: AssociationId,
         sink: &mut Sink,
     ) -> Result<Outcome, DropCause> {
         match opened.content_type {
-            ContentType::APPLICATION_DATA => {
-                if !opened.content.is_empty() {
-                    sink.message(id, opened.sequence, opened.content);
-                }
-                Ok(Outcome::Continue)
-            }
             ContentType::ALERT => {
                 let &[level, what] = opened.content else {
                     return Err(DropCause::UnexpectedRecord);

@@ -59,6 +59,10 @@ impl Endpoint {
         let known: usize = entries.map(|p| [p.open, p.pending].iter().flatten().count()).sum();
         assert_eq!(known + by_id_only, self.slots.len(), "an address of nobody");
         assert!(self.by_address.values().all(|p| p.open.is_some() || p.pending.is_some()));
+        if let Some((remote, index)) = self.recent {
+            let peers = self.by_address.get(&canonical(remote)).map(|p| (p.open, p.pending));
+            assert_eq!(peers, Some((Some(index), None)), "what was found before is no more so");
+        }
     }
 
     /// True if anything is remembered of an address.

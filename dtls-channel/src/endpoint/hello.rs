@@ -100,6 +100,12 @@ pub(super) fn peek(datagram: &[u8]) -> FirstRecord {
     }
 }
 
+/// Whether a datagram begins with a record of the application's, which says itself nothing of whose it is.
+pub(super) fn begins_with_data(datagram: &[u8]) -> bool {
+    matches!(datagram, [kind, _, _, e0, e1, ..]
+        if ContentType(*kind) == ContentType::APPLICATION_DATA && [*e0, *e1] != [0, 0])
+}
+
 impl HelloPeek {
     pub(super) fn is_whole(&self) -> bool {
         self.offset == 0 && self.body_len == self.length

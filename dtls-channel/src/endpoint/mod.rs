@@ -77,6 +77,8 @@ pub struct Endpoint {
     config: EndpointConfig,
     slots: Slots<Slot>,
     by_address: HashMap<SocketAddr, Peers>,
+    /// Where the last datagram for an open association came from, and which that is: the next one is mostly for it too.
+    recent: Option<(SocketAddr, u32)>,
     /// By connection ids that were not made here, newest last; those made here need no table.
     by_given_id: Vec<(ConnectionId, u32)>,
     /// Incoming and not yet open.
@@ -108,6 +110,15 @@ struct Pending {
 }
 
 impl Slot {
+    /// An open association of which the tables say what is so.
+    fn is_settled(&self) -> bool {
+        let SlotState::Association(conn) = &self.state else { return false };
+        conn.phase() == Phase::Open
+            && self.pending.is_none()
+            && conn.next_timeout().map(|(at, _)| at) == self.deadline
+            && conn.path().remote == self.remote
+    }
+
     /// The place of one that is incoming and in its handshake.
     fn half_open(&self) -> Option<&Place> {
         self.pending.as_ref()?.place.as_ref()
@@ -140,6 +151,7 @@ impl Endpoint {
             config,
             slots: Slots::default(),
             by_address: HashMap::new(),
+            recent: None,
             by_given_id: Vec::new(),
             half_open: HalfOpen::default(),
             deadlines: BTreeSet::new(),
@@ -396,6 +408,18 @@ impl Endpoint {
         self.sink.incoming_ecn = ecn;
         self.sink.stats.datagrams_in += 1;
         self.sink.stats.bytes_in += datagram.len() as u64;
+        if let Some((remote, index)) = self.recent
+            && remote == path.remote
+            && hello::begins_with_data(datagram)
+        {
+            self.deliver(now, index, path, datagram);
+            return;
+        }
+        self.route(now, path, datagram);
+    }
+
+    /// Finds out whose a datagram is.
+    fn route(&mut self, now: Instant, path: Path, datagram: &mut [u8]) {
         let first = hello::peek(datagram);
         if matches!(first, FirstRecord::Plain | FirstRecord::Protected)
             && let Some(index) = self.find_by_id(datagram)
@@ -416,8 +440,12 @@ impl Endpoint {
                         self.deliver(now, pending, path, &mut copy);
                     }
                 }
-                (Some(index), None) | (None, Some(index)) => {
-                    self.deliver(now, index, path, datagram);
+                (Some(open), None) => {
+                    self.recent = Some((path.remote, open));
+                    self.deliver(now, open, path, datagram);
+                }
+                (None, Some(pending)) => {
+                    self.deliver(now, pending, path, datagram);
                 }
                 (None, None) => self.drop_one(DropCause::Unknown),
             },
@@ -640,7 +668,9 @@ impl Endpoint {
             return false;
         };
         let used = conn.handle_datagram_from(now, from, datagram, &mut self.sink);
-        self.settle(index);
+        if !slot.is_settled() {
+            self.settle(index);
+        }
         used
     }
 
@@ -660,6 +690,7 @@ impl Endpoint {
     ) {
         let place = incoming.then(|| self.half_open.enter(path.remote, id));
         let generation = id.generation;
+        self.recent = None;
         let peers = self.by_address.entry(canonical(path.remote)).or_default();
         let before = peers.pending.replace(id.index);
         let superseded = before.is_some();
@@ -708,6 +739,7 @@ impl Endpoint {
 
     fn forget_address(&mut self, remote: SocketAddr, index: u32) {
         let address = canonical(remote);
+        self.recent = None;
         if let Some(peers) = self.by_address.get_mut(&address) {
             peers.open.take_if(|i| *i == index);
             peers.pending.take_if(|i| *i == index);

@@ -110,11 +110,15 @@ pub(crate) fn write_header(
     length: usize,
 ) {
     debug_assert!(length <= usize::from(u16::MAX));
-    out.push(content_type.0);
-    out.extend_from_slice(&version.to_be_bytes());
-    out.extend_from_slice(&number.to_be_bytes());
+    let ([v0, v1], [l0, l1]) = (version.to_be_bytes(), (length as u16).to_be_bytes());
+    let [e0, e1, s0, s1, s2, s3, s4, s5] = number.to_be_bytes();
+    let head = [content_type.0, v0, v1, e0, e1, s0, s1, s2, s3, s4, s5, l0, l1];
+    if id.is_empty() {
+        return out.extend_from_slice(&head);
+    }
+    out.extend_from_slice(&head[..ID_AT]);
     out.extend_from_slice(id);
-    out.extend_from_slice(&(length as u16).to_be_bytes());
+    out.extend_from_slice(&head[ID_AT..]);
 }
 
 /// RFC 5246 §6.2.3.3: what the AEAD authenticates beside the content.

@@ -11,7 +11,7 @@ const WORD_BITS: u64 = 64;
 pub(crate) struct ReplayWindow {
     /// One more than the highest number seen.
     next: u64,
-    /// Bit `n % width` stands for number n, for the last `width` numbers.
+    /// Bit `n % width` stands for number n, for the last `width` numbers; a power of two.
     seen: Bits,
 }
 
@@ -23,10 +23,11 @@ enum Bits {
 }
 
 impl ReplayWindow {
-    /// A window of `records`, rounded up to a multiple of 64 and at most
+    /// A window of `records`, rounded up to a power of two, at least 64 and at most
     /// [`REPLAY_WINDOW_RECORDS_MAX`].
     pub(crate) fn new(records: u16) -> Self {
         let words = records.min(REPLAY_WINDOW_RECORDS_MAX).div_ceil(WORD_BITS as u16);
+        let words = words.next_power_of_two();
         let seen = match words {
             0 | 1 => Bits::Word(0),
             _ => Bits::Wide(vec![0; usize::from(words)].into()),
@@ -48,8 +49,12 @@ impl ReplayWindow {
         }
     }
 
+    fn bit(&self, sequence: u64) -> u64 {
+        sequence & (self.width() - 1)
+    }
+
     fn is_set(&self, sequence: u64) -> bool {
-        let bit = sequence % self.width();
+        let bit = self.bit(sequence);
         let word = match &self.seen {
             Bits::Word(word) => *word,
             Bits::Wide(words) => words[(bit / WORD_BITS) as usize],
@@ -71,13 +76,13 @@ impl ReplayWindow {
                 self.words().fill(0);
             } else {
                 for skipped in self.next..sequence {
-                    let bit = skipped % width;
+                    let bit = skipped & (width - 1);
                     self.words()[(bit / WORD_BITS) as usize] &= !(1 << (bit % WORD_BITS));
                 }
             }
             self.next = sequence + 1;
         }
-        let bit = sequence % width;
+        let bit = sequence & (width - 1);
         self.words()[(bit / WORD_BITS) as usize] |= 1 << (bit % WORD_BITS);
         newest
     }
