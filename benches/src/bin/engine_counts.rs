@@ -187,8 +187,7 @@ impl Bench {
         }
     }
 
-    /// A replay is dropped as soon as its association is found.
-    /// Replays, to be dropped once it is known whose they are; alternating with those of another client, or not.
+    /// Replays, each dropped as soon as its association is found; alternating with those of another client, or not.
     fn find(&mut self, times: usize, alternates: bool) {
         for n in 0..OTHERS {
             let from = SocketAddr::from(([203, 0, 113, 1], 1_024 + n));

@@ -140,7 +140,7 @@ impl TrafficKey {
         &self.key
     }
 
-    #[cold]
+    #[inline(never)]
     pub(super) fn expand(&self) -> Option<LessSafeKey> {
         let raw = &self.key[..self.suite.key_len()];
         UnboundKey::new(self.suite.aead(), raw).ok().map(LessSafeKey::new)

@@ -76,13 +76,13 @@ impl ReplayWindow {
                 self.words().fill(0);
             } else {
                 for skipped in self.next..sequence {
-                    let bit = skipped & (width - 1);
+                    let bit = self.bit(skipped);
                     self.words()[(bit / WORD_BITS) as usize] &= !(1 << (bit % WORD_BITS));
                 }
             }
             self.next = sequence + 1;
         }
-        let bit = sequence & (width - 1);
+        let bit = self.bit(sequence);
         self.words()[(bit / WORD_BITS) as usize] |= 1 << (bit % WORD_BITS);
         newest
     }

@@ -155,12 +155,9 @@ impl Store {
     /// It cannot be read or written, or is of a newer format.
     pub fn new(backend: Arc<dyn Backend>) -> Result<Self, StoreError> {
         backend.write(0, &mut |tx| format::check(tx))?;
-        let mut at_hand = AllAtHand::default();
-        backend.read(&mut |view| {
-            at_hand = AllAtHand::read(view)?;
-            Ok(())
-        })?;
-        Ok(Self { backend: Arc::new(backend), at_hand: Arc::new(at_hand) })
+        let mut store = Self { backend: Arc::new(backend), at_hand: Arc::default() };
+        store.at_hand = Arc::new(store.read(AllAtHand::read)?);
+        Ok(store)
     }
 
     /// What an agent should hold and has applied. From memory, so this never blocks; `None` if that was
